@@ -1,0 +1,43 @@
+"""Scores for one SQuAD completion: exact match, token F1 and containment after SQuAD's normalisation.
+
+Source of exact match and F1: Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250, section 6.1 (lower case, no
+punctuation, no articles, single spaces; the best value over the gold answers counts). "Contains" is ours.
+"""
+
+import re
+import string
+from collections import Counter
+from typing import Any
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(text: str) -> str:
+    """Lower case, drop punctuation and English articles, and collapse white space."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def f1_score(prediction: str, gold: str) -> float:
+    """Return the F1 of the two normalised texts as bags of words."""
+    predicted_words, gold_words = normalise(prediction).split(), normalise(gold).split()
+    shared = sum((Counter(predicted_words) & Counter(gold_words)).values())
+    if not predicted_words or not gold_words:
+        return float(predicted_words == gold_words)
+    return 2 * shared / (len(predicted_words) + len(gold_words))
+
+
+def contains(prediction: str, gold: str) -> bool:
+    """Tell whether the normalised gold answer occurs in the normalised prediction; an empty gold never does."""
+    wanted = normalise(gold)
+    return bool(wanted) and wanted in normalise(prediction)
+
+
+def score_completion(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Score one greedy completion (lm-eval's ``process_results``) against all gold answers."""
+    prediction, golds = results[0], doc["answers"]
+    return {
+        "exact_match": float(any(normalise(prediction) == normalise(gold) for gold in golds)),
+        "f1": max(f1_score(prediction, gold) for gold in golds),
+        "contains": float(any(contains(prediction, gold) for gold in golds)),
+    }

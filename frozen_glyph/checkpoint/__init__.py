@@ -1,0 +1,1 @@
+"""Checkpoint folders: where growth, composition and evaluation meet."""

@@ -1,0 +1,38 @@
+"""What every written folder says of its making: recipe, parents, hashes, versions, seed, machine-independent."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json
+
+PROVENANCE_FILE = "provenance.json"
+PACKAGES = ("frozen-glyph", "torch", "transformers", "tokenizers", "safetensors", "accelerate")
+
+
+def versions() -> dict[str, str]:
+    """Python and package versions that shape results."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_provenance(folder: Path, kind: str, content: dict[str, Any]) -> None:
+    """Write ``provenance.json``: the last file of a folder, the mark that all before it is complete."""
+    write_json(folder / PROVENANCE_FILE, {"format": 1, "kind": kind, **content, "versions": versions()})
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read ``provenance.json``; ``CheckpointError`` when the folder has none or it is of a newer format."""
+    provenance = read_json(folder / PROVENANCE_FILE)
+    if provenance.get("format") != 1:
+        raise CheckpointError(
+            f"{str(folder / PROVENANCE_FILE)!r} has format {provenance.get('format')!r}, this version reads 1; "
+            "install a newer frozen_glyph"
+        )
+    return provenance

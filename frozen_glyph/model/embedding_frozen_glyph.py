@@ -1,0 +1,100 @@
+"""The frozen substrate: packed glyph bits that become token vectors at lookup, exactly the same in every batch.
+
+Everything stored is an integer, so no dtype change can touch it. A token's vector is ``y / |y|`` with
+``y = (16 * bits - center) @ projection``: all sums stay below 2**24, hence exact in float32 in any order of summation.
+Source of the substrate: arXiv 2507.04886 (glyph bitmaps, centred, rotated, L2-normalised).
+
+Shapes: B batch, T tokens, V vocabulary, S substrate bits, D hidden size.
+"""
+
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+CENTER_SCALE = 16
+
+
+def substrate_fingerprint(
+    packed_bits: torch.Tensor, center: torch.Tensor, projection: torch.Tensor | None, tokenizer_sha256: str | None
+) -> str:
+    """Identity of a substrate and its tokenizer: equal exactly when every token has the same id and the same vector.
+
+    Args:
+        packed_bits: uint8 [V, S // 8]. center: uint8 [S]. projection: int8 [S, D] or None.
+    """
+
+    def digest(tensor: torch.Tensor | None) -> str | None:
+        if tensor is None:
+            return None
+        return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+    parts = {
+        "bits": digest(packed_bits),
+        "center": digest(center),
+        "projection": digest(projection),
+        "normalization": "l2",
+        "tokenizer": tokenizer_sha256,
+    }
+    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class FrozenGlyphEmbedding(nn.Module):
+    """Token ids [B, T] -> unit vectors [B, T, D], float32, from ``substrate_bits`` packed bits a token; never trained.
+
+    ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each bit ``D // S`` times in a row).
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int, substrate_bits: int) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.substrate_bits = vocab_size, hidden_size, substrate_bits
+        self.register_buffer("packed_bits", torch.zeros(vocab_size, substrate_bits // 8, dtype=torch.uint8))
+        self.register_buffer("center", torch.zeros(substrate_bits, dtype=torch.uint8))
+        projected = substrate_bits > hidden_size
+        self.register_buffer(
+            "projection", torch.zeros(substrate_bits, hidden_size, dtype=torch.int8) if projected else None
+        )
+        self.register_buffer("table", None, persistent=False)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.compute(input_ids) if self.table is None else nn.functional.embedding(input_ids, self.table)
+
+    @torch.no_grad()
+    def compute(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Vectors of ``input_ids`` from the bits, whatever autocast says."""
+        with torch.autocast(device_type=input_ids.device.type, enabled=False):
+            shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=input_ids.device)
+            bits = (self.packed_bits[input_ids].unsqueeze(-1) >> shifts) & 1
+            y = CENTER_SCALE * bits.flatten(-2).float() - self.center.float()
+            if self.projection is not None:
+                y = y @ self.projection.float()
+            elif self.substrate_bits < self.embedding_dim:
+                y = y.repeat_interleave(self.embedding_dim // self.substrate_bits, dim=-1)
+            # Squares of large integers need float64 to stay exact; Apple's GPU has none and rounds in float32.
+            wide = y if y.device.type == "mps" else y.double()
+            norm = wide.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+            return y / norm.float()
+
+    @torch.no_grad()
+    def materialize(self) -> None:
+        """Compute all vectors once and look them up from then on: V * D * 4 bytes for speed, the same values."""
+        self.table = self.weight
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """All vectors, [V, D] float32."""
+        if self.table is not None:
+            return self.table
+        ids = torch.arange(self.num_embeddings, device=self.packed_bits.device)
+        return torch.cat([self.compute(chunk) for chunk in ids.split(8192)])
+
+    def fingerprint(self, tokenizer_sha256: str | None) -> str:
+        """See ``substrate_fingerprint``."""
+        return substrate_fingerprint(self.packed_bits, self.center, self.projection, tokenizer_sha256)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, substrate_bits={self.substrate_bits}"
+
+
+__all__ = ["CENTER_SCALE", "FrozenGlyphEmbedding", "substrate_fingerprint"]

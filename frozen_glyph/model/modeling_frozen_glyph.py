@@ -1,0 +1,392 @@
+"""Arrow A: token ids -> frozen glyph vectors -> pre-norm decoder blocks -> logits.
+
+Layout (arXiv 2507.07129; it reproduces every published parameter count): rotary attention without biases, GELU MLP of
+4x with biases, LayerNorm, untied head with bias.
+
+Shapes: B batch, T tokens, D hidden size, H heads, K head size, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_frozen_glyph import FrozenGlyphConfig
+from .embedding_frozen_glyph import FrozenGlyphEmbedding
+
+
+class FrozenGlyphRotaryEmbedding(nn.Module):
+    """Position ids [B, T] -> cosines and sines [B, T, K] (arXiv 2104.09864)."""
+
+    inv_freq: torch.Tensor
+
+    def __init__(self, config: FrozenGlyphConfig) -> None:
+        super().__init__()
+        self.config = config
+        # transformers refills these buffers after loading, and finds them by these names.
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
+        self.rope_type = config.rope_parameters["rope_type"]
+        compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
+        inv_freq, self.attention_scaling = compute(config)
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(config: FrozenGlyphConfig, **kwargs: Any) -> tuple[torch.Tensor, float]:
+        """Inverse frequencies [K / 2] and the scaling of the result, which is 1."""
+        head_dim = config.hidden_size // config.num_attention_heads
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        return config.rope_parameters["rope_theta"] ** -exponents, 1.0
+
+    @torch.no_grad()
+    @dynamic_rope_update
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
+        angles = torch.cat((angles, angles), dim=-1)
+        scale = self.attention_scaling
+        return (angles.cos() * scale).to(x.dtype), (angles.sin() * scale).to(x.dtype)
+
+
+def rotate(x_BHTK: torch.Tensor, cos_BTK: torch.Tensor, sin_BTK: torch.Tensor) -> torch.Tensor:
+    """Rotate each pair (k, k + K / 2) of every head by its position's angle."""
+    first, second = x_BHTK.chunk(2, dim=-1)
+    return x_BHTK * cos_BTK.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin_BTK.unsqueeze(1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plain formula, in the interface of ``ALL_ATTENTION_FUNCTIONS``; also returns the attention weights."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class FrozenGlyphAttention(nn.Module):
+    """Causal multi-head attention, no biases."""
+
+    is_causal = True
+
+    def __init__(self, config: FrozenGlyphConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config, self.layer_idx = config, layer_idx
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(config.hidden_size, config.hidden_size, bias=False) for _ in range(4)
+        )
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        shape_BT = hidden_states.shape[:-1]
+        query, key, value = (
+            projection(hidden_states).view(*shape_BT, -1, self.head_dim).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.attention_dropout if self.training else 0.0
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
+        return self.o_proj(output.reshape(*shape_BT, -1)), weights
+
+
+class FrozenGlyphMLP(nn.Module):
+    """Two Linears with biases around the activation."""
+
+    def __init__(self, config: FrozenGlyphConfig) -> None:
+        super().__init__()
+        self.fc_in = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc_out = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc_out(self.activation(self.fc_in(hidden_states)))
+
+
+class FrozenGlyphBlock(GradientCheckpointingLayer):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: FrozenGlyphConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = FrozenGlyphAttention(config, layer_idx)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = FrozenGlyphMLP(config)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), **kwargs)[0]
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class FrozenGlyphPreTrainedModel(PreTrainedModel):
+    """Loading that is strict (a missing tensor is an error), knows growth stages, checks the substrate, and freezes."""
+
+    config_class = FrozenGlyphConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["FrozenGlyphBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+    _supports_attention_backend = True
+    _can_record_outputs: ClassVar = {"hidden_states": FrozenGlyphBlock, "attentions": FrozenGlyphAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        growth_stage: int | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """``PreTrainedModel.from_pretrained``, strictly, with ``growth_stage=k`` for the model after stage k.
+
+        Raises:
+            ValueError: no such stage; a tensor is missing, superfluous or of the wrong shape; the substrate's bits are
+                not those of the fingerprint in the configuration.
+        """
+        if growth_stage is not None:
+            config = kwargs.pop("config", None)
+            if not hasattr(config, "stage_layers"):
+                hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+                config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
+            config.num_hidden_layers, config.num_frozen_layers = config.stage_layers(growth_stage)
+            kwargs["config"] = config
+            if growth_stage < len(config.ladder):
+                kwargs["variant"] = f"stage-{growth_stage}"
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        problems = {
+            "missing": sorted(info["missing_keys"]),
+            "unexpected": sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head.")),
+            "mismatched": sorted(key for key, *_ in info["mismatched_keys"]),
+        }
+        if any(problems.values()):
+            found = "; ".join(f"{kind}: {', '.join(keys[:5])}" for kind, keys in problems.items() if keys)
+            raise ValueError(
+                f"checkpoint {str(pretrained_model_name_or_path)!r} does not fit {cls.__name__}: {found}. "
+                "The folder is incomplete or was written for another configuration; fetch or write it again"
+            )
+        model.check_substrate()
+        model.apply_freezing()
+        return (model, info) if output_loading_info else model
+
+    @property
+    def substrate(self) -> nn.Module:
+        """The token embedding: a ``FrozenGlyphEmbedding``, or ``nn.Embedding`` when ``substrate_trainable``."""
+        return self.get_input_embeddings()
+
+    def check_substrate(self) -> None:
+        """Raise ``ValueError`` unless the substrate has the fingerprint that the configuration names."""
+        expected, substrate = self.config.substrate_fingerprint, self.substrate
+        if expected is None or not isinstance(substrate, FrozenGlyphEmbedding) or substrate.packed_bits.is_meta:
+            return
+        found = substrate.fingerprint(self.config.tokenizer_sha256)
+        if found != expected:
+            raise ValueError(
+                f"the substrate in the weights has fingerprint {found}, the configuration names {expected}: "
+                "file damaged, or config.json and tokenizer of another model; fetch the checkpoint again"
+            )
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """The modules that do not train."""
+        raise NotImplementedError
+
+    def apply_freezing(self) -> None:
+        """Stop the gradients of ``frozen_modules``; ``from_pretrained`` does this because files do not remember it."""
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+
+    def enable_input_require_grads(self) -> None:
+        """Do nothing: gradients at the frozen input would force a backward pass through every frozen block."""
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """Refuse: token ids and glyph bits are one frozen object."""
+        if new_num_tokens in (None, self.config.vocab_size):
+            return self.substrate
+        raise ValueError(
+            f"cannot resize a frozen substrate from {self.config.vocab_size} to {new_num_tokens} tokens: "
+            "build a new substrate with the tokens you need and train on that"
+        )
+
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
+    """Token ids [B, T] -> hidden states [B, T, D]."""
+
+    def __init__(self, config: FrozenGlyphConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = (
+            nn.Embedding(config.vocab_size, config.hidden_size)
+            if config.substrate_trainable
+            else FrozenGlyphEmbedding(config.vocab_size, config.hidden_size, config.substrate_bits)
+        )
+        self.layers = nn.ModuleList(FrozenGlyphBlock(config, index) for index in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.rotary_emb = FrozenGlyphRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+        self.apply_freezing()
+
+    def frozen_modules(self) -> list[nn.Module]:
+        return list(self.layers[: self.config.num_frozen_layers])
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        hidden_states, shared = prepare_blocks(
+            self, input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
+        )
+        position_embeddings = self.rotary_emb(hidden_states, shared["position_ids"])
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, position_embeddings=position_embeddings, **shared, **kwargs)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states), past_key_values=shared["past_key_values"]
+        )
+
+
+def prepare_blocks(
+    model: FrozenGlyphPreTrainedModel,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    past_key_values: Cache | None,
+    inputs_embeds: torch.Tensor | None,
+    use_cache: bool | None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return the vectors [B, T, D] that enter the blocks, and the arguments that all blocks share."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if inputs_embeds is None:
+        inputs_embeds = model.substrate(input_ids).to(model.dtype)
+    if use_cache and past_key_values is None:
+        past_key_values = DynamicCache(config=model.config)
+    if position_ids is None:
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
+    mask = create_causal_mask(
+        config=model.config,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        past_key_values=past_key_values,
+        position_ids=position_ids,
+    )
+    return inputs_embeds, {
+        "attention_mask": mask,
+        "position_ids": position_ids,
+        "past_key_values": past_key_values,
+        "use_cache": use_cache,
+    }
+
+
+class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
+    """Token ids [B, T] -> logits [B, T, V]."""
+
+    _tp_plan: ClassVar = {"lm_head": "colwise_gather_output"}
+    _pp_plan: ClassVar = {"lm_head": (["hidden_states"], ["logits"])}
+
+    def __init__(self, config: FrozenGlyphConfig) -> None:
+        super().__init__(config)
+        self.model = FrozenGlyphModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def frozen_modules(self) -> list[nn.Module]:
+        return self.model.frozen_modules()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored)."""
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = ["FrozenGlyphForCausalLM", "FrozenGlyphModel", "FrozenGlyphPreTrainedModel"]

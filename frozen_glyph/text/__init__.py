@@ -1,0 +1,1 @@
+"""Text files in, documents and nats per character out."""

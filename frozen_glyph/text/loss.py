@@ -1,0 +1,86 @@
+"""Held-out loss of a causal language model in nats per character, so that tokenizers can be compared.
+
+Protocol: every document is read as ``<bos>`` plus its tokens in windows of ``context_length`` that overlap by half; each
+token is scored once, with at least half a window of context where the document has it. One window is one block; blocks
+are the units for bootstrap intervals and, for models with one tokenizer, for paired comparisons.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from frozen_glyph.text.documents import split_documents
+
+MAX_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """Summed loss of a text by block: ``nats`` and ``characters`` are float64 [blocks]."""
+
+    nats: np.ndarray
+    characters: np.ndarray
+    tokens: int
+
+    @property
+    def nats_per_character(self) -> float:
+        return float(self.nats.sum() / self.characters.sum())
+
+
+@dataclass(frozen=True)
+class Window:
+    """Token ids of one window; targets before ``first_scored`` were scored by the window before."""
+
+    input_ids: list[int]
+    first_scored: int
+    characters: int
+
+
+def windows_of(text: str, tokenizer: Any, context_length: int) -> list[Window]:
+    """Cut ``text`` into scored windows; their characters add up to those of its documents."""
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    prefix = [] if start is None else [start]
+    stride = max(1, context_length // 2)
+    windows = []
+    for document in split_documents(text):
+        encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)
+        ids = prefix + encoded["input_ids"]
+        # Byte tokens of one character share its offsets, so count how far each token moves the furthest end.
+        ends = np.maximum.accumulate([0] * len(prefix) + [end for _, end in encoded["offset_mapping"]])
+        scored, counted = 1, 0
+        for begin in range(0, len(ids), stride):
+            end = min(begin + context_length, len(ids))
+            if end > scored:
+                windows.append(Window(ids[begin:end], scored - begin, int(ends[end - 1]) - counted))
+                scored, counted = end, int(ends[end - 1])
+    return windows
+
+
+@torch.no_grad()
+def text_loss(
+    model: Any, tokenizer: Any, text: str, context_length: int | None = None, batch_size: int = 8
+) -> TextLoss:
+    """Score ``text`` under ``model``; ``context_length`` defaults to the model's own, at most ``MAX_CONTEXT``."""
+    context_length = context_length or min(model.config.max_position_embeddings, MAX_CONTEXT)
+    windows = windows_of(text, tokenizer, context_length)
+    pad = tokenizer.pad_token_id or 0
+    was_training = model.training
+    model.eval()
+    nats, tokens = [], 0
+    for at in range(0, len(windows), batch_size):
+        batch = windows[at : at + batch_size]
+        length = max(len(window.input_ids) for window in batch)
+        rows = [window.input_ids + [pad] * (length - len(window.input_ids)) for window in batch]
+        input_ids = torch.tensor(rows, device=model.device)
+        lengths = torch.tensor([len(window.input_ids) for window in batch], device=model.device)
+        mask = (torch.arange(length, device=model.device) < lengths[:, None]).long()
+        logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")
+        for window, row in zip(batch, losses.double().cpu(), strict=True):
+            scored = row[window.first_scored - 1 : len(window.input_ids) - 1]
+            nats.append(float(scored.sum()))
+            tokens += len(scored)
+    model.train(was_training)
+    return TextLoss(np.array(nats), np.array([float(window.characters) for window in windows]), tokens)
