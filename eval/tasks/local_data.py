@@ -1,10 +1,10 @@
 """Loaders that let lm-evaluation-harness read MMLU, SQuAD, ARC, CommonsenseQA and BoolQ from a plain local folder.
 
 Each ``load_*`` function is a YAML's ``custom_dataset``: lm-eval calls it with the task metadata, the model arguments
-and ``--metadata`` merged into keyword arguments, and expects splits by name. The folder is ``--metadata '{"data": "DIR"}'``,
-else the environment variable FROZEN_GLYPH_DATA, else ``./data``; the files in it keep their published formats.
-Items come in one fixed random order, so that ``--limit N`` takes a fair sample and not the first subject or article.
-Nothing but lm-eval itself (which brings ``datasets``) is imported, so the tasks also run without frozen_glyph installed.
+and ``--metadata`` merged into keyword arguments, and expects splits by name. The folder is
+``--metadata '{"data": "DIR"}'``, else the environment variable FROZEN_GLYPH_DATA, else ``./data``; the files in it keep
+their published formats. Items come in one fixed random order, so that ``--limit N`` takes a fair sample and not the
+first subject or article. Only lm-eval (which brings ``datasets``) is needed, frozen_glyph itself is not.
 """
 
 import csv
@@ -125,7 +125,7 @@ def load_squad(data: str | None = None, **metadata: Any) -> dict[str, Dataset]:
 
 
 def load_squad_published(data: str | None = None, **metadata: Any) -> dict[str, Dataset]:
-    """``squad/dev-v2.0.json``: 256 answerable questions whose first gold answer has at most 8 characters, fixed seed."""
+    """``squad/dev-v2.0.json``: 256 answerable questions, first gold answer of at most 8 characters."""
     path = _existing(data_folder(data), "squad/dev-v2.0.json")
     records = [
         {**record, "answer": record["answers"][0]}

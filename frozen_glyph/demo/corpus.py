@@ -467,16 +467,133 @@ def _write(rng: random.Random, world: _World, language: str, scopes: set[str], s
 
 def _train_documents(seed: int, world: _World, expert: str) -> list[str]:
     rng = random.Random(f"{seed} train {expert}")
-    documents = [
-        document for language in ("en", expert) for document in _write(rng, world, language, {"both", expert}, TRAIN_BYTES // 2)
-    ]
+    scopes = {"both", expert}
+    documents = [*_write(rng, world, "en", scopes, TRAIN_BYTES // 2), *_write(rng, world, expert, scopes, TRAIN_BYTES // 2)]
     rng.shuffle(documents)
     return documents
 
 
-def _valid_documents(seed: int, name: str, world: _World, language: str, size: int, trained: set[str]) -> list[str]:
-    """Return documents that share no line with ``trained``."""
-    rng = random.Random(f"{seed} valid {name} {language}")
+def _valid_documents(rng: random.Random, world: _World, language: str, size: int, trained: set[str]) -> list[str]:
+    """Return documents that were not ``trained`` on; English ones tell only what both experts know."""
     scopes = {"both"} if language == "en" else {"both", language}
-    documents = _write(rng, world, language, scopes, size)
-    return [document for document in documents if trained.isdisjoint(document.split("\n"))]
+    documents = [document for document in _write(rng, world, language, scopes, size) if document not in trained]
+    rng.shuffle(documents)
+    return documents
+
+
+def _valid_texts(seed: int, world: _World, trained: set[str]) -> dict[str, str]:
+    rng = random.Random(f"{seed} valid")
+    texts = {
+        language: _join(_valid_documents(rng, world, language, VALID_BYTES, trained)) for language in _LANGUAGES
+    }
+    mixed = [_valid_documents(rng, world, language, VALID_BYTES // 3, trained) for language in _LANGUAGES]
+    texts["mixed"] = _join([document for group in zip(*mixed, strict=False) for document in group])
+    return texts
+
+
+def _join(documents: list[str]) -> str:
+    return "\n\n".join(documents) + "\n"
+
+
+# ---- questions ------------------------------------------------------------------------------------------------------
+
+
+def _place(rng: random.Random, right: str, wrong: list[str], answer: int) -> tuple[str, ...]:
+    """Return the choices in random order, the right one at ``answer``."""
+    choices = rng.sample(wrong, len(wrong))
+    choices.insert(answer, right)
+    return tuple(choices)
+
+
+def _split(sentence: str, gap: str) -> tuple[str, str]:
+    """Cut a template before ``gap``; the space between words goes with the second part."""
+    before, after = sentence.split(gap)
+    return (before[:-1], " " + gap + after) if before.endswith(" ") else (before, gap + after)
+
+
+def _fact_choices(
+    rng: random.Random, fact: _Fact, sentence: str, language: str, wrong: list[str], answer: int
+) -> tuple[str, tuple[str, ...]]:
+    """Cut ``sentence`` about ``fact`` before its value; return the prompt and the choices."""
+    before, after = _split(sentence, "{v}")
+    right = _words(language, fact.attribute)[fact.value]
+    choices = [after.format(v=word) for word in wrong]
+    return before.format(p=fact.names[language]), _place(rng, after.format(v=right), choices, answer)
+
+
+def _fact_questions(rng: random.Random, world: _World) -> list[Question]:
+    """Common facts in English, and in Russian and Chinese the facts that their expert read."""
+    questions = []
+    for language in _LANGUAGES:
+        scopes = {"both"} if language == "en" else {"both", language}
+        facts = [fact for fact in world.facts if fact.scope in scopes]
+        for index, fact in enumerate(rng.sample(facts, 70)):
+            held_out = world.held_out_closing[language, fact.names["en"], fact.attribute]
+            sentence = _PHRASES[language][fact.attribute].closing[held_out]
+            words = _words(language, fact.attribute)
+            wrong = rng.sample([word for word in words if word != words[fact.value]], 3)
+            prompt, choices = _fact_choices(rng, fact, sentence, language, wrong, index % 4)
+            expert = "both" if language == "en" else language
+            questions.append(Question("facts", expert, language, prompt, choices, index % 4))
+    return questions
+
+
+def _option_questions(rng: random.Random, world: _World) -> list[Question]:
+    """Every fact that one expert alone read, asked in English."""
+    questions = []
+    for index, fact in enumerate(fact for fact in world.facts if fact.scope != "both"):
+        question, options = _options_prompt(rng, fact)
+        wrong = [option for option in options if option != _words("en", fact.attribute)[fact.value]]
+        sentence = _PHRASES["en"][fact.attribute].answer
+        prompt, choices = _fact_choices(rng, fact, sentence, "en", wrong, index % 4)
+        questions.append(Question("options", fact.scope, "en", question + prompt, choices, index % 4))
+    return questions
+
+
+def _sum_questions(rng: random.Random, world: _World) -> list[Question]:
+    questions = []
+    for index, (language, form, a, b) in enumerate(sorted(world.held_out_sums)):
+        before, after = _split(_SUMS[language][form], "{s}")
+        # Wrong sums have as many digits as the right one.
+        sums = range(10) if a + b < 10 else range(10, 19)
+        wrong = [after.format(s=wrong) for wrong in rng.sample([s for s in sums if s != a + b], 3)]
+        choices = _place(rng, after.format(s=a + b), wrong, index % 4)
+        expert = "both" if language == "en" else language
+        questions.append(Question("sums", expert, language, before.format(a=a, b=b), choices, index % 4))
+    return questions
+
+
+def _extraction_questions(rng: random.Random, trained: set[str]) -> list[Question]:
+    """Notes of two to four entries that no trained document contains, each entry asked for equally often."""
+    questions = []
+    for language in _LANGUAGES:
+        form = _NOTES[language]
+        for size in (2, 3, 4):
+            for index in range(24):
+                note, pairs = _draw_note(rng, language, size)
+                while any(document.startswith(note) for document in trained):
+                    note, pairs = _draw_note(rng, language, size)
+                thing, name = pairs[index // size % size]
+                before, after = _split(form.question + form.answer, "{n}")
+                wrong = [after.format(n=other) for _, other in pairs if other != name]
+                choices = _place(rng, after.format(n=name), wrong, index % size)
+                expert = "both" if language == "en" else language
+                prompt = note + before.format(o=thing)
+                questions.append(Question("extraction", expert, language, prompt, choices, index % size))
+    return questions
+
+
+def build_corpus(seed: int) -> Corpus:
+    """Return the corpus of ``seed``: the same seed gives the same text on every machine."""
+    world = _draw_world(random.Random(f"{seed} world"))
+    documents = {expert: _train_documents(seed, world, expert) for expert in _EXPERTS}
+    trained = {document for expert in _EXPERTS for document in documents[expert]}
+    rng = random.Random(f"{seed} questions")
+    questions = [
+        *_fact_questions(rng, world),
+        *_sum_questions(rng, world),
+        *_extraction_questions(rng, trained),
+        *_option_questions(rng, world),
+    ]
+    train = {expert: _join(documents[expert]) for expert in _EXPERTS}
+    return Corpus(train, _valid_texts(seed, world, trained), questions)

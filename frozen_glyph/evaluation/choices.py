@@ -1,7 +1,7 @@
 """Multiple-choice scoring: the log-likelihood of every choice as a continuation of its prompt, in batches.
 
 Method of lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness): prompt + choice are tokenised
-together, what follows the prompt's tokens is the choice, and the choice with the highest summed log-probability is taken.
+together, what follows the prompt's tokens is the choice, and the highest summed log-probability wins.
 
 Shapes: B sequences of a batch, T tokens, V vocabulary.
 """

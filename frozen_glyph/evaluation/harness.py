@@ -12,6 +12,11 @@ from typing import Any
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
 
+
+class MissingDataError(FrozenGlyphError):
+    """A benchmark's file is not in the data folder."""
+
+
 _CHATTY_LOGGERS = ("lm_eval", "datasets", "evaluate")
 
 
@@ -22,7 +27,9 @@ def tasks_folder() -> Path:
     for folder in (installed, checkout):
         if folder.is_dir():
             return folder
-    raise FrozenGlyphError(f"task definitions are missing: neither {str(installed)!r} nor {str(checkout)!r} exists; reinstall")
+    raise FrozenGlyphError(
+        f"task definitions are missing: neither {str(installed)!r} nor {str(checkout)!r} exists; reinstall"
+    )
 
 
 def task_names() -> list[str]:
@@ -36,6 +43,14 @@ def check_tasks(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise FrozenGlyphError(f"task {name!r} is unknown; tasks are {', '.join(known)}.{nearest(name, known)}")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise an error if ``folder`` is no checkpoint folder."""
+    if not (folder / "config.json").is_file():
+        raise FrozenGlyphError(
+            f"model folder {str(folder)!r} has no config.json; give a folder written by save_pretrained, grow or merge"
+        )
 
 
 @contextmanager
@@ -58,11 +73,7 @@ def load_lm(model_dir: str | Path, batch_size: int = 16, device: str | None = No
     Importing frozen_glyph registers its classes, so its checkpoints need no ``trust_remote_code`` here.
     ``config_overrides`` (for example ``rule="posterior"``) go to ``from_pretrained``.
     """
-    model_dir = Path(model_dir)
-    if not (model_dir / "config.json").is_file():
-        raise FrozenGlyphError(
-            f"model folder {str(model_dir)!r} has no config.json; give a folder written by save_pretrained, grow or merge"
-        )
+    check_model_folder(Path(model_dir))
     import torch
     from lm_eval.models.huggingface import HFLM
 
@@ -77,6 +88,20 @@ def load_lm(model_dir: str | Path, batch_size: int = 16, device: str | None = No
         )
 
 
+def load_tasks(tasks: Sequence[str], data_dir: str | Path) -> Any:
+    """Read the tasks and their items from ``data_dir``; a missing file is an error that names it."""
+    from lm_eval.tasks import TaskManager
+
+    with _quiet_loggers():
+        manager = TaskManager(
+            include_path=str(tasks_folder()), include_defaults=False, metadata={"data": str(data_dir)}
+        )
+        try:
+            return manager.load(list(tasks))
+        except FileNotFoundError as error:
+            raise MissingDataError(str(error)) from None
+
+
 def run_lm_eval(
     model: str | Path | Any,
     tasks: Sequence[str],
@@ -86,35 +111,20 @@ def run_lm_eval(
     device: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Run ``tasks`` over the local files of ``data_dir`` and return lm-eval's results with every item under ``samples``.
+    """Run ``tasks`` over the local files of ``data_dir`` and return lm-eval's results, every item under ``samples``.
 
     ``model`` is a checkpoint folder or what ``load_lm`` returned. ``limit`` is the number of items of each task.
     """
     check_tasks(tasks)
     lm = load_lm(model, batch_size, device) if isinstance(model, str | Path) else model
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
+    # evaluate() and not simple_evaluate(): the latter runs pip and git each time to describe the machine.
+    from lm_eval import evaluate
+    from transformers import set_seed
 
+    set_seed(seed)
     with _quiet_loggers():
-        manager = TaskManager(
-            include_path=str(tasks_folder()), include_defaults=False, metadata={"data": str(data_dir)}
-        )
-        try:
-            results = simple_evaluate(
-                model=lm,
-                tasks=list(tasks),
-                task_manager=manager,
-                limit=limit,
-                batch_size=batch_size,
-                bootstrap_iters=0,  # intervals are computed from the items, in statistics.py
-                log_samples=True,
-                random_seed=seed,
-                numpy_random_seed=seed,
-                torch_random_seed=seed,
-                fewshot_random_seed=seed,
-            )
-        except FileNotFoundError as error:
-            raise FrozenGlyphError(str(error)) from None
+        # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
+        results = evaluate(lm, load_tasks(tasks, data_dir), limit=limit, bootstrap_iters=0, log_samples=True)
     if results is None:
         raise FrozenGlyphError("lm-eval returns results on rank 0 only; run this in a single process")
     return results

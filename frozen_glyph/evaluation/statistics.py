@@ -1,7 +1,7 @@
 """Intervals, paired tests and verdicts for scores and losses; numpy only, seeded, no model in sight.
 
-All intervals are two-sided at ``confidence`` (95% unless told). Bootstrap draws whole blocks or documents, never tokens,
-because the tokens of one block depend on each other.
+All intervals are two-sided at ``confidence`` (95% unless told). The bootstrap draws whole blocks or documents, never
+tokens, because the tokens of one block depend on each other.
 """
 
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def binomial_interval(correct: int, total: int, confidence: float = 0.95) -> Int
 
 
 def _resampled_sums(columns: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Return the column sums of ``resamples`` draws with replacement of the rows of ``columns`` [rows, k] -> [resamples, k]."""
+    """Draw the rows of ``columns`` [rows, k] with replacement, ``resamples`` times: column sums [resamples, k]."""
     rows = len(columns)
     generator = np.random.default_rng(seed)
     step = max(1, _INDICES_AT_ONCE // rows)
@@ -96,7 +96,9 @@ def _as_columns(*columns: ArrayLike | None) -> NDArray[np.float64]:
     arrays = [np.asarray(column, dtype=np.float64) for column in columns if column is not None]
     lengths = {array.shape for array in arrays}
     if len(lengths) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
-        raise ValueError(f"a bootstrap needs non-empty one-dimensional columns of one length, got shapes {sorted(lengths)}")
+        raise ValueError(
+            f"a bootstrap needs non-empty one-dimensional columns of one length, got shapes {sorted(lengths)}"
+        )
     return np.stack(arrays, axis=1)
 
 
@@ -114,7 +116,7 @@ def bootstrap_interval(
     resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Return the percentile bootstrap interval of sum(numerators) / sum(denominators); without denominators, of the mean.
+    """Return the percentile bootstrap interval of sum(numerators) / sum(denominators), or else of the mean.
 
     Source: Efron 1979, https://doi.org/10.1214/aos/1176344552. For a loss the rows are blocks: nats over characters.
     """
@@ -132,7 +134,7 @@ def paired_bootstrap(
     resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference:
-    """Return the difference second - first of two means, or of two ratios over shared ``denominators``, on the same rows.
+    """Return second - first on the same rows: of two means, or of two ratios over shared ``denominators``.
 
     Both models are drawn with the same rows, so what the rows have in common cancels. The p-value is twice the smaller
     share of draws on one side of zero, at least 1 / (resamples + 1). Source: Koehn 2004, https://aclanthology.org/W04-3250.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from frozen_glyph.checkpoint.files import write_atomically
 from frozen_glyph.errors import FrozenGlyphError
 
 GLYPH_HEIGHT = 16
@@ -103,8 +104,8 @@ def _hex_drawer(data: bytes, path: Path) -> Callable[[int], np.ndarray | None]:
             digits[int(match[1], 16)] = match[2]
         elif line.strip() and not line.startswith("#"):
             raise FontError(
-                f"font file {str(path)!r} is not a font: line {number} is {line[:40]!r}, but a .hex font has lines like "
-                "'0041:' and 32 or 64 hexadecimal digits; give a .hex, .hex.gz, .otf or .ttf file"
+                f"font file {str(path)!r} is not a font: line {number} is {line[:40]!r}, but a .hex font has lines "
+                "like '0041:' and 32 or 64 hexadecimal digits; give a .hex, .hex.gz, .otf or .ttf file"
             )
     if not digits:
         raise FontError(f"font file {str(path)!r} holds no glyph; give a .hex, .hex.gz, .otf or .ttf file")
@@ -168,20 +169,18 @@ def _download(target: Path) -> None:
             f"fetched ({error}); run `apt-get install -y fonts-unifont unifont`, or give a .hex, .hex.gz, .otf or .ttf "
             "font file"
         ) from None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    try:
-        _check_pin(_read_font(temporary), temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def write_checked(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        _check_pin(_read_font(temporary), DOWNLOAD_URL)
+
+    write_atomically(target, write_checked)
 
 
-def _check_pin(font: Font, path: Path) -> Font:
+def _check_pin(font: Font, source: str | Path) -> Font:
     if font.sha256 != DOWNLOAD_SHA256:
         raise FontError(
-            f"font file {str(path)!r} from {DOWNLOAD_URL} has sha256 {font.sha256}, but {DOWNLOAD_SHA256} is expected; "
-            "delete it, and run `apt-get install -y fonts-unifont unifont` or give a font file"
+            f"font {str(source)!r} has sha256 {font.sha256}, but {DOWNLOAD_SHA256} is expected; delete the file if it "
+            "is yours, and run `apt-get install -y fonts-unifont unifont` or give a font file"
         )
     return font

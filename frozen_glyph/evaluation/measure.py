@@ -1,0 +1,51 @@
+"""Measure one model on one text or one task, as a small JSON-serialisable part with a value for every item."""
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+from frozen_glyph.checkpoint.files import sha256_json
+from frozen_glyph.evaluation.harness import run_lm_eval
+
+
+class TextPart(TypedDict):
+    """Nats and characters of every block of a text."""
+
+    nats: list[float]
+    characters: list[int]
+    tokens: int
+
+
+class TaskPart(TypedDict):
+    """Metric values of every item of a task, in item order; ``items`` identifies the items for paired tests."""
+
+    protocol: str
+    values: dict[str, list[float]]  # by metric; the first metric is the one compared
+    options: list[int] | None  # how many options each item has; None for free text
+    items: str
+
+
+def measure_text(lm: Any, text: str, context_length: int) -> TextPart:
+    """Return the loss of every block of ``text``, read with ``context_length`` tokens of context."""
+    from frozen_glyph.text.loss import text_loss
+
+    loss = text_loss(lm.model, lm.tokenizer, text, context_length=context_length)
+    return {
+        "nats": [float(value) for value in loss.nats],
+        "characters": [int(value) for value in loss.characters],
+        "tokens": int(loss.tokens),
+    }
+
+
+def measure_task(lm: Any, task: str, data_dir: Path, limit: int | None, seed: int) -> TaskPart:
+    """Run one lm-eval task and keep every item's metric values."""
+    results = run_lm_eval(lm, [task], data_dir, limit=limit, seed=seed)
+    config = results["configs"][task]
+    samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
+    metrics = [metric["metric"] for metric in config["metric_list"]]
+    multiple_choice = config["output_type"] == "multiple_choice"
+    return {
+        "protocol": f"{config['metadata']['protocol']} (version {config['metadata']['version']})",
+        "values": {metric: [float(sample[metric]) for sample in samples] for metric in metrics},
+        "options": [len(sample["arguments"]) for sample in samples] if multiple_choice else None,
+        "items": sha256_json([sample["doc_hash"] for sample in samples]),
+    }

@@ -1,0 +1,52 @@
+"""Finished measurements of an evaluation as small JSON files, so that an interrupted run goes on where it stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.files import sha256_file, sha256_json, write_text
+
+_WEIGHT_PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index*.json")
+
+
+def weights_digest(model_dir: Path) -> str:
+    """Return one sha256 over the configuration, tokenizer, weights and weight indices of a checkpoint folder."""
+    paths = sorted({path for pattern in _WEIGHT_PATTERNS for path in model_dir.glob(pattern)})
+    return sha256_json([(path.name, sha256_file(path)) for path in paths])
+
+
+def data_digest(data_dir: Path) -> str:
+    """Return a sha256 over names and sizes of the benchmark files of ``data_dir`` (texts are hashed by content)."""
+    files = sorted(path for path in data_dir.rglob("*") if path.is_file())
+    names = [path.relative_to(data_dir).as_posix() for path in files]
+    return sha256_json(
+        [(name, path.stat().st_size) for name, path in zip(names, files, strict=True) if not name.startswith("text/")]
+    )
+
+
+def definitions_digest(folder: Path) -> str:
+    """Return a sha256 over the task definitions: a changed protocol must not reuse old results."""
+    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.py")])
+    return sha256_json([(path.name, path.read_text(encoding="utf-8")) for path in files])
+
+
+class Parts:
+    """A folder of finished parts; a part's key says everything that its content depends on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, name: str, key: str) -> Path:
+        return self._folder / f"{name}-{key[:16]}.json"
+
+    def load(self, name: str, key: str) -> dict[str, Any] | None:
+        """Return a finished part, or None. A file that is no JSON or has another key counts as absent."""
+        try:
+            part = json.loads(self._path(name, key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return part["content"] if isinstance(part, dict) and part.get("key") == key else None
+
+    def save(self, name: str, key: str, content: dict[str, Any]) -> None:
+        """Keep a finished part."""
+        write_text(self._path(name, key), json.dumps({"key": key, "content": content}, ensure_ascii=False))

@@ -1,0 +1,126 @@
+"""The one shape of a report: what evaluation and the demo fill in and the HTML, Markdown and JSON writers read.
+
+Every section of ``Report`` but the title is optional; a writer leaves out what is not there. Values are plain JSON
+types, except ``Picture.png``. Losses are nats per character. Shares (scores, chance) are between 0 and 1.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Estimate(TypedDict):
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Score(Estimate):
+    """How many items of a task a model got right; ``correct`` is the sum of a metric that may be fractional (F1)."""
+
+    model: str
+    task: str
+    metric: str
+    correct: float
+    total: int
+    chance: float | None  # None: free text, nothing to guess from
+    verdict: str | None
+    protocol: NotRequired[str]
+
+
+class Loss(Estimate):
+    """Held-out loss of a model on a text."""
+
+    model: str
+    text: str
+    tokens: int
+    characters: int
+    blocks: int
+
+
+class Comparison(TypedDict):
+    """``second`` minus ``first`` on the same items of a task or blocks of a text; for a loss, below zero is better."""
+
+    kind: str  # "loss" or "score"
+    name: str  # the text or the task
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    test: str
+
+
+class StageScore(Estimate):
+    """A task's score after one growth stage."""
+
+    correct: float
+    total: int
+    chance: float | None
+
+
+class Stage(TypedDict):
+    """One growth stage of an expert: its depth, what was trained, and what it could do afterwards."""
+
+    stage: int
+    num_hidden_layers: int
+    trainable_parameters: int
+    losses: dict[str, Estimate]  # by text
+    scores: dict[str, StageScore]  # by task
+
+
+class Picture(TypedDict):
+    """A PNG image shown in the report; in JSON its bytes are base64."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
+class Sample(TypedDict):
+    """One generation; samples of the same prompt are shown side by side."""
+
+    model: str
+    prompt: str
+    text: str
+
+
+class ModelFacts(TypedDict):
+    """Which weights a label stands for."""
+
+    label: str
+    folder: str
+    rule: str | None
+    num_hidden_layers: int | None
+    parameters: int | None
+    substrate_fingerprint: str | None
+    weights_sha256: str
+
+
+class Provenance(TypedDict, total=False):
+    """Everything needed to say where the numbers come from; further keys are shown as they are."""
+
+    models: list[ModelFacts]
+    protocols: dict[str, str]  # by task
+    versions: dict[str, str]  # by package
+    seed: int
+    limit: int | None
+    created: str
+    seconds: float
+    remarks: list[str]
+    settings: dict[str, Any]
+
+
+class Report(TypedDict):
+    """A whole report."""
+
+    title: str
+    note: NotRequired[str]  # shown prominently, for example that the data are synthetic
+    growth: NotRequired[dict[str, list[Stage]]]  # by expert
+    losses: NotRequired[list[Loss]]
+    scores: NotRequired[list[Score]]
+    comparisons: NotRequired[list[Comparison]]
+    pictures: NotRequired[list[Picture]]
+    samples: NotRequired[list[Sample]]
+    provenance: NotRequired[Provenance]

@@ -1,0 +1,1 @@
+"""Arrow B: stage k checkpoint -> grown model -> trained stage k + 1."""

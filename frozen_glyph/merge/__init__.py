@@ -1,0 +1,1 @@
+"""Arrow C: expert checkpoints -> one merged checkpoint, without training."""

@@ -1,0 +1,93 @@
+"""Geometry of a substrate: the centre of its bits, an int8 projection, and the proof that no two vectors are equal.
+
+The projection is a principal component analysis (arXiv 2507.04886) rounded to int8, so that ``y`` in
+``(16 * bits - center) @ projection`` is an integer below 2**24 that float32 computes exactly in any order of summation.
+
+Shapes: V vocabulary, S substrate bits (1024), D width.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+import torch
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
+
+EXACT_LIMIT = 2**24  # integers below it are exact in float32
+CHUNK = 8192  # tokens unpacked at a time
+BLOCK = 1024  # tokens compared with all others at a time
+
+
+def unpack(packed_bits: torch.Tensor) -> torch.Tensor:
+    """Packed bits [V, S // 8] -> float32 zeros and ones [V, S]."""
+    return torch.from_numpy(np.unpackbits(packed_bits.numpy(), axis=1)).float()
+
+
+def bit_center(packed_bits: torch.Tensor) -> torch.Tensor:
+    """Mean of each bit over the vocabulary, in sixteenths: uint8 [S]."""
+    counts = torch.stack([unpack(chunk).sum(dim=0).double() for chunk in packed_bits.split(CHUNK)]).sum(dim=0)
+    return torch.round(CENTER_SCALE * counts / len(packed_bits)).to(torch.uint8)
+
+
+def bit_covariance(packed_bits: torch.Tensor) -> torch.Tensor:
+    """Covariance of the bits over the vocabulary, float64 [S, S]."""
+    vocab_size, bits = packed_bits.shape[0], packed_bits.shape[1] * 8
+    together = torch.zeros(bits, bits, dtype=torch.float64)  # how often two bits are set in the same token
+    for chunk in packed_bits.split(CHUNK):
+        ones = unpack(chunk)
+        together += (ones.T @ ones).double()  # counts, hence exact
+    counts = together.diagonal()
+    return together / vocab_size - torch.outer(counts, counts) / vocab_size**2
+
+
+def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
+    """Unit eigenvectors as columns, float64 [S, S], by falling variance; the largest entry of each is positive.
+
+    Directions without variance are zero: which ones a solver returns there is arbitrary.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same bytes whatever the number of cores
+    try:
+        variances, directions = torch.linalg.eigh(covariance)
+    finally:
+        torch.set_num_threads(threads)
+    variances, directions = variances.flip(0), directions.flip(1)
+    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
+    directions = directions * torch.where(largest < 0, -1.0, 1.0)
+    return directions * (variances > 1e-9 * variances[0])
+
+
+def to_int8(directions: torch.Tensor) -> torch.Tensor:
+    """Scale [S, D] by one common factor so that the largest entry is 127, and round."""
+    return torch.round(directions * (127 / directions.abs().max())).to(torch.int8)
+
+
+def check_exact(center: torch.Tensor, projection: torch.Tensor | None) -> None:
+    """Raise unless every partial sum of ``y`` stays below 2**24 whatever the bits are."""
+    reach = torch.maximum(center.long(), CENTER_SCALE - center.long())
+    largest = int(reach.max() if projection is None else (reach @ projection.long().abs()).max())
+    if largest >= EXACT_LIMIT:
+        raise FrozenGlyphError(f"substrate vectors reach {largest}; exact float32 sums need less than {EXACT_LIMIT}")
+
+
+def first_repeat(embedding: FrozenGlyphEmbedding) -> tuple[int, int] | None:
+    """Ids of two tokens with the same float32 vector, bit for bit, or None when all are distinct."""
+    seen: dict[bytes, int] = {}
+    for chunk in torch.arange(embedding.num_embeddings).split(CHUNK):
+        for token_id, row in zip(chunk.tolist(), embedding.compute(chunk).numpy(), strict=True):
+            other = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=32).digest(), token_id)
+            if other != token_id:
+                return other, token_id
+    return None
+
+
+def smallest_distance(vectors: torch.Tensor) -> float:
+    """Euclidean distance of the two nearest of some unit vectors [V, D], by comparing all pairs."""
+    largest = -1.0
+    for start in range(0, len(vectors), BLOCK):
+        cosines = vectors[start : start + BLOCK] @ vectors[start:].T
+        cosines.fill_diagonal_(-1.0)
+        largest = max(largest, float(cosines.max()))
+    return math.sqrt(max(0.0, 2 - 2 * largest))

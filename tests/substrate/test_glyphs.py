@@ -1,0 +1,88 @@
+"""Token pictures: loss-free cells, shrinking, hexadecimal boxes, inverse video; against a slow obvious reference."""
+
+import math
+
+import numpy as np
+import pytest
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.substrate.glyphs import Token, codepoint_cell, draw_layout, hex_box
+
+
+def reference(token, font):
+    """The layout one pixel at a time."""
+    side = 2 if len(token.text) <= 4 else max(4, math.ceil(math.sqrt(len(token.text))))
+    size = 16 if side == 2 else 8
+    canvas = np.zeros((side * size, side * size), dtype=bool)
+    for place, character in enumerate(token.text):
+        cell = codepoint_cell(font, ord(character))
+        narrow = not cell[:, 8:].any()
+        for y, x in np.argwhere(cell):
+            if size == 8:
+                y, x = y // 2, x if narrow else x // 2
+            canvas[size * (place // side) + y, size * (place % side) + x] = True
+    picture = np.zeros((32, 32), dtype=bool)
+    for row in range(32):
+        for column in range(32):
+            scale = side * size
+            top, left = row * scale // 32, column * scale // 32
+            bottom, right = (row + 1) * scale // 32, (column + 1) * scale // 32
+            picture[row, column] = canvas[top:bottom, left:right].any()
+    return ~picture if token.kind == "special" else picture
+
+
+def draw(font, *tokens):
+    return draw_layout(tokens, font, "grid")
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "猫", "cat ", "a猫b", "坐在垫子", "hat on", "The cat sat on", "a" * 16, "猫ab " * 9, "o" * 150]
+)
+def test_matches_the_reference(font, text):
+    tokens = [Token(text, "text"), Token(text, "special")]
+    for token, picture in zip(tokens, draw(font, *tokens), strict=True):
+        np.testing.assert_array_equal(picture, reference(token, font))
+
+
+def test_up_to_four_code_points_are_loss_free_in_reading_order(font):
+    picture = draw(font, Token("a猫 b", "text"))[0]
+    np.testing.assert_array_equal(picture[:16, :8], font.glyph(ord("a")))
+    np.testing.assert_array_equal(picture[:16, 16:], font.glyph(ord("猫")))
+    np.testing.assert_array_equal(picture[16:, :8], codepoint_cell(font, ord(" ")))
+    np.testing.assert_array_equal(picture[16:, 16:24], font.glyph(ord("b")))
+
+
+def test_nothing_is_blank(font):
+    for character in (" ", "\n", "\0", "\u3000", "\ue000", "\U0001f600", "."):
+        assert draw(font, Token(character, "text"))[0].any(), character
+
+
+def test_missing_and_blank_glyphs_are_numbers_in_a_box(font):
+    np.testing.assert_array_equal(codepoint_cell(font, 0x0A), hex_box(0x0A))
+    assert codepoint_cell(font, ord(" ")).shape == (16, 8)
+    boxes = {hex_box(codepoint).tobytes() for codepoint in (*range(0x10000), *range(0x1F000, 0x20000))}
+    assert len(boxes) == 0x10000 + 0x1000
+    for codepoint in (0x0378, 0x1F9FF, 0x10FFFF):
+        box = hex_box(codepoint)
+        assert box[[0, -1]].all() and box[:, [0, -1]].all()
+        assert not box[1].any(where=np.arange(16) % 15 != 0)
+    assert "".join(".#"[pixel] for pixel in hex_box(0x0378)[2].astype(int)) == "#...###...###..#"
+
+
+def test_byte_tokens_are_distinct_and_inverse_and_need_no_font(font):
+    tokens = [Token(f"<0x{value:02X}>", "byte") for value in range(256)]
+    pictures = draw(font, *tokens)
+    assert len({picture.tobytes() for picture in pictures}) == 256
+    assert pictures[:, 0].all() and pictures.mean() > 0.5
+    text, byte = draw(font, Token("<0x41>", "text"), Token("<0x41>", "byte"))
+    assert not np.array_equal(text, byte)
+
+
+def test_special_tokens_are_their_text_inverted(font):
+    special, text = draw(font, Token("<pad>", "special"), Token("<pad>", "text"))
+    np.testing.assert_array_equal(special, ~text)
+
+
+def test_unknown_layout_names_the_near_one(font):
+    with pytest.raises(FrozenGlyphError, match="Did you mean 'grid'"):
+        draw_layout([Token("a", "text")], font, "gird")
