@@ -299,9 +299,9 @@ def evaluate_models(
     ]
     report["scores"] = [
         score
+        for task in chosen
         for candidate, own in pairs
-        for task, task_part in own.tasks.items()
-        for score in summarise_task(candidate.label, task, task_part, seed)
+        for score in summarise_task(candidate.label, task, own.tasks[task], seed)
     ]
     report["comparisons"] = _comparisons(candidates, measured, seed)
     report["provenance"] = _provenance(candidates, measured, seed, limit, remarks)

@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+import torch
 
 from frozen_glyph.substrate import build_tokenizer, load_font
 from frozen_glyph.substrate.font import DEBIAN_HEX
@@ -14,6 +15,15 @@ TEXTS = [
 ]
 WIDE = "猫坐在垫子上另一只也那里问题哪答案。：？"
 LOOK_ALIKES = {"а": "a", "о": "o", "е": "e", "с": "c", "Т": "T", "К": "K"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors are slower on many threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def hex_line(character):
@@ -38,8 +48,13 @@ def font(font_file):
 
 
 @pytest.fixture(scope="session")
+def texts():
+    return TEXTS
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
-    return build_tokenizer(TEXTS, vocab_size=420)
+    return build_tokenizer(TEXTS, vocab_size=380)
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,8 @@ def test_nothing_is_blank(font):
 def test_missing_and_blank_glyphs_are_numbers_in_a_box(font):
     np.testing.assert_array_equal(codepoint_cell(font, 0x0A), hex_box(0x0A))
     assert codepoint_cell(font, ord(" ")).shape == (16, 8)
-    boxes = {hex_box(codepoint).tobytes() for codepoint in (*range(0x10000), *range(0x1F000, 0x20000))}
-    assert len(boxes) == 0x10000 + 0x1000
+    codepoints = (*range(0, 0x10000, 17), *range(0x1F000, 0x1F400))
+    assert len({hex_box(codepoint).tobytes() for codepoint in codepoints}) == len(codepoints)
     for codepoint in (0x0378, 0x1F9FF, 0x10FFFF):
         box = hex_box(codepoint)
         assert box[[0, -1]].all() and box[:, [0, -1]].all()

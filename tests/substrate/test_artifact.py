@@ -1,0 +1,168 @@
+"""The substrate folder: same input same bytes, vectors by the definition, damage refused by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
+from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
+from frozen_glyph.substrate.vocabulary import tokenizer_sha256
+
+
+@pytest.fixture(scope="module", params=[64, None], ids=["width64", "width1024"])
+def substrate(request, tokenizer, font):
+    return GlyphSubstrate.build(tokenizer, width=request.param, font=font)
+
+
+@pytest.fixture
+def folder(substrate, tmp_path):
+    substrate.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_shapes_and_types(substrate):
+    assert substrate.packed_bits.shape == (380, 128) and substrate.packed_bits.dtype == torch.uint8
+    assert substrate.center.shape == (1024,) and substrate.center.dtype == torch.uint8
+    assert substrate.center.max() <= 16
+    if substrate.width == 1024:
+        assert substrate.projection is None
+    else:
+        assert substrate.projection.shape == (1024, 64) and substrate.projection.dtype == torch.int8
+
+
+def test_bits_are_packed_row_by_row_high_bit_first(substrate, tokenizer, font):
+    token_id = tokenizer.get_vocab()["猫"]
+    expected = np.zeros((32, 32), dtype=bool)
+    expected[:16, :16] = font.glyph(ord("猫"))
+    np.testing.assert_array_equal(substrate.bitmaps([token_id])[0], expected)
+    first_pixels = [(int(substrate.packed_bits[token_id, 0]) >> (7 - bit)) & 1 for bit in range(8)]
+    assert first_pixels == expected[0, :8].astype(int).tolist()
+
+
+def test_model_embedding_equals_the_reference(substrate):
+    ids = torch.arange(380)
+    vectors = substrate.as_embedding()(ids).numpy()
+    reference = substrate.reference_vectors(ids)
+    np.testing.assert_allclose(vectors, reference, atol=1e-7)
+    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1)
+    one_by_one = torch.cat([substrate.as_embedding()(ids[i : i + 1]) for i in range(0, 380, 7)]).numpy()
+    np.testing.assert_array_equal(one_by_one, vectors[::7])
+
+
+def test_no_two_tokens_share_a_vector(substrate):
+    vectors = substrate.reference_vectors(np.arange(380))
+    nearest = min(np.linalg.norm(vectors[:row] - vectors[row], axis=1).min() for row in range(1, 380))
+    assert nearest == pytest.approx(substrate.provenance["smallest_distance"], abs=1e-4)
+    assert nearest > 0.01
+
+
+def test_provenance(substrate, font, tokenizer):
+    provenance = substrate.provenance
+    assert provenance["font"] == {"name": "tiny.hex", "sha256": font.sha256, "upper": None}
+    assert provenance["layout"] == "grid" and provenance["tokenizer_sha256"] == tokenizer_sha256(tokenizer)
+    collisions = provenance["collisions"]
+    assert collisions["groups"] == len(collisions["first_groups"]) >= 3 and collisions["remaining"] == 0
+    assert {"a", "а"} in [{text for _, text in group} for group in collisions["first_groups"]]
+
+
+def test_folder_loads_as_it_was_saved(substrate, folder):
+    loaded = GlyphSubstrate.from_pretrained(folder)
+    assert loaded.fingerprint == substrate.fingerprint
+    assert torch.equal(loaded.packed_bits, substrate.packed_bits) and torch.equal(loaded.center, substrate.center)
+    assert loaded.provenance == substrate.provenance
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == substrate.tokenizer.get_vocab()
+    with safe_open(folder / "substrate.safetensors", framework="pt") as file:
+        names = {"packed_bits", "center"} | ({"projection"} if substrate.projection is not None else set())
+        assert set(file.keys()) == {f"model.embed_tokens.{name}" for name in names}
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_two_builds_write_the_same_bytes(substrate, folder, texts, font, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    GlyphSubstrate.build(build_tokenizer(texts, 380), width=substrate.width, font=font).save_pretrained(other)
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == ["substrate.json", "substrate.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    for name in files:
+        assert (other / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_fingerprint_sees_every_part(substrate):
+    def fingerprint(**changed):
+        parts = {
+            "packed_bits": substrate.packed_bits,
+            "center": substrate.center,
+            "projection": substrate.projection,
+            "tokenizer_sha256": tokenizer_sha256(substrate.tokenizer),
+        }
+        return substrate_fingerprint(**{**parts, **changed})
+
+    bits, center = substrate.packed_bits.clone(), substrate.center.clone()
+    bits[7, 7] ^= 1
+    center[0] += 1
+    fingerprints = {
+        fingerprint(),
+        fingerprint(packed_bits=bits),
+        fingerprint(center=center),
+        fingerprint(projection=torch.ones(1024, 8, dtype=torch.int8)),
+        fingerprint(tokenizer_sha256="0"),
+    }
+    assert substrate.fingerprint == fingerprint() and len(fingerprints) == 5
+
+
+def test_a_changed_bit_is_refused_with_both_fingerprints(substrate, folder):
+    path = folder / "substrate.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FrozenGlyphError, match=r"substrate\.safetensors") as error:
+        GlyphSubstrate.from_pretrained(folder)
+    assert substrate.fingerprint in str(error.value) and str(error.value).count("sha256:") == 2
+
+
+def test_a_changed_tokenizer_is_refused_by_name(folder):
+    path = folder / "tokenizer.json"
+    state = json.loads(path.read_text())
+    state["model"]["merges"].pop()
+    path.write_text(json.dumps(state))
+    with pytest.raises(FrozenGlyphError, match=r"tokenizer\.json.*sha256:.*sha256:"):
+        GlyphSubstrate.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["substrate.json", "substrate.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, None], ids=["empty", "half", "missing"])
+def test_truncated_and_missing_files_are_refused_by_name(folder, name, keep):
+    path = folder / name
+    data = path.read_bytes()
+    path.unlink() if keep is None else path.write_bytes(data[: int(keep * len(data))])
+    with pytest.raises(FrozenGlyphError, match=name.replace(".", r"\.")):
+        GlyphSubstrate.from_pretrained(folder)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(FrozenGlyphError, match="nowhere"):
+        GlyphSubstrate.from_pretrained(tmp_path / "nowhere")
+
+
+def test_saving_over_an_older_folder(substrate, folder):
+    shutil.copy(folder / "tokenizer_config.json", folder / "substrate.safetensors")
+    substrate.save_pretrained(folder)
+    assert GlyphSubstrate.from_pretrained(folder).fingerprint == substrate.fingerprint
+
+
+@pytest.mark.parametrize("width", [0, 4, 100, 1032, 2048])
+def test_widths_that_are_not_allowed(tokenizer, font, width):
+    with pytest.raises(FrozenGlyphError, match=f"width {width} is not allowed"):
+        GlyphSubstrate.build(tokenizer, width=width, font=font)
+
+
+def test_real_font_separates_its_look_alikes(tokenizer, unifont):
+    substrate = GlyphSubstrate.build(tokenizer, width=128, font=unifont)
+    groups = [{text for _, text in group} for group in substrate.provenance["collisions"]["first_groups"]]
+    assert {"a", "а"} in groups and {"o", "о"} in groups
+    assert substrate.provenance["smallest_distance"] > 0.01

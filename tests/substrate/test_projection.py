@@ -1,0 +1,83 @@
+"""Integer projection against numpy: centre, principal directions, exactness, distinctness."""
+
+import numpy as np
+import pytest
+import torch
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+from frozen_glyph.substrate import projection as P
+
+
+@pytest.fixture
+def bits():
+    generator = np.random.default_rng(0)
+    blocks = generator.random((40, 8, 8)) < 0.4  # correlated bits, so that the leading directions are well apart
+    mixed = blocks[generator.integers(40, size=700)].repeat(2, axis=1).reshape(700, 128)
+    return mixed ^ (generator.random((700, 128)) < np.linspace(0.01, 0.3, 128))
+
+
+@pytest.fixture
+def packed(bits):
+    return torch.from_numpy(np.packbits(bits, axis=1))
+
+
+def test_center_and_covariance(bits, packed):
+    np.testing.assert_array_equal(P.bit_center(packed).numpy(), np.round(16 * bits.mean(axis=0)))
+    np.testing.assert_allclose(P.bit_covariance(packed).numpy(), np.cov(bits.T, bias=True), atol=1e-12)
+
+
+def test_chunks_do_not_matter(packed, monkeypatch):
+    center, covariance = P.bit_center(packed), P.bit_covariance(packed)
+    monkeypatch.setattr(P, "CHUNK", 33)
+    assert torch.equal(P.bit_center(packed), center) and torch.equal(P.bit_covariance(packed), covariance)
+
+
+def test_directions_are_those_of_a_singular_value_decomposition(bits, packed):
+    directions = P.principal_directions(P.bit_covariance(packed)).numpy()
+    np.testing.assert_allclose(directions.T @ directions, np.eye(128), atol=1e-9)
+    _, _, rows = np.linalg.svd(bits - bits.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(np.abs((directions[:, :8] * rows[:8].T).sum(axis=0)), 1, atol=1e-6)
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(128)]
+    assert (largest > 0).all()
+
+
+def test_directions_without_variance_are_zero(packed):
+    few = packed[:10]
+    directions = P.principal_directions(P.bit_covariance(few))
+    assert (directions[:, 9:] == 0).all() and (directions[:, :9].norm(dim=0) > 0.99).all()
+
+
+def test_int8_projection_keeps_the_directions(packed):
+    directions = P.principal_directions(P.bit_covariance(packed))[:, :16]
+    rounded = P.to_int8(directions)
+    assert rounded.dtype == torch.int8 and rounded.abs().max() == 127
+    cosines = torch.nn.functional.cosine_similarity(rounded.double(), directions, dim=0)
+    assert (cosines > 0.999).all()
+
+
+def test_sums_that_float32_cannot_hold_are_refused():
+    center = torch.zeros(2**14, dtype=torch.uint8)
+    P.check_exact(center, None)
+    P.check_exact(center[:1024], torch.full((1024, 8), -127, dtype=torch.int8))
+    with pytest.raises(FrozenGlyphError, match="exact float32"):
+        P.check_exact(center, torch.full((2**14, 1), 127, dtype=torch.int8))
+
+
+def embedding_of(packed):
+    embedding = FrozenGlyphEmbedding(len(packed), 128, 128)
+    embedding.packed_bits, embedding.center = packed, P.bit_center(packed)
+    return embedding
+
+
+def test_repeated_vectors_are_found(packed):
+    unique = torch.unique(packed, dim=0)
+    assert P.first_repeat(embedding_of(unique)) is None
+    assert P.first_repeat(embedding_of(torch.cat([unique, unique[5:6]]))) == (5, len(unique))
+
+
+def test_smallest_distance_against_all_pairs(packed, monkeypatch):
+    vectors = embedding_of(torch.unique(packed, dim=0)).weight
+    nearest = min(float((vectors[:row] - vectors[row]).double().norm(dim=1).min()) for row in range(1, len(vectors)))
+    monkeypatch.setattr(P, "BLOCK", 100)
+    assert P.smallest_distance(vectors) == pytest.approx(nearest, abs=1e-5)
