@@ -178,7 +178,7 @@ def measure_candidate(
     return Measurements(
         texts={
             name: part(
-                f"text-{name}", [text, context_length], lambda text=text: measure_text(lm(), text, context_length)
+                f"text-{name}", [text, context_length], lambda text=text: measure_text(lm().model, lm().tokenizer, text, context_length)
             )
             for name, text in texts.items()
         },

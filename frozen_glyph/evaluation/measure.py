@@ -1,10 +1,14 @@
 """Measure one model on one text or one task, as a small JSON-serialisable part with a value for every item."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.evaluation.harness import run_lm_eval
+
+if TYPE_CHECKING:
+    from frozen_glyph.evaluation.choices import ChoiceQuestion
 
 
 class TextPart(TypedDict):
@@ -24,15 +28,28 @@ class TaskPart(TypedDict):
     items: str
 
 
-def measure_text(lm: Any, text: str, context_length: int) -> TextPart:
+def measure_text(model: Any, tokenizer: Any, text: str, context_length: int) -> TextPart:
     """Return the loss of every block of ``text``, read with ``context_length`` tokens of context."""
     from frozen_glyph.text.loss import text_loss
 
-    loss = text_loss(lm.model, lm.tokenizer, text, context_length=context_length)
+    loss = text_loss(model, tokenizer, text, context_length=context_length)
     return {
         "nats": [float(value) for value in loss.nats],
         "characters": [int(value) for value in loss.characters],
         "tokens": int(loss.tokens),
+    }
+
+
+def measure_questions(model: Any, tokenizer: Any, questions: "Sequence[ChoiceQuestion]") -> TaskPart:
+    """Score questions whose choices follow the prompt literally."""
+    from frozen_glyph.evaluation.choices import score_questions
+
+    results = score_questions(model, tokenizer, questions)
+    return {
+        "protocol": "log-likelihood of each choice after the prompt, zero-shot",
+        "values": {"acc": [float(result.correct) for result in results]},
+        "options": [len(question.choices) for question in questions],
+        "items": sha256_json([[question.prompt, list(question.choices), question.answer] for question in questions]),
     }
 
 

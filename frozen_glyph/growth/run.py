@@ -168,8 +168,7 @@ def first_stage_model(recipe: GrowthRecipe, glyphs: GlyphSubstrate) -> FrozenGly
         **{f"{name}_token_id": getattr(glyphs.tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")},
     }
     model = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields))
-    tensors = {"packed_bits": glyphs.packed_bits, "center": glyphs.center, "projection": glyphs.projection}
-    model.substrate.load_state_dict({name: tensor for name, tensor in tensors.items() if tensor is not None})
+    model.substrate.load_state_dict(glyphs.as_embedding().state_dict())
     model.check_substrate()
     return model
 

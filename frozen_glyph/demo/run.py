@@ -1,0 +1,191 @@
+"""The whole product in minutes on two CPU cores: corpus -> substrate -> two experts grown in stages -> merged -> report.
+
+Command: ``frozen-glyph demo --out runs/demo``
+"""
+
+import resource
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
+from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_questions, measure_text
+from frozen_glyph.evaluation.report import write_report
+from frozen_glyph.evaluation.report_schema import Report, Sample, Stage
+from frozen_glyph.evaluation.summarise import compare_losses, compare_scores, summarise_loss, summarise_task
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, TrainingRecipe
+from frozen_glyph.growth.run import grow_from_recipe
+from frozen_glyph.merge.write import merge_experts
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
+from frozen_glyph.substrate.picture import token_picture_png
+
+EXPERTS = ("ru", "zh")
+VOCAB_SIZE = 1024
+MODEL = {"hidden_size": 192, "num_attention_heads": 6}
+STAGES = 3
+STEPS = 1000
+TRAINING = TrainingRecipe(context_length=128, batch_size=16, learning_rate=4e-3, warmup_steps=50, save_steps=500)
+PICTURED = 24
+SAMPLE_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's measurements, by text and by task."""
+
+    texts: dict[str, TextPart]
+    tasks: dict[str, TaskPart]
+
+
+def demo_recipe(expert: str, seed: int, steps: int = STEPS) -> GrowthRecipe:
+    """The growth recipe of one expert."""
+    stages = [StageRecipe(layers=1, steps=steps) for _ in range(STAGES)]
+    return GrowthRecipe(name=f"demo-{expert}", model=MODEL, stages=stages, training=TRAINING, seed=seed)
+
+
+def run_demo(out: str | Path, seed: int = 0, progress: bool = False, steps: int = STEPS) -> Path:
+    """Run the demo in folder ``out`` and return the path of its ``report.html``; a run that was stopped goes on."""
+    out, started = Path(out), time.monotonic()
+    say = Console(stderr=True, quiet=not progress).print
+    say(f"[bold]1/5[/] synthetic corpus and glyph substrate (seed {seed})")
+    corpus = build_corpus(seed)
+    for name, text in {**corpus.train, **{f"{name}.valid": text for name, text in corpus.valid.items()}}.items():
+        write_text(out / "data" / f"{name}.txt", text)
+    substrate = open_substrate(out / "substrate", corpus)
+    for number, expert in enumerate(EXPERTS, start=2):
+        say(f"[bold]{number}/5[/] grow the {expert} expert in {STAGES} stages")
+        valid = [out / "data" / f"{language}.valid.txt" for language in ("en", expert)]
+        text = [out / "data" / f"{expert}.txt"]
+        grow_from_recipe(demo_recipe(expert, seed, steps), text, out / expert, valid, out / "substrate", progress)
+    say("[bold]4/5[/] merge the experts, without training")
+    if not (out / "merged").exists():
+        merge_experts([out / expert for expert in EXPERTS], out / "merged", names=EXPERTS)
+    say("[bold]5/5[/] measure every stage, both experts and the merged model")
+    report = build_report(out, corpus, substrate, seed)
+    report["provenance"]["seconds"] = round(time.monotonic() - started, 1)
+    write_report(report, out)
+    return out / "report.html"
+
+
+def open_substrate(folder: Path, corpus: Corpus) -> GlyphSubstrate:
+    """The substrate both experts share, built from both training texts on the first call."""
+    if not (folder / "substrate.json").exists():
+        tokenizer = build_tokenizer(corpus.train.values(), VOCAB_SIZE)
+        GlyphSubstrate.build(tokenizer, width=MODEL["hidden_size"]).save_pretrained(folder)
+    return GlyphSubstrate.from_pretrained(folder)
+
+
+def measure(model: Any, tokenizer: Any, texts: dict[str, str], questions: Iterable[Question]) -> Measured:
+    """Score ``model`` on texts and questions; a task is named with the expert that alone read its facts."""
+    by_task: dict[str, list[Question]] = {}
+    for question in questions:
+        name = question.task if question.expert == "both" else f"{question.task} ({question.expert} expert's)"
+        by_task.setdefault(name, []).append(question)
+    return Measured(
+        {name: measure_text(model, tokenizer, text, TRAINING.context_length) for name, text in texts.items()},
+        {name: measure_questions(model, tokenizer, group) for name, group in sorted(by_task.items())},
+    )
+
+
+def growth_of(out: Path, expert: str, corpus: Corpus, tokenizer: Any, seed: int) -> list[Stage]:
+    """What each stage of an expert can do on the texts and questions that it was trained for."""
+    languages = ("en", expert)
+    texts = {language: corpus.valid[language] for language in languages}
+    questions = [q for q in corpus.questions if q.language in languages and q.expert in ("both", expert)]
+    stages: list[Stage] = []
+    for stage in range(1, STAGES + 1):
+        model = FrozenGlyphForCausalLM.from_pretrained(out / expert, growth_stage=stage)
+        measured = measure(model, tokenizer, texts, questions)
+        scores = [summarise_task(expert, task, part, seed)[0] for task, part in measured.tasks.items()]
+        losses = [summarise_loss(expert, text, part, seed) for text, part in measured.texts.items()]
+        stages.append(
+            {
+                "stage": stage,
+                "num_hidden_layers": model.config.num_hidden_layers,
+                "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+                "losses": {loss["text"]: {key: loss[key] for key in ("value", "low", "high")} for loss in losses},
+                "scores": {
+                    score["task"]: {key: score[key] for key in ("value", "low", "high", "correct", "total", "chance")}
+                    for score in scores
+                },
+            }
+        )
+    return stages
+
+
+def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int) -> Report:
+    """Measure everything in ``out`` and put it into the report's shape."""
+    tokenizer = substrate.tokenizer
+    models: dict[str, Any] = {
+        f"merged ({rule})": FrozenGlyphMoEForCausalLM.from_pretrained(out / "merged", rule=rule) for rule in MERGE_RULES
+    }
+    merged = list(models)
+    models |= {expert: FrozenGlyphForCausalLM.from_pretrained(out / expert) for expert in EXPERTS}
+    measured = {name: measure(model, tokenizer, corpus.valid, corpus.questions) for name, model in models.items()}
+    comparisons = [
+        compare(name, (expert, getattr(measured[expert], kind)[name]), (rule, part), seed)
+        for rule in merged
+        for expert in EXPERTS
+        for kind, compare in (("texts", compare_losses), ("tasks", compare_scores))
+        for name, part in getattr(measured[rule], kind).items()
+    ]
+    shown = [token_id for token_id in range(len(tokenizer)) if len(tokenizer.convert_ids_to_tokens(token_id)) < 5]
+    pictured = [*range(3), 3 + ord("A"), *shown[3 :: max(1, len(shown) // PICTURED)]][:PICTURED]
+    return {
+        "title": "frozen-glyph demo: two experts, grown in stages and merged without training",
+        "note": SYNTHETIC_NOTE,
+        "growth": {expert: growth_of(out, expert, corpus, tokenizer, seed) for expert in EXPERTS},
+        "losses": [
+            summarise_loss(name, text, part, seed)
+            for name, own in measured.items()
+            for text, part in own.texts.items()
+        ],
+        "scores": [
+            score
+            for name, own in measured.items()
+            for task, part in own.tasks.items()
+            for score in summarise_task(name, task, part, seed)
+        ],
+        "comparisons": [comparison for comparison in comparisons if comparison is not None],
+        "pictures": [
+            {
+                "title": "Some tokens of the substrate",
+                "caption": "Each token's frozen bits; its vector is computed from these and never trained.",
+                "png": token_picture_png(substrate, pictured),
+            }
+        ],
+        "samples": list(generate_samples(models, tokenizer, corpus)),
+        "provenance": {
+            "seed": seed,
+            "versions": versions(),
+            "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "settings": {
+                "substrate": substrate.fingerprint,
+                "vocabulary": len(tokenizer),
+                "context length": TRAINING.context_length,
+                "steps per stage": demo_recipe("ru", seed).stages[0].steps,
+                "peak memory (MiB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            },
+        },
+    }
+
+
+def generate_samples(models: dict[str, Any], tokenizer: Any, corpus: Corpus) -> Iterable[Sample]:
+    """Greedy continuations of the first words of one held-out text per language."""
+    for language in ("en", *EXPERTS):
+        prompt = corpus.valid[language][:24]
+        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        for name, model in models.items():
+            output = model.generate(**inputs, max_new_tokens=SAMPLE_TOKENS, do_sample=False)[0]
+            text = tokenizer.decode(output[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            yield {"model": name, "prompt": prompt, "text": text}
