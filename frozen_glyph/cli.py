@@ -83,7 +83,9 @@ def evaluate(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints; the first is compared with each of the others.")],
     data: Annotated[Path, typer.Option(help="Folder with text/, mmlu/, squad/, arc/, commonsense_qa/, boolq/.")],
     out: Out,
-    tasks: Annotated[str | None, typer.Option(help="Comma-separated lm-eval tasks; default: all of eval/tasks.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated lm-eval tasks; default: all of eval/tasks.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Items per task, the same for every model.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of bootstrap and item choice.")] = 0,
 ) -> None:
@@ -94,7 +96,9 @@ def evaluate(
     typer.echo(f"report: {out / 'report.html'}")
 
 
-@substrate_app.command("build", epilog="Example: `frozen-glyph substrate build --text en.txt --text ru.txt -o runs/glyphs`")
+@substrate_app.command(
+    "build", epilog="Example: `frozen-glyph substrate build --text en.txt --text ru.txt -o runs/glyphs`"
+)
 def substrate_build(
     text: Annotated[list[Path], typer.Option(help="UTF-8 text to learn the vocabulary from; repeat for several.")],
     out: Out,
@@ -124,13 +128,17 @@ def main() -> None:
     """Entry point of ``frozen-glyph``: exit code 0, 1 for an error the user can mend, 2 for wrong usage."""
     try:
         app()
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from the last save", err=True)
-        sys.exit(130)
-    except (ValueError, OSError, ImportError) as error:
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C, as typer reports it
+            typer.echo("stopped; `grow` and `demo` go on from the last save when called again", err=True)
+        raise
+    except ModuleNotFoundError as error:
+        typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)
+        sys.exit(1)
+    except (ValueError, OSError) as error:
         if os.environ.get("FROZEN_GLYPH_DEBUG"):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
 
 

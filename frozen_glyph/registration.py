@@ -5,7 +5,6 @@ when the Auto classes' own module is imported; at once if it already is.
 """
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder

@@ -5,6 +5,7 @@ that a part left out of a computation changes the result.
 """
 
 import hashlib
+import itertools
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import that reads it
@@ -104,7 +105,7 @@ def write_expert(substrate, build_model, tmp_path_factory):
         substrate.save_pretrained(folder)
         model = build_model(seed, num_hidden_layers=ladder[0], ladder=ladder[:1], **fields)
         stages = [{"stage": 1, "files": write_stage(folder, model, 1)}]
-        for stage, (below, above) in enumerate(zip(ladder, ladder[1:], strict=False), start=2):
+        for stage, (below, above) in enumerate(itertools.pairwise(ladder), start=2):
             model = grow(model, above - below, init="random").eval()
             randomise(model, seed + 100 * stage)
             stages.append({"stage": stage, "files": write_stage(folder, model, stage)})

@@ -7,7 +7,7 @@ import yaml
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)  # no trust needed after `import frozen_glyph`
+model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)  # or import frozen_glyph, without it
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 inputs = tokenizer("Once", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
@@ -22,7 +22,7 @@ def model_card(name: str, summary: str, sections: dict[str, str], tags: list[str
         f"# {name}\n\n{summary}\n",
         f"## Use\n\n{USAGE.format(name=name)}\n",
         *(f"## {heading}\n\n{text}\n" for heading, text in sections.items()),
-        "## Provenance\n\n`provenance.json` holds the recipe, the hashes of texts, parents and weights, versions and seed.\n",
+        "## Provenance\n\n`provenance.json` holds recipe, seed, versions, hashes of texts, parents and weights.\n",
     ]
     return "\n".join(parts)
 

@@ -19,7 +19,7 @@ class CheckpointError(FrozenGlyphError):
     """A checkpoint folder is missing, incomplete, damaged or of another kind."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it; on failure ``path`` is as before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -28,8 +28,12 @@ def write_provenance(folder: Path, kind: str, content: dict[str, Any]) -> None:
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Read ``provenance.json``; ``CheckpointError`` when the folder has none or it is of a newer format."""
+    """Read ``provenance.json``; ``CheckpointError`` when the folder has none, or one of another kind or format."""
     provenance = read_json(folder / PROVENANCE_FILE)
+    if not isinstance(provenance, dict) or "kind" not in provenance:
+        raise CheckpointError(
+            f"{str(folder / PROVENANCE_FILE)!r} is no provenance of frozen_glyph; choose another folder"
+        )
     if provenance.get("format") != 1:
         raise CheckpointError(
             f"{str(folder / PROVENANCE_FILE)!r} has format {provenance.get('format')!r}, this version reads 1; "

@@ -4,6 +4,7 @@ A plain load gives the deepest stage; ``from_pretrained(folder, growth_stage=k)`
 later stages reuse are never written again; the default index is written last.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ def copy_model_code(folder: Path) -> None:
     """Put the files of the model room beside the weights, for machines that load with ``trust_remote_code``."""
     for source in sorted(Path(frozen_glyph.model.__path__[0]).glob("*_frozen_glyph*.py")):
         copy_file(source, folder / source.name)
+
+
+def write_configs(folder: Path, model: Any) -> None:
+    """Write ``config.json`` and ``generation_config.json`` atomically, which transformers itself does not."""
+    with tempfile.TemporaryDirectory() as temporary:
+        model.config.save_pretrained(temporary)
+        model.generation_config.save_pretrained(temporary)
+        for name in ("generation_config.json", "config.json"):
+            copy_file(Path(temporary) / name, folder / name)
 
 
 def write_index(path: Path, weight_map: dict[str, str], total_size: int) -> None:
@@ -57,8 +67,6 @@ def write_stage(folder: Path, model: Any, stage: int) -> dict[str, str]:
     total_size = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors.values())
     copy_model_code(folder)
     write_index(folder / stage_index(stage), weight_map, total_size)
-    model.config.save_pretrained(folder)
-    if model.can_generate():
-        model.generation_config.save_pretrained(folder)
+    write_configs(folder, model)
     write_index(folder / DEFAULT_INDEX, weight_map, total_size)
     return {shard: sha256_file(folder / shard) for shard in sorted(shards)}

@@ -1,19 +1,20 @@
 """Write the synthetic trilingual corpus and the questions of `frozen-glyph demo`, from a seed and nothing else.
 
-Two experts are trained on it: the Russian expert reads Russian and English, the Chinese expert Chinese and English. The text is prose over a
-small invented world, one-digit sums and notes that say who has which thing. A fact of the world belongs to one scope: "both" experts
-read it, or only "ru" (told in Russian and English) or only "zh" (told in Chinese and English).
+Two experts are trained on it: one reads Russian and English, the other Chinese and English. The text is prose over a
+small invented world, one-digit sums and notes that say who is on duty. A fact of the world has a scope: "both" experts
+read it, or only "ru" (it is told in Russian and English) or only "zh" (it is told in Chinese and English).
 
-What a question asks was never read by the expert in that form:
+What a question asks was never read in that form:
 
-- facts: the sentence is held out; the same fact was read in other sentences, and the same sentence with other facts.
-- sums: the sentence with these two numbers is held out; the same numbers were read in other sentences.
-- extraction: the names and things of the note are drawn afresh, so that the answer can only be copied from the prompt.
-- options: an English four-option question over a fact that one expert read as prose only; the form is known from facts of scope "both".
+- facts: this sentence is held out; the fact was read in other sentences, and the sentence with other facts.
+- sums: this sentence with these two numbers is held out; the sum was read in other sentences.
+- extraction: the note is new, its names drawn at random, so that the answer can only come from the prompt.
+- options: English four-option questions over facts that one expert alone read, and read as prose; the form is known
+  from facts of scope "both". The choices are the options' texts after the words that lead to them
+  ("Answer: Mira lives in" + " Dorn."), not their letters: a tiny model can know a fact, but not bind letters to it.
 
-Every question is scored by the log-likelihood of its choices, so the options question is answered by an option's text after the words that
-lead to it ("Answer: Mira lives in" + " Dorn."), not by a letter: that asks for the fact, which a tiny model can know, and not for the binding of letters
-to options, which it cannot. A choice runs to the end of its sentence; choices of one question are of similar length.
+Questions are scored by the log-likelihood of each choice, which runs to the end of its sentence. Choices of one
+question are similar in length.
 """
 
 import random
@@ -33,8 +34,9 @@ VALID_BYTES = 36_000  # of each held-out text, in UTF-8
 _PEOPLE = {
     "both": (
         ("en", "ru", "zh"),
-        "Mira Мира 米拉, Ivor Ивор 伊沃, Lena Лена 莉娜, Anton Антон 安东, Nika Ника 妮卡, Pavel Павел 帕维, Zora Зора 佐拉, "
-        "Hugo Гуго 雨果, Rosa Роза 罗莎, Egon Эгон 埃贡, Dana Дана 黛娜, Marko Марко 马可, Tilda Тильда 蒂达, Oskar Оскар 奥卡",
+        "Mira Мира 米拉, Ivor Ивор 伊沃, Lena Лена 莉娜, Anton Антон 安东, Nika Ника 妮卡, "
+        "Pavel Павел 帕维, Zora Зора 佐拉, Hugo Гуго 雨果, Rosa Роза 罗莎, Egon Эгон 埃贡, "
+        "Dana Дана 黛娜, Marko Марко 马可, Tilda Тильда 蒂达, Oskar Оскар 奥卡",
     ),
     "ru": (
         ("en", "ru"),
@@ -207,7 +209,16 @@ _PHRASES = {
 _SCENES = {
     "en": (
         "{} {} {} {}.",
-        ("In the morning", "In the evening", "On Sunday", "In summer", "Today", "After the rain", "At noon", "In winter"),
+        (
+            "In the morning",
+            "In the evening",
+            "On Sunday",
+            "In summer",
+            "Today",
+            "After the rain",
+            "At noon",
+            "In winter",
+        ),
         ("the postman", "a neighbour", "the teacher", "a fisherman", "the old guard", "a tourist", "the boy", "a girl"),
         ("reads a book", "drinks tea", "sings a song", "waits for a friend", "feeds the birds", "draws a tree"),
         ("by the river", "in the square", "in the park", "under a tree", "on the bridge", "near the station"),
@@ -243,41 +254,44 @@ _SUMS = {
     ),
     "zh": (
         "算式：{a} + {b} = {s}。",
-        "{a}加{b}等于{s}。",
-        "{a}与{b}的和是{s}。",
-        "把{a}和{b}相加，得到{s}。",
+        "{a} 加 {b} 等于 {s}。",
+        "{a} 与 {b} 的和是 {s}。",
+        "把 {a} 和 {b} 相加，得到 {s}。",
     ),
 }
 
-# Notes for extraction: {o} is a thing, {n} a name. The answer repeats the words of the note, so that copying what followed them solves it.
+# Notes for extraction: people with a trade each, of whom the guard is asked for. The names are no names of the world.
 _NAMES = {
-    "en": "Ann Ben Tom Sam Max Eve Kim Leo Amy Dan Ida Joe Ray Sue Tim Zoe",
-    "ru": "Аня Лев Ева Ада Ким Том Яна Оля Юля Ира Зоя Ася Юра Рая Ник Тим",
-    "zh": "安娜 大卫 露西 汤姆 杰克 玛丽 保罗 彼得 海伦 艾玛 丽莎 约翰 珍妮 鲍勃 凯蒂 乔治",
+    "en": "Ann Ben Tom Sam Max Eve Kim Leo Amy Dan Ida Ray",
+    "ru": "Аня Лев Ева Ада Ким Том Яна Оля Ира Зоя Ник Тим",
+    "zh": "安娜 大卫 露西 汤姆 杰克 玛丽 保罗 彼得 海伦 艾玛 丽莎 约翰",
 }
-_THINGS = {
-    "en": "key cup map hat pen bag box net oar fan jar pan rug saw toy axe",
-    "ru": "мяч нож меч шар лук мёд суп чай сок мак таз лом сыр рис пух бак",
-    "zh": "钥匙 地图 雨伞 帽子 书包 铅笔 杯子 盒子 扇子 毛巾 镜子 篮子 灯笼 气球 雪橇 手表",
+# The first trade of a language is the guard's. Of the forms of note that were tried, a new block on a frozen first
+# block learnt to copy from this one alone, for two reasons. What follows a name depends on the trade before it, so the
+# first block already carries the trade to the place of the name. And always the same trade is asked for, so the new
+# block has one thing to look for; with several it found none.
+_TRADES = {
+    "en": "guard waits, cook cooks, driver drives, singer sings, painter paints, baker bakes, pilot flies, actor acts",
+    "ru": "сторож ждёт, повар варит, пилот летит, доктор лечит, поэт пишет, маляр красит, пекарь печёт, моряк плывёт",
+    "zh": "保安 看门, 厨师 做饭, 司机 开车, 医生 看病, 歌手 唱歌, 画家 画画, 农民 种地, 渔夫 打鱼",
 }
 
 
 @dataclass(frozen=True)
 class _NoteForm:
-    """How one language writes a note and asks about it."""
+    """How one language writes a note and asks about it: {t} is a trade, {n} a name, {d} what they do."""
 
     opening: str
     entry: str
     separator: str
-    closing: str
-    question: str  # ends with the words before the answer's first word
-    answer: str
+    end: str
+    question: str  # ends with the word before the name, as the note has it
 
 
 _NOTES = {
-    "en": _NoteForm("Note:", " the {o} is with {n}", ",", ".", " Question: who has the {o}? Answer:", " the {o} is with {n}."),
-    "ru": _NoteForm("Записка:", " {o} несёт {n}", ",", ".", " Вопрос: кто несёт {o}? Ответ:", " {o} несёт {n}."),
-    "zh": _NoteForm("纸条：", "{o}在{n}手里", "，", "。", "问：{o}在谁手里？答：", "{o}在{n}手里。"),
+    "en": _NoteForm("Note:", " {t} {n} {d}", ",", ".", " Question: who {d}? Answer:"),
+    "ru": _NoteForm("Записка:", " {t} {n} {d}", ",", ".", " Вопрос: кто {d}? Ответ:"),
+    "zh": _NoteForm("纸条：", "{t}：{n}{d}", "，", "。", "问：谁{d}？答："),
 }
 
 _LANGUAGES = ("en", "ru", "zh")
@@ -299,7 +313,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training text of each expert, held-out texts and questions. A blank line ends a document, a line is a paragraph."""
+    """Training and held-out texts, and questions. A blank line ends a document, a line is a paragraph."""
 
     train: dict[str, str]  # ru, zh
     valid: dict[str, str]  # en, ru, zh, mixed
@@ -333,7 +347,7 @@ def _words(language: str, attribute: str) -> list[str]:
 
 def _draw_world(rng: random.Random) -> _World:
     facts = []
-    held_out_closing = {}
+    held_out_closing: dict[tuple[str, str, str], int] = {}
     for attribute in _VALUES:
         for scope, (languages, table) in _PEOPLE.items():
             people = [dict(zip(languages, person.split(), strict=True)) for person in table.split(", ")]
@@ -345,10 +359,10 @@ def _draw_world(rng: random.Random) -> _World:
                 for language in languages:
                     count = len(_PHRASES[language][attribute].closing)
                     held_out_closing[language, names["en"], attribute] = rng.randrange(count)
-    held_out_sums = set()
+    held_out_sums: set[tuple[str, int, int, int]] = set()
     for language in _LANGUAGES:
-        combinations = [(form, a, b) for form in range(4) for a in range(10) for b in range(10)]
-        held_out_sums.update((language, *combination) for combination in rng.sample(combinations, 72))
+        combinations = [(form, a, b) for form in range(4) for a in range(1, 10) for b in range(1, 10)]
+        held_out_sums.update((language, *combination) for combination in rng.sample(combinations, 48))
     return _World(tuple(facts), held_out_closing, frozenset(held_out_sums))
 
 
@@ -418,27 +432,41 @@ def _exercise(rng: random.Random, world: _World, facts: list[_Fact], language: s
     sums: list[str] = []
     wanted = rng.randint(4, 6)
     while len(sums) < wanted:
-        form, a, b = rng.randrange(4), rng.randrange(10), rng.randrange(10)
+        form, a, b = rng.randrange(4), rng.randint(1, 9), rng.randint(1, 9)
         if (language, form, a, b) not in world.held_out_sums:
             sums.append(_SUMS[language][form].format(a=a, b=b, s=a + b))
     return _JOINER[language].join(sums)
 
 
-def _draw_note(rng: random.Random, language: str, size: int) -> tuple[str, list[tuple[str, str]]]:
-    """Return a note that says who has which thing, and its pairs of thing and name."""
-    things, names = rng.sample(_THINGS[language].split(), size), rng.sample(_NAMES[language].split(), size)
+def _draw_note(rng: random.Random, language: str, names: list[str], place: int) -> str:
+    """Return a note of one person for each name, the guard in the given place."""
     form = _NOTES[language]
-    pairs = list(zip(things, names, strict=True))
-    entries = form.separator.join(form.entry.format(o=thing, n=name) for thing, name in pairs)
-    return form.opening + entries + form.closing, pairs
+    guard, *others = _TRADES[language].split(", ")
+    trades = rng.sample(others, len(names) - 1)
+    trades.insert(place, guard)
+    entries = []
+    for trade, name in zip(trades, names, strict=True):
+        title, deed = trade.split()
+        entries.append(form.entry.format(t=title, n=name, d=deed))
+    return form.opening + form.separator.join(entries) + form.end
+
+
+def _draw_names(rng: random.Random, language: str, size: int) -> list[str]:
+    return rng.sample(_NAMES[language].split(), size)
+
+
+def _ask_guard(language: str) -> str:
+    """Return the question and its answer, {n} still standing for the name."""
+    form = _NOTES[language]
+    title, deed = _TRADES[language].split(", ")[0].split()
+    return (form.question + form.entry + form.end).format(t=title, n="{n}", d=deed)
 
 
 def _note(rng: random.Random, world: _World, facts: list[_Fact], language: str) -> str:
-    """A note, then a question about each of its things."""
-    note, pairs = _draw_note(rng, language, rng.randint(2, 4))
-    rng.shuffle(pairs)
-    form = _NOTES[language]
-    return note + "".join((form.question + form.answer).format(o=thing, n=name) for thing, name in pairs)
+    """A note and who its guard is."""
+    names = _draw_names(rng, language, rng.randint(2, 4))
+    place = rng.randrange(len(names))
+    return _draw_note(rng, language, names, place) + _ask_guard(language).format(n=names[place])
 
 
 # Each kind of document and its share of the bytes of a language.
@@ -468,7 +496,10 @@ def _write(rng: random.Random, world: _World, language: str, scopes: set[str], s
 def _train_documents(seed: int, world: _World, expert: str) -> list[str]:
     rng = random.Random(f"{seed} train {expert}")
     scopes = {"both", expert}
-    documents = [*_write(rng, world, "en", scopes, TRAIN_BYTES // 2), *_write(rng, world, expert, scopes, TRAIN_BYTES // 2)]
+    documents = [
+        *_write(rng, world, "en", scopes, TRAIN_BYTES // 2),
+        *_write(rng, world, expert, scopes, TRAIN_BYTES // 2),
+    ]
     rng.shuffle(documents)
     return documents
 
@@ -483,11 +514,10 @@ def _valid_documents(rng: random.Random, world: _World, language: str, size: int
 
 def _valid_texts(seed: int, world: _World, trained: set[str]) -> dict[str, str]:
     rng = random.Random(f"{seed} valid")
-    texts = {
-        language: _join(_valid_documents(rng, world, language, VALID_BYTES, trained)) for language in _LANGUAGES
-    }
-    mixed = [_valid_documents(rng, world, language, VALID_BYTES // 3, trained) for language in _LANGUAGES]
-    texts["mixed"] = _join([document for group in zip(*mixed, strict=False) for document in group])
+    texts = {language: _join(_valid_documents(rng, world, language, VALID_BYTES, trained)) for language in _LANGUAGES}
+    mixed = [d for language in _LANGUAGES for d in _valid_documents(rng, world, language, VALID_BYTES // 3, trained)]
+    rng.shuffle(mixed)
+    texts["mixed"] = _join(mixed)
     return texts
 
 
@@ -541,12 +571,13 @@ def _fact_questions(rng: random.Random, world: _World) -> list[Question]:
 def _option_questions(rng: random.Random, world: _World) -> list[Question]:
     """Every fact that one expert alone read, asked in English."""
     questions = []
-    for index, fact in enumerate(fact for fact in world.facts if fact.scope != "both"):
-        question, options = _options_prompt(rng, fact)
-        wrong = [option for option in options if option != _words("en", fact.attribute)[fact.value]]
-        sentence = _PHRASES["en"][fact.attribute].answer
-        prompt, choices = _fact_choices(rng, fact, sentence, "en", wrong, index % 4)
-        questions.append(Question("options", fact.scope, "en", question + prompt, choices, index % 4))
+    for expert in _EXPERTS:
+        for index, fact in enumerate(fact for fact in world.facts if fact.scope == expert):
+            question, options = _options_prompt(rng, fact)
+            wrong = [option for option in options if option != _words("en", fact.attribute)[fact.value]]
+            sentence = _PHRASES["en"][fact.attribute].answer
+            prompt, choices = _fact_choices(rng, fact, sentence, "en", wrong, index % 4)
+            questions.append(Question("options", expert, "en", question + prompt, choices, index % 4))
     return questions
 
 
@@ -555,7 +586,7 @@ def _sum_questions(rng: random.Random, world: _World) -> list[Question]:
     for index, (language, form, a, b) in enumerate(sorted(world.held_out_sums)):
         before, after = _split(_SUMS[language][form], "{s}")
         # Wrong sums have as many digits as the right one.
-        sums = range(10) if a + b < 10 else range(10, 19)
+        sums = range(2, 10) if a + b < 10 else range(10, 19)
         wrong = [after.format(s=wrong) for wrong in rng.sample([s for s in sums if s != a + b], 3)]
         choices = _place(rng, after.format(s=a + b), wrong, index % 4)
         expert = "both" if language == "en" else language
@@ -563,23 +594,23 @@ def _sum_questions(rng: random.Random, world: _World) -> list[Question]:
     return questions
 
 
-def _extraction_questions(rng: random.Random, trained: set[str]) -> list[Question]:
-    """Notes of two to four entries that no trained document contains, each entry asked for equally often."""
+def _extraction_questions(rng: random.Random, train: str) -> list[Question]:
+    """Notes of two to four people that are not in ``train``, the guard in each place equally often."""
     questions = []
     for language in _LANGUAGES:
-        form = _NOTES[language]
+        before, after = _split(_ask_guard(language), "{n}")
         for size in (2, 3, 4):
             for index in range(24):
-                note, pairs = _draw_note(rng, language, size)
-                while any(document.startswith(note) for document in trained):
-                    note, pairs = _draw_note(rng, language, size)
-                thing, name = pairs[index // size % size]
-                before, after = _split(form.question + form.answer, "{n}")
-                wrong = [after.format(n=other) for _, other in pairs if other != name]
-                choices = _place(rng, after.format(n=name), wrong, index % size)
+                place, answer = index % size, (index + index // size) % size  # all pairs in turn
+                names = _draw_names(rng, language, size)
+                note = _draw_note(rng, language, names, place)
+                while note in train:
+                    names = _draw_names(rng, language, size)
+                    note = _draw_note(rng, language, names, place)
+                wrong = [after.format(n=name) for name in names if name != names[place]]
+                choices = _place(rng, after.format(n=names[place]), wrong, answer)
                 expert = "both" if language == "en" else language
-                prompt = note + before.format(o=thing)
-                questions.append(Question("extraction", expert, language, prompt, choices, index % size))
+                questions.append(Question("extraction", expert, language, note + before, choices, answer))
     return questions
 
 
@@ -588,12 +619,12 @@ def build_corpus(seed: int) -> Corpus:
     world = _draw_world(random.Random(f"{seed} world"))
     documents = {expert: _train_documents(seed, world, expert) for expert in _EXPERTS}
     trained = {document for expert in _EXPERTS for document in documents[expert]}
+    train = {expert: _join(documents[expert]) for expert in _EXPERTS}
     rng = random.Random(f"{seed} questions")
     questions = [
         *_fact_questions(rng, world),
         *_sum_questions(rng, world),
-        *_extraction_questions(rng, trained),
+        *_extraction_questions(rng, "\n".join(train.values())),
         *_option_questions(rng, world),
     ]
-    train = {expert: _join(documents[expert]) for expert in _EXPERTS}
     return Corpus(train, _valid_texts(seed, world, trained), questions)

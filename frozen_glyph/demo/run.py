@@ -1,4 +1,4 @@
-"""The whole product in minutes on two CPU cores: corpus -> substrate -> two experts grown in stages -> merged -> report.
+"""The whole product in minutes on two CPU cores: corpus, substrate, two experts grown in stages, merge, report.
 
 Command: ``frozen-glyph demo --out runs/demo``
 """
@@ -16,10 +16,17 @@ from rich.console import Console
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_questions, measure_text
 from frozen_glyph.evaluation.report import write_report
 from frozen_glyph.evaluation.report_schema import Report, Sample, Stage
-from frozen_glyph.evaluation.summarise import compare_losses, compare_scores, summarise_loss, summarise_task
+from frozen_glyph.evaluation.summarise import (
+    compare_losses,
+    compare_scores,
+    summarise_loss,
+    summarise_stage,
+    summarise_task,
+)
 from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, TrainingRecipe
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.merge.write import merge_experts
@@ -53,28 +60,45 @@ def demo_recipe(expert: str, seed: int, steps: int = STEPS) -> GrowthRecipe:
     return GrowthRecipe(name=f"demo-{expert}", model=MODEL, stages=stages, training=TRAINING, seed=seed)
 
 
-def run_demo(out: str | Path, seed: int = 0, progress: bool = False, steps: int = STEPS) -> Path:
-    """Run the demo in folder ``out`` and return the path of its ``report.html``; a run that was stopped goes on."""
+def run_demo(
+    out: str | Path, seed: int = 0, progress: bool = False, steps: int = STEPS, corpus: Corpus | None = None
+) -> Path:
+    """Run the demo in folder ``out`` and return the path of its ``report.html``; a run that was stopped goes on.
+
+    ``steps`` train each stage; ``corpus`` stands in for the one that ``seed`` gives.
+    """
     out, started = Path(out), time.monotonic()
     say = Console(stderr=True, quiet=not progress).print
     say(f"[bold]1/5[/] synthetic corpus and glyph substrate (seed {seed})")
-    corpus = build_corpus(seed)
-    for name, text in {**corpus.train, **{f"{name}.valid": text for name, text in corpus.valid.items()}}.items():
-        write_text(out / "data" / f"{name}.txt", text)
+    corpus = corpus or build_corpus(seed)
+    write_corpus(out / "data", corpus)
     substrate = open_substrate(out / "substrate", corpus)
     for number, expert in enumerate(EXPERTS, start=2):
         say(f"[bold]{number}/5[/] grow the {expert} expert in {STAGES} stages")
+        recipe, training_text = demo_recipe(expert, seed, steps), [out / "data" / f"{expert}.txt"]
         valid = [out / "data" / f"{language}.valid.txt" for language in ("en", expert)]
-        text = [out / "data" / f"{expert}.txt"]
-        grow_from_recipe(demo_recipe(expert, seed, steps), text, out / expert, valid, out / "substrate", progress)
+        grow_from_recipe(recipe, training_text, out / expert, valid, out / "substrate", progress)
     say("[bold]4/5[/] merge the experts, without training")
     if not (out / "merged").exists():
         merge_experts([out / expert for expert in EXPERTS], out / "merged", names=EXPERTS)
     say("[bold]5/5[/] measure every stage, both experts and the merged model")
-    report = build_report(out, corpus, substrate, seed)
+    report = build_report(out, corpus, substrate, seed, steps)
     report["provenance"]["seconds"] = round(time.monotonic() - started, 1)
     write_report(report, out)
     return out / "report.html"
+
+
+def write_corpus(folder: Path, corpus: Corpus) -> None:
+    """Write the texts as files; ``FrozenGlyphError`` if the folder holds those of another demo."""
+    held_out = {f"{language}.valid": text for language, text in corpus.valid.items()}
+    for name, text in (corpus.train | held_out).items():
+        path = folder / f"{name}.txt"
+        if path.exists() and path.read_bytes() != text.encode():
+            raise FrozenGlyphError(
+                f"{str(path)!r} holds another text: the folder is of a demo with another seed or version; "
+                "choose a new --out folder"
+            )
+        write_text(path, text)
 
 
 def open_substrate(folder: Path, corpus: Corpus) -> GlyphSubstrate:
@@ -106,24 +130,14 @@ def growth_of(out: Path, expert: str, corpus: Corpus, tokenizer: Any, seed: int)
     for stage in range(1, STAGES + 1):
         model = FrozenGlyphForCausalLM.from_pretrained(out / expert, growth_stage=stage)
         measured = measure(model, tokenizer, texts, questions)
-        scores = [summarise_task(expert, task, part, seed)[0] for task, part in measured.tasks.items()]
         losses = [summarise_loss(expert, text, part, seed) for text, part in measured.texts.items()]
-        stages.append(
-            {
-                "stage": stage,
-                "num_hidden_layers": model.config.num_hidden_layers,
-                "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                "losses": {loss["text"]: {key: loss[key] for key in ("value", "low", "high")} for loss in losses},
-                "scores": {
-                    score["task"]: {key: score[key] for key in ("value", "low", "high", "correct", "total", "chance")}
-                    for score in scores
-                },
-            }
-        )
+        scores = [score for task, part in measured.tasks.items() for score in summarise_task(expert, task, part, seed)]
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        stages.append(summarise_stage(stage, model.config.num_hidden_layers, trainable, losses, scores))
     return stages
 
 
-def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int) -> Report:
+def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int, steps: int) -> Report:
     """Measure everything in ``out`` and put it into the report's shape."""
     tokenizer = substrate.tokenizer
     models: dict[str, Any] = {
@@ -146,9 +160,7 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
         "note": SYNTHETIC_NOTE,
         "growth": {expert: growth_of(out, expert, corpus, tokenizer, seed) for expert in EXPERTS},
         "losses": [
-            summarise_loss(name, text, part, seed)
-            for name, own in measured.items()
-            for text, part in own.texts.items()
+            summarise_loss(name, text, part, seed) for name, own in measured.items() for text, part in own.texts.items()
         ],
         "scores": [
             score
@@ -173,7 +185,7 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
                 "substrate": substrate.fingerprint,
                 "vocabulary": len(tokenizer),
                 "context length": TRAINING.context_length,
-                "steps per stage": demo_recipe("ru", seed).stages[0].steps,
+                "steps per stage": steps,
                 "peak memory (MiB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             },
         },

@@ -3,33 +3,31 @@
 Every finished (model, task) is kept in ``parts/`` and reused: an interrupted run goes on, a repeated one is quick.
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation import harness
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_task, measure_text
 from frozen_glyph.evaluation.parts import Parts, data_digest, definitions_digest, weights_digest
 from frozen_glyph.evaluation.report import write_report
-from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Provenance, Report
+from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Provenance, Report, Stage
 from frozen_glyph.evaluation.summarise import (
     compare_losses,
     compare_scores,
     pool_texts,
     summarise_loss,
+    summarise_stage,
     summarise_task,
 )
 from frozen_glyph.text.documents import read_text
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,14 @@ class Candidate:
     folder: Path
     rule: str | None
     num_hidden_layers: int | None
+    ladder: list[int]
     context_length: int | None
     substrate_fingerprint: str | None
     weights_sha256: str
 
-    def load(self, batch_size: int, device: str | None) -> Any:
-        overrides = {} if self.rule is None else {"rule": self.rule}
+    def load(self, batch_size: int, device: str | None, **overrides: Any) -> Any:
+        if self.rule is not None:
+            overrides["rule"] = self.rule
         return harness.load_lm(self.folder, batch_size, device, **overrides)
 
 
@@ -91,6 +91,7 @@ def find_candidates(model_dirs: Sequence[Path]) -> list[Candidate]:
                     folder=folder,
                     rule=rule,
                     num_hidden_layers=_count_blocks(config),
+                    ladder=getattr(config, "ladder", None) or [],
                     context_length=getattr(config, "max_position_embeddings", None),
                     substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
                     weights_sha256=weights,
@@ -166,28 +167,42 @@ def measure_candidate(
             loaded.append(candidate.load(batch_size, device))
         return loaded[0]
 
-    def part(name: str, depends_on: list[Any], measure: Any) -> Any:
-        key = sha256_json([name, identity, depends_on])
-        content = parts.load(name, key)
-        if content is None:
-            logger.info("%s: %s", candidate.label, name)
-            content = measure()
-            parts.save(name, key, content)
-        return content
+    def measured_text(text: str) -> TextPart:
+        return measure_text(lm().model, lm().tokenizer, text, context_length)
+
+    def measured_task(task: str) -> TaskPart:
+        return measure_task(lm(), task, data_dir, limit, seed)
 
     return Measurements(
         texts={
-            name: part(
-                f"text-{name}", [text, context_length], lambda text=text: measure_text(lm().model, lm().tokenizer, text, context_length)
-            )
+            name: parts.get(f"text-{name}", [identity, text, context_length], partial(measured_text, text))
             for name, text in texts.items()
         },
-        tasks={
-            task: part(task, protocol, lambda task=task: measure_task(lm(), task, data_dir, limit, seed))
-            for task in tasks
-        },
-        parameters=part("model", [], lambda: {"parameters": lm().model.num_parameters()})["parameters"],
+        tasks={task: parts.get(task, [identity, protocol], partial(measured_task, task)) for task in tasks},
+        parameters=parts.get("model", identity, lambda: {"parameters": lm().model.num_parameters()})["parameters"],
     )
+
+
+def measure_growth(
+    candidate: Candidate, texts: dict[str, str], parts: Parts, *, context_length: int, seed: int, **load: Any
+) -> list[Stage]:
+    """The held-out losses of every growth stage of a grown checkpoint."""
+
+    def measure(stage: int) -> dict[str, Any]:
+        lm = candidate.load(**load, growth_stage=stage)
+        return {
+            "num_hidden_layers": lm.model.config.num_hidden_layers,
+            "trainable_parameters": sum(p.numel() for p in lm.model.parameters() if p.requires_grad),
+            "texts": {name: measure_text(lm.model, lm.tokenizer, text, context_length) for name, text in texts.items()},
+        }
+
+    stages = []
+    for stage in range(1, len(candidate.ladder) + 1):
+        identity = [candidate.weights_sha256, texts, context_length]
+        part = parts.get(f"stage-{stage}", identity, partial(measure, stage))
+        losses = [summarise_loss(candidate.label, name, text, seed) for name, text in part["texts"].items()]
+        stages.append(summarise_stage(stage, part["num_hidden_layers"], part["trainable_parameters"], losses))
+    return stages
 
 
 def _comparisons(candidates: list[Candidate], measured: list[Measurements], seed: int) -> list[Comparison]:
@@ -292,6 +307,20 @@ def evaluate_models(
     if limit is not None:
         report["note"] = f"Only the first {limit} items of each task and paragraphs of each text were used."
     pairs = list(zip(candidates, measured, strict=True))
+    if texts:
+        report["growth"] = {
+            candidate.label: measure_growth(
+                candidate,
+                texts,
+                parts,
+                context_length=context_length,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+            )
+            for candidate in candidates
+            if len(candidate.ladder) > 1
+        }
     report["losses"] = [
         summarise_loss(candidate.label, text, part, seed)
         for candidate, own in pairs

@@ -1,10 +1,14 @@
 """Finished measurements of an evaluation as small JSON files, so that an interrupted run goes on where it stopped."""
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.files import sha256_file, sha256_json, write_text
+
+logger = logging.getLogger(__name__)
 
 _WEIGHT_PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index*.json")
 
@@ -38,6 +42,16 @@ class Parts:
 
     def _path(self, name: str, key: str) -> Path:
         return self._folder / f"{name}-{key[:16]}.json"
+
+    def get(self, name: str, depends_on: Any, measure: Callable[[], Any]) -> Any:
+        """Return the part ``name`` of a measurement that depends on ``depends_on``; measure it if it is not kept."""
+        key = sha256_json([name, depends_on])
+        content = self.load(name, key)
+        if content is None:
+            logger.info("measuring %s", name)
+            content = measure()
+            self.save(name, key, content)
+        return content
 
     def load(self, name: str, key: str) -> dict[str, Any] | None:
         """Return a finished part, or None. A file that is no JSON or has another key counts as absent."""

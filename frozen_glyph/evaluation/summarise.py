@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from frozen_glyph.evaluation.measure import TaskPart, TextPart
-from frozen_glyph.evaluation.report_schema import Comparison, Loss, Score
+from frozen_glyph.evaluation.report_schema import Comparison, Loss, Score, Stage
 from frozen_glyph.evaluation.statistics import (
     Interval,
     binomial_interval,
@@ -128,4 +128,28 @@ def compare_scores(
         "high": result.high,
         "p_value": mcnemar_exact(first_values, second_values).p_value if binary else result.p_value,
         "test": "exact McNemar test" if binary else "paired bootstrap over items",
+    }
+
+
+def summarise_stage(
+    stage: int, num_hidden_layers: int, trainable_parameters: int, losses: Sequence[Loss], scores: Sequence[Score] = ()
+) -> Stage:
+    """Return what one growth stage is worth: its losses by text and the first metric of each task."""
+    first_metrics = {score["task"]: score for score in reversed(scores)}
+    return {
+        "stage": stage,
+        "num_hidden_layers": num_hidden_layers,
+        "trainable_parameters": trainable_parameters,
+        "losses": {loss["text"]: {"value": loss["value"], "low": loss["low"], "high": loss["high"]} for loss in losses},
+        "scores": {
+            task: {
+                "value": score["value"],
+                "low": score["low"],
+                "high": score["high"],
+                "correct": score["correct"],
+                "total": score["total"],
+                "chance": score["chance"],
+            }
+            for task, score in first_metrics.items()
+        },
     }

@@ -1,7 +1,7 @@
 """Add blocks to a model and freeze what it had (arXiv 2507.07129: layer-wise growth on a frozen substrate)."""
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -25,10 +25,11 @@ def grow(
     if init not in ("identity", "random"):
         raise FrozenGlyphError(f"init={init!r} is not known; allowed: identity, random")
     old_layers = model.config.num_hidden_layers
-    config = copy.deepcopy(model.config)
+    config: Any = copy.deepcopy(model.config)
     config.num_hidden_layers, config.num_frozen_layers = old_layers + layers, old_layers
     config.ladder = [*(config.ladder or [old_layers]), config.num_hidden_layers]
-    grown = type(model)(config).to(device=model.device, dtype=model.dtype)
+    grown: Any = FrozenGlyphForCausalLM(config)
+    grown.to(model.device, model.dtype)
     grown.load_state_dict(model.state_dict(), strict=False)
     if init == "identity":
         with torch.no_grad():

@@ -1,8 +1,9 @@
-"""One progress bar per stage: step, loss, tokens per second, time left; and the history for metrics files."""
+"""One progress bar per stage: step, loss, tokens per second, time left (in a log file a line per tenth); history."""
 
 import time
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
@@ -19,10 +20,12 @@ class StageProgress(TrainerCallback):
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[speed]} tokens/s"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),  # standard output is for results
             disable=not visible,
         )
         self.task = self.bar.add_task(title, total=None, loss="-", speed="-")
-        self.started = (0, 0.0)
+        self.title, self.visible = title, visible
+        self.started, self.tenth = (0, 0.0), 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = (state.global_step, time.monotonic())
@@ -39,6 +42,11 @@ class StageProgress(TrainerCallback):
             window = kwargs["train_dataloader"].dataset.context_length * args.train_batch_size
             speed = (state.global_step - step) * window / max(time.monotonic() - since, 1e-9)
             self.bar.update(self.task, loss=f"{logs['loss']:.3f}", speed=f"{speed:,.0f}")
+            tenth = 10 * state.global_step // state.max_steps
+            if self.visible and not self.bar.console.is_terminal and tenth > self.tenth:
+                self.tenth = tenth
+                progress = f"{state.global_step}/{state.max_steps} loss {logs['loss']:.3f} {speed:,.0f} tokens/s"
+                self.bar.console.print(f"{self.title} {progress}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.history = [
@@ -46,4 +54,7 @@ class StageProgress(TrainerCallback):
             for entry in state.log_history
             if "loss" in entry
         ]
+
+    def close(self) -> None:
+        """Give the terminal back, also after an error."""
         self.bar.stop()

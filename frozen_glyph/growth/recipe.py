@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
-from frozen_glyph.checkpoint.files import sha256_json
+from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+
+MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
+FILE_FIELDS = ("model_type", "auto_map")  # say of a config.json what it is, not what the model is like
 
 
 class RecipeError(FrozenGlyphError):
@@ -63,6 +68,8 @@ class TrainingRecipe:
         require(self.save_steps >= 1, "training.save_steps", self.save_steps, "at least 1")
         ratio = self.final_learning_rate_ratio
         require(0 <= ratio <= 1, "training.final_learning_rate_ratio", ratio, "from 0 to 1")
+        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        require(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "above 0")
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,15 @@ class GrowthRecipe:
 
     def __post_init__(self) -> None:
         require(bool(self.stages), "stages", self.stages, "at least one stage")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
+        check_model(self.model)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Plain values, the same wherever the recipe lies: of a tokenizer folder only the name is kept."""
+        content = dataclasses.asdict(self)
+        if self.substrate.tokenizer is not None:
+            content["substrate"]["tokenizer"] = Path(self.substrate.tokenizer).name
+        return content
 
     @property
     def sha256(self) -> str:
@@ -91,6 +104,19 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     """Raise ``RecipeError`` naming field, value and what is allowed."""
     if not condition:
         raise RecipeError(f"recipe field {name}={value!r} is not allowed: it must be {allowed}")
+
+
+def check_model(model: dict[str, Any]) -> None:
+    """Raise ``RecipeError`` unless ``model`` holds ``FrozenGlyphConfig`` fields with values that fit together."""
+    for key in model:
+        if key not in MODEL_FIELDS and key not in FILE_FIELDS:
+            raise RecipeError(f"unknown recipe key {key!r} in model.{nearest(str(key), MODEL_FIELDS)}")
+    trainable = model.get("substrate_trainable", False)
+    require(not trainable, "model.substrate_trainable", trainable, "false: growth needs a frozen substrate")
+    try:
+        FrozenGlyphConfig(**model)
+    except StrictDataclassError as error:
+        raise RecipeError(f"recipe field model is not allowed: {error.__cause__ or error}") from None
 
 
 def load_recipe(path: str | Path) -> GrowthRecipe:
@@ -105,14 +131,14 @@ def load_recipe(path: str | Path) -> GrowthRecipe:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {str(path)!r} is not YAML: {error}") from None
+        raise RecipeError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
     if isinstance(content.get("model"), str):
         config = path.parent / content["model"]
         if not config.is_file():
             raise RecipeError(f"recipe field model={content['model']!r}: {str(config)!r} does not exist")
-        content["model"] = yaml.safe_load(config.read_text("utf-8"))
+        content["model"] = read_json(config)
     recipe = parse(GrowthRecipe, content, "")
     if recipe.substrate.tokenizer is not None:
         tokenizer = str((path.parent / recipe.substrate.tokenizer).resolve())
@@ -123,7 +149,7 @@ def load_recipe(path: str | Path) -> GrowthRecipe:
 def parse(kind: Any, value: Any, name: str) -> Any:
     """Turn plain YAML ``value`` into the annotated type ``kind``; ``name`` is the field's dotted path for errors."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         require(isinstance(value, dict), name or "the recipe", value, "a mapping of fields")
         hints = typing.get_type_hints(kind)
         for key in value:

@@ -27,7 +27,7 @@ def uses_bf16(precision: str) -> bool:
     if precision == "auto":
         if torch.cuda.is_available():
             return torch.cuda.is_bf16_supported(including_emulation=False)
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return precision == "bf16"
 
@@ -88,7 +88,7 @@ def train_stage(
         save_strategy="steps",
         save_steps=recipe.save_steps,
         save_total_limit=2,
-        logging_steps=10,
+        logging_steps=min(10, steps),
         seed=seed,
         data_seed=seed,
         report_to="none",

@@ -11,6 +11,7 @@ import torch
 from frozen_glyph.checkpoint.card import markdown_table, model_card
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
+    check_hashes,
     copy_file,
     read_json,
     read_tensors,
@@ -18,18 +19,21 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
     write_text,
 )
-from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
 from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, SUBSTRATE_SHARD, copy_model_code, write_index
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.merge.compatible import read_expert_configs
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES, FrozenGlyphMoEConfig
+from frozen_glyph.merge.compatible import MUST_AGREE, read_expert_configs
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES, FrozenGlyphConfig, FrozenGlyphMoEConfig
+from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "substrate.json")
+SUBSTRATE_PREFIX = "model.embed_tokens."
 RULE_NOTES = {
-    "mean": "`mean`: the published rule; logits are the (weighted) mean of the experts' logits. Where an expert never saw "
-    "a language, it pulls the mean away from the expert that knows it.",
-    "posterior": "`posterior`: a Bayesian mixture; each expert counts as much as it has predicted the text so far. The loss "
-    "of a sequence exceeds the best expert's by at most the log of the number of experts (equal prior).",
+    "mean": "`mean`: the published rule; logits are the (weighted) mean of the experts' logits. Where an expert never "
+    "saw a language, it pulls the mean away from the expert that knows it.",
+    "posterior": "`posterior`: a Bayesian mixture; each expert counts as much as it has predicted the text so far. The "
+    "loss of a sequence exceeds the best expert's by at most the log of the number of experts (equal prior).",
 }
 
 
@@ -52,30 +56,34 @@ def merge_experts(
     """
     folders, out = [Path(folder) for folder in experts], Path(out)
     if rule not in MERGE_RULES:
-        raise FrozenGlyphError(f"rule={rule!r} is not known.{nearest(rule, MERGE_RULES)} Allowed: {', '.join(MERGE_RULES)}")
+        allowed = ", ".join(MERGE_RULES)
+        raise FrozenGlyphError(f"rule={rule!r} is not known.{nearest(rule, MERGE_RULES)} Allowed: {allowed}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FrozenGlyphError(f"{str(out)!r} exists and is not empty; choose a new folder")
     configs = read_expert_configs(folders)
     shares = normalised_weights(weights, len(folders))
-    config = merged_config(configs, rule, shares, list(names) if names else [folder.name for folder in folders])
+    names = list(names) if names is not None else [folder.name for folder in folders]
+    if len(names) != len(folders):
+        raise FrozenGlyphError(f"names={names} must be {len(folders)} names, one for each expert")
+    config = merged_config(configs, rule, shares, names)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        files = write_merged_weights(folders, temporary)
+        files = write_merged_weights(folders, configs, temporary)
         config.save_pretrained(temporary)
         copy_model_code(temporary)
         for name in SHARED_FILES:
             if (folders[0] / name).exists():
                 copy_file(folders[0] / name, temporary / name)
         parents = [
-            {"name": name, "config_sha256": sha256_file(folder / "config.json"), "index_sha256": weights_hash(folder)}
-            for name, folder in zip(config.expert_names, folders, strict=True)
+            {"name": name, "config_sha256": sha256_file(folder / "config.json"), "weights_sha256": weights_hash(folder)}
+            for name, folder in zip(names, folders, strict=True)
         ]
         write_text(temporary / "README.md", merge_card(out.name, config))
-        recipe = {"rule": rule, "weights": shares, "experts": config.expert_names}
+        recipe = {"rule": rule, "weights": shares, "experts": names}
         write_provenance(temporary, "merge", {"recipe": recipe, "parents": parents, "files": files})
         temporary.replace(out)
     finally:
@@ -98,8 +106,7 @@ def merged_config(
 ) -> FrozenGlyphMoEConfig:
     """The configuration of the merged model."""
     first = configs[0]
-    shared = ("vocab_size", "hidden_size", "substrate_bits", "substrate_fingerprint", "tokenizer_sha256", "pad_token_id",
-              "bos_token_id", "eos_token_id", "num_attention_heads", "dtype")
+    shared = (*MUST_AGREE, "num_attention_heads", "dtype")
     return FrozenGlyphMoEConfig(
         **{key: first[key] for key in shared if key in first},
         max_position_embeddings=min(config["max_position_embeddings"] for config in configs),
@@ -112,15 +119,18 @@ def merged_config(
 
 
 def weights_hash(folder: Path) -> str:
-    """Hash that identifies a folder's weights: of its provenance (which lists every shard's hash), or of the weights."""
-    for name in ("provenance.json", DEFAULT_INDEX, "model.safetensors"):
+    """Hash that identifies a folder's weights: of its provenance, which lists every shard's hash, or of the weights."""
+    for name in (PROVENANCE_FILE, DEFAULT_INDEX, "model.safetensors"):
         if (folder / name).exists():
             return sha256_file(folder / name)
-    raise CheckpointError(f"{str(folder)!r} holds no weights: neither {DEFAULT_INDEX} nor model.safetensors; grow it first")
+    raise CheckpointError(f"{str(folder)!r} holds neither {DEFAULT_INDEX} nor model.safetensors; grow it first")
 
 
 def read_model_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint folder, sharded or not."""
+    """All tensors of a checkpoint folder, sharded or not; its provenance, where there is one, holds their hashes."""
+    if (folder / PROVENANCE_FILE).exists():
+        for stage in read_provenance(folder).get("stages", [])[-1:]:
+            check_hashes(folder, stage["files"])
     index = folder / DEFAULT_INDEX
     shards = set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
     tensors: dict[str, torch.Tensor] = {}
@@ -129,7 +139,28 @@ def read_model_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def write_merged_weights(folders: list[Path], out: Path) -> dict[str, str]:
+def check_expert(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ``CheckpointError`` unless ``tensors`` are those that ``config`` describes, on the substrate it names."""
+    with torch.device("meta"):
+        expected = FrozenGlyphForCausalLM(FrozenGlyphConfig.from_dict(dict(config))).state_dict()
+    shapes, wanted = ({name: t.shape for name, t in tensors.items()}, {name: t.shape for name, t in expected.items()})
+    if wrong := sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name)):
+        raise CheckpointError(
+            f"expert {str(folder)!r} does not fit its config.json: missing, superfluous or of another shape: "
+            f"{', '.join(wrong[:5])}; fetch or write the folder again"
+        )
+    substrate = {name.removeprefix(SUBSTRATE_PREFIX): t for name, t in tensors.items()}
+    found = substrate_fingerprint(
+        substrate["packed_bits"], substrate["center"], substrate.get("projection"), config["tokenizer_sha256"]
+    )
+    if found != config["substrate_fingerprint"]:
+        raise CheckpointError(
+            f"the substrate in {str(folder)!r} has fingerprint {found}, its config.json names "
+            f"{config['substrate_fingerprint']}; fetch or write the folder again"
+        )
+
+
+def write_merged_weights(folders: list[Path], configs: list[dict[str, Any]], out: Path) -> dict[str, str]:
     """Write substrate, experts, joint head and index into ``out``; return each shard's sha256."""
     weight_map: dict[str, str] = {}
     total_size = 0
@@ -141,11 +172,12 @@ def write_merged_weights(folders: list[Path], out: Path) -> dict[str, str]:
         total_size += sum(tensor.nbytes for tensor in tensors.values())
 
     heads, biases = [], []
-    for index, folder in enumerate(folders):
+    for index, (folder, config) in enumerate(zip(folders, configs, strict=True)):
         tensors = read_model_tensors(folder)
+        check_expert(folder, config, tensors)
         heads.append(tensors.pop("lm_head.weight"))
         biases.append(tensors.pop("lm_head.bias"))
-        substrate = {name: tensors.pop(name) for name in list(tensors) if name.startswith("model.embed_tokens.")}
+        substrate = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SUBSTRATE_PREFIX)}
         if index == 0:
             write(SUBSTRATE_SHARD, substrate)
         prefix = f"model.experts.{index}."
@@ -159,14 +191,16 @@ def merge_card(name: str, config: FrozenGlyphMoEConfig) -> str:
     """The model card of a merged model."""
     rows = [
         {"expert": expert_name, "blocks": expert["num_hidden_layers"], "weight": f"{weight:.3f}"}
-        for expert_name, expert, weight in zip(config.expert_names, config.experts, config.expert_weights, strict=True)
+        for expert_name, expert, weight in zip(
+            config.expert_names or [], config.experts or [], config.expert_weights or [], strict=True
+        )
     ]
     return model_card(
         name,
         f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",
         {
             "Experts": markdown_table(rows),
-            "Rule": RULE_NOTES[config.rule] + "\n\nOther rules: `from_pretrained(..., rule=\"posterior\")`.",
+            "Rule": RULE_NOTES[config.rule] + '\n\nOther rules: `from_pretrained(..., rule="posterior")`.',
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },
         ["merged"],

@@ -74,8 +74,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Raise ``ValueError`` naming the field, its value and what is allowed."""
-        head_dim, rest = divmod(self.hidden_size, self.num_attention_heads)
-        if rest or head_dim % 2:
+        if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be an even multiple of num_attention_heads="
                 f"{self.num_attention_heads}: rotary embedding needs an even head size; change either"
@@ -168,7 +167,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     @property
     def evidence_layer(self) -> int:
         """Index of the cache layer behind all experts' blocks."""
-        return sum(expert["num_hidden_layers"] for expert in self.experts or [])
+        return sum(expert.get("num_hidden_layers", 0) for expert in self.experts or [])
 
     def expert_configs(self) -> list[FrozenGlyphConfig]:
         """One block configuration per expert."""
@@ -186,8 +185,11 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         if count and (min(self.expert_weights) < 0 or abs(sum(self.expert_weights) - 1) > 1e-6):
             raise ValueError(f"expert_weights={self.expert_weights} must be non-negative and sum to 1")
         for index, expert in enumerate(self.experts or []):
-            if unknown := set(expert) - set(self.EXPERT_FIELDS):
-                raise ValueError(f"experts[{index}] has unknown fields {sorted(unknown)}; allowed: {self.EXPERT_FIELDS}")
+            if set(expert) != set(self.EXPERT_FIELDS):
+                raise ValueError(
+                    f"experts[{index}] has the fields {', '.join(sorted(expert))}; "
+                    f"it must have exactly {', '.join(sorted(self.EXPERT_FIELDS))}"
+                )
 
 
 __all__ = ["MERGE_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]

@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, V vocabulary, S substrate bits, D hidden size.
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ CENTER_SCALE = 16
 def substrate_fingerprint(
     packed_bits: torch.Tensor, center: torch.Tensor, projection: torch.Tensor | None, tokenizer_sha256: str | None
 ) -> str:
-    """Identity of a substrate and its tokenizer: equal exactly when every token has the same id and the same vector.
+    """Identity of a substrate and its tokenizer: at one width, equal when every token has the same id and vector.
 
     Args:
         packed_bits: uint8 [V, S // 8]. center: uint8 [S]. projection: int8 [S, D] or None.
@@ -80,6 +81,14 @@ class FrozenGlyphEmbedding(nn.Module):
     def materialize(self) -> None:
         """Compute all vectors once and look them up from then on: V * D * 4 bytes for speed, the same values."""
         self.table = self.weight
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FrozenGlyphEmbedding":
+        """Move the bits, and compute a materialised table anew: a cast to half precision and back would round it."""
+        materialized, self.table = self.table is not None, None
+        super()._apply(fn, recurse)
+        if materialized:
+            self.materialize()
+        return self
 
     @property
     def weight(self) -> torch.Tensor:

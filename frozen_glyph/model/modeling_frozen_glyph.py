@@ -6,10 +6,14 @@ Layout (arXiv 2507.07129; it reproduces every published parameter count): rotary
 Shapes: B batch, T tokens, D hidden size, H heads, K head size, V vocabulary.
 """
 
+import copy
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -26,6 +30,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class FrozenGlyphRotaryEmbedding(nn.Module):
@@ -169,6 +175,10 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs: ClassVar = {"hidden_states": FrozenGlyphBlock, "attentions": FrozenGlyphAttention}
 
+    def __init__(self, config: Any) -> None:
+        config.validate_architecture()  # again: from_pretrained(..., field=value) sets fields of a finished config
+        super().__init__(config)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -189,21 +199,22 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         """``PreTrainedModel.from_pretrained``, strictly, with ``growth_stage=k`` for the model after stage k.
 
         Raises:
-            ValueError: no such stage; a tensor is missing, superfluous or of the wrong shape; the substrate's bits are
-                not those of the fingerprint in the configuration.
+            ValueError: no such stage; a file is damaged; a tensor is missing, superfluous or of the wrong shape; the
+                substrate's bits are not those of the fingerprint in the configuration.
         """
         if growth_stage is not None:
-            config = kwargs.pop("config", None)
-            if not hasattr(config, "stage_layers"):
-                hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-                config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
-            config.num_hidden_layers, config.num_frozen_layers = config.stage_layers(growth_stage)
-            kwargs["config"] = config
-            if growth_stage < len(config.ladder):
-                kwargs["variant"] = f"stage-{growth_stage}"
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
+            kwargs |= cls.stage_arguments(pretrained_model_name_or_path, growth_stage, kwargs)
+        kwargs["ignore_mismatched_sizes"] = True  # they are refused below, by name
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
+        except (SafetensorError, json.JSONDecodeError) as error:
+            damaged = damaged_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+            raise ValueError(
+                f"checkpoint {str(pretrained_model_name_or_path)!r} is damaged: {', '.join(damaged) or 'a file'} "
+                f"cannot be read ({error}); fetch or write it again"
+            ) from error
         problems = {
             "missing": sorted(info["missing_keys"]),
             "unexpected": sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head.")),
@@ -218,6 +229,27 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         model.check_substrate()
         model.apply_freezing()
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def stage_arguments(cls, source: Any, growth_stage: int, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of ``from_pretrained`` that select ``growth_stage``; nothing given is changed."""
+        config = kwargs.get("config") or source
+        given = hasattr(config, "model_type")
+        if not given:
+            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            config = cls.config_class.from_pretrained(config, **hub)
+        if not hasattr(config, "stage_layers"):
+            raise ValueError(f"growth_stage={growth_stage}: a {config.model_type!r} checkpoint has no growth stages")
+        blocks, frozen = config.stage_layers(growth_stage)
+        ladder = config.ladder[:growth_stage]
+        arguments: dict[str, Any] = {"variant": f"stage-{growth_stage}"} if len(ladder) < len(config.ladder) else {}
+        fields = {"num_hidden_layers": blocks, "num_frozen_layers": frozen, "ladder": ladder}
+        if not given:
+            return arguments | fields
+        config = copy.deepcopy(config)
+        for name, value in fields.items():
+            setattr(config, name, value)
+        return arguments | {"config": config}
 
     @property
     def substrate(self) -> nn.Module:
@@ -256,9 +288,6 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
             f"cannot resize a frozen substrate from {self.config.vocab_size} to {new_num_tokens} tokens: "
             "build a new substrate with the tokens you need and train on that"
         )
-
-
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
@@ -302,6 +331,21 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden_states), past_key_values=shared["past_key_values"]
         )
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the JSON and weight files of ``folder`` that cannot be read."""
+    damaged = []
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            else:
+                with safe_open(path, framework="pt"):
+                    pass
+        except (ValueError, SafetensorError):
+            damaged.append(path.name)
+    return damaged
 
 
 def prepare_blocks(

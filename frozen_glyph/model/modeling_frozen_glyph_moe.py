@@ -9,7 +9,8 @@ expert's by at most ``-log prior`` nats, which is log N for an equal prior.
 Shapes: B batch, T tokens, N experts, D hidden size, V vocabulary.
 """
 
-from typing import Any, ClassVar
+import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -222,11 +223,11 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         prior_N = torch.tensor(self.config.expert_weights, device=states.device).log()
         log_weights = (prior_N + evidence_BN.unsqueeze(1) + log_probs_BTN.cumsum(1)).log_softmax(-1) - normaliser_BTN
         log_weights = slice_logits_to_keep(log_weights, logits_to_keep)
-        mixed = None
-        for expert, expert_logits in enumerate(logits):
-            part = slice_logits_to_keep(expert_logits, logits_to_keep) + log_weights[..., expert, None]
-            mixed = part if mixed is None else torch.logaddexp(mixed, part)
-        return mixed
+        weighted = (
+            slice_logits_to_keep(expert_logits, logits_to_keep) + log_weights[..., expert, None]
+            for expert, expert_logits in enumerate(logits)
+        )
+        return functools.reduce(torch.logaddexp, weighted)
 
     def cached_evidence(self, cache: Cache | None, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the cache knows of the tokens before ``here`` [B, T, C].

@@ -33,4 +33,4 @@ def read_text(path: str | Path) -> str:
 
 def split_documents(text: str) -> list[str]:
     """Split ``text`` at blank lines into documents, dropping surrounding newlines and empty documents."""
-    return [part for part in (piece.strip("\n") for piece in re.split(r"\n[ \t]*\n", text)) if part]
+    return [document for piece in re.split(r"\n\s*\n", text) if (document := piece.strip("\r\n")).strip()]

@@ -1,8 +1,8 @@
 """Held-out loss of a causal language model in nats per character, so that tokenizers can be compared.
 
-Protocol: every document is read as ``<bos>`` plus its tokens in windows of ``context_length`` that overlap by half; each
-token is scored once, with at least half a window of context where the document has it. One window is one block; blocks
-are the units for bootstrap intervals and, for models with one tokenizer, for paired comparisons.
+Protocol: every document is read as ``<bos>`` plus its tokens in windows of ``context_length`` that overlap by half;
+each token is scored once, with at least half a window of context where the document has it. One window is one block;
+blocks are the units for bootstrap intervals and, for models with one tokenizer, for paired comparisons.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
 
 MAX_CONTEXT = 4096
@@ -62,9 +63,18 @@ def windows_of(text: str, tokenizer: Any, context_length: int) -> list[Window]:
 def text_loss(
     model: Any, tokenizer: Any, text: str, context_length: int | None = None, batch_size: int = 8
 ) -> TextLoss:
-    """Score ``text`` under ``model``; ``context_length`` defaults to the model's own, at most ``MAX_CONTEXT``."""
-    context_length = context_length or min(model.config.max_position_embeddings, MAX_CONTEXT)
+    """Score ``text`` under ``model``; ``context_length`` defaults to the model's own, at most ``MAX_CONTEXT``.
+
+    Raises:
+        FrozenGlyphError: ``context_length`` is below 2, or ``text`` holds nothing to score.
+    """
+    if context_length is None:
+        context_length = min(model.config.max_position_embeddings, MAX_CONTEXT)
+    if context_length < 2:
+        raise FrozenGlyphError(f"context_length={context_length} must be at least 2: one token to read, one to score")
     windows = windows_of(text, tokenizer, context_length)
+    if not windows:
+        raise FrozenGlyphError("the text holds nothing to score; give one that is not blank")
     pad = tokenizer.pad_token_id or 0
     was_training = model.training
     model.eval()

@@ -1,0 +1,248 @@
+"""The command line: help that is fast and shows usage that parses; errors in one line; the exit codes."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+from transformers.utils import logging
+
+from frozen_glyph import cli
+from frozen_glyph.checkpoint.files import sha256_file
+
+RECIPE = {
+    "name": "tiny",
+    "model": {"hidden_size": 48, "num_attention_heads": 4},
+    "stages": [{"steps": 3}, {"steps": 3}],
+    "training": {"context_length": 32, "batch_size": 4, "warmup_steps": 1, "precision": "fp32", "save_steps": 2},
+}
+ROOT = typer.main.get_command(cli.app)
+
+
+def commands(group=ROOT, path=()):
+    """(words that call it, command) of every command; groups are gone into."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``run("grow", ...)``: call the entry point in this process; returns (exit code, stdout, stderr)."""
+    verbosity = logging.get_verbosity()
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["frozen-glyph", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    yield run
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+
+
+@pytest.fixture
+def refused(run):
+    """``refused(words)``: the message of a command that ends with exit code 1 and one line on stderr."""
+
+    def refused(*words) -> str:
+        code, out, err = run(*words)
+        assert (code, out) == (1, "")
+        (line,) = err.splitlines()
+        return line.removeprefix("error: ") if line.startswith("error: ") else pytest.fail(line)
+
+    return refused
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, substrate):
+    """The working folder: recipe.yaml, text.txt and a substrate folder ``glyphs``."""
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "text.txt").write_text("The cat sat on the mat. Кот сидел на окне.\n\n" * 30, encoding="utf-8")
+    substrate.save_pretrained(tmp_path / "glyphs")
+    return tmp_path
+
+
+def write_recipe(path, **changes) -> None:
+    path.write_text(json.dumps(RECIPE | changes), encoding="utf-8")
+
+
+GROW = ("grow", "recipe.yaml", "--text", "text.txt", "--out", "run", "--substrate", "glyphs")
+
+
+class TestHelp:
+    def test_it_needs_neither_torch_nor_transformers(self):
+        code = (
+            "import sys; from frozen_glyph import cli; sys.argv = ['frozen-glyph', '--help']\n"
+            "try: cli.main()\n"
+            "finally: print('LOADED', sorted({'torch', 'transformers', 'numpy'} & sys.modules.keys()))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "LOADED []" in done.stdout
+        for name in ROOT.commands:
+            assert name in done.stdout
+
+    def test_module_can_be_run(self):
+        words = [sys.executable, "-m", "frozen_glyph.cli", "grow", "--no-such-option"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize(
+        ("path", "command"), list(commands()), ids=lambda part: part if isinstance(part, str) else ""
+    )
+    def test_every_command_shows_an_example_that_parses(self, run, path, command):
+        code, out, _ = run(*path, "--help")
+        assert code == 0
+        assert f"Example: frozen-glyph {' '.join(path)}" in " ".join(out.split())
+        example = shlex.split(command.epilog.split("`")[1])
+        assert tuple(example[: 1 + len(path)]) == ("frozen-glyph", *path)
+        command.make_context("example", example[1 + len(path) :])  # raises on wrong usage
+
+    @pytest.mark.parametrize("words", [("grow",), ("grow", "recipe.yaml"), ("nothing",), ("merge", "--rulle", "mean")])
+    def test_wrong_usage_has_exit_code_2(self, run, words):
+        code, out, err = run(*words)
+        assert (code, out) == (2, "")
+        assert "Usage:" in err
+
+
+class TestGrow:
+    def test_it_reports_every_stage_and_again_does_nothing(self, run, files):
+        code, out, err = run(*GROW, "--valid", "text.txt")
+        assert code == 0
+        assert "tiny stage 2/2" in err  # the progress bar
+        stages = json.loads((files / "run" / "provenance.json").read_text())["stages"]
+        assert out.splitlines() == [
+            f"stage {k}: {k} blocks  nats per character: text.txt {stages[k - 1]['nats_per_character']['text.txt']:.4f}"
+            for k in (1, 2)
+        ]
+        before = {path: (path.stat().st_mtime_ns, sha256_file(path)) for path in files.rglob("*.*") if path.is_file()}
+        assert run(*GROW, "--valid", "text.txt") == (0, out, "")
+        assert before == {path: (path.stat().st_mtime_ns, sha256_file(path)) for path in before}
+
+    @pytest.mark.parametrize(
+        ("recipe", "message"),
+        [
+            (json.dumps(RECIPE | {"stage": []}), "unknown recipe key 'stage'. Did you mean 'stages'?"),
+            (json.dumps(RECIPE | {"model": {"hiden_size": 8}}), "unknown recipe key 'hiden_size' in model. Did you"),
+            (json.dumps(RECIPE | {"model": {"hidden_size": 49}}), "recipe field model is not allowed: hidden_size=49"),
+            ("a: [\n  b", "recipe 'recipe.yaml' is not YAML: "),
+        ],
+    )
+    def test_bad_recipe(self, refused, files, recipe, message):
+        (files / "recipe.yaml").write_text(recipe)
+        assert message in refused(*GROW)
+        assert not (files / "run").exists()
+
+    def test_missing_recipe(self, refused, files):
+        (files / "recipe.yaml").unlink()
+        assert refused(*GROW).startswith("recipe 'recipe.yaml' does not exist; give")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (None, "text file 'text.txt' does not exist; give the path of a UTF-8 text file"),
+            (b"", "text file 'text.txt' is empty; it must hold some text"),
+            ("The кот".encode("cp1251"), "text file 'text.txt' is not UTF-8: byte 0xea at offset 4; convert it"),
+            (b"cat", "fewer than one window of training.context_length=32; give more text"),
+        ],
+    )
+    def test_bad_text(self, refused, files, content, message):
+        (files / "text.txt").unlink()
+        if content is not None:
+            (files / "text.txt").write_bytes(content)
+        assert message in refused(*GROW)
+        assert not (files / "run" / "provenance.json").exists()
+
+    def test_folder_of_another_recipe(self, run, refused, files):
+        assert run(*GROW)[0] == 0
+        write_recipe(files / "recipe.yaml", seed=1)
+        assert refused(*GROW).startswith("folder 'run' holds a run of another recipe (recipe_sha256 '")
+
+    def test_missing_substrate_folder(self, refused, files):
+        assert refused(*GROW[:-1], "absent").startswith("'absent/substrate.json' does not exist")
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+    def test_interrupt_says_how_to_go_on(self, files):
+        write_recipe(files / "recipe.yaml", stages=[{"steps": 10**6}])
+        # Where the tests themselves run in the background, interrupts would be ignored.
+        reset = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+        words = [sys.executable, "-m", "frozen_glyph.cli", *GROW]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(words, cwd=files, env=environment, **pipes, **reset)
+        try:
+            end = time.monotonic() + 600
+            while not list(files.glob("run/.work/stage-1/checkpoint-*/trainer_state.json")):
+                assert process.poll() is None and time.monotonic() < end, "the run did not come to its first save"
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "stopped; `grow` and `demo` go on from the last save when called again"
+        assert "Traceback" not in err
+
+
+class TestMerge:
+    def test_it_writes_a_folder(self, run, experts, tmp_path):
+        code, out, err = run("merge", *experts, "-o", tmp_path / "merged", "--rule", "posterior", "--weights", "3,1")
+        assert (code, out.split(), err) == (0, ["merged:", str(tmp_path / "merged")], "")
+        config = json.loads((tmp_path / "merged" / "config.json").read_text())
+        assert (config["rule"], config["expert_weights"]) == ("posterior", [0.75, 0.25])
+
+    def test_experts_that_do_not_match(self, refused, experts, tmp_path, substrate):
+        config = json.loads((experts[1] / "config.json").read_text())
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"substrate_fingerprint": "sha256:other"}))
+        message = refused("merge", experts[0], tmp_path / "other", "-o", tmp_path / "merged")
+        assert message.startswith("experts differ in substrate_fingerprint: ")
+        assert substrate.fingerprint in message
+        assert "sha256:other" in message
+        assert not (tmp_path / "merged").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--rule", "meen"), "rule='meen' is not known. Did you mean 'mean'?"),
+            (("--weights", "a,b"), "--weights 'a,b' must be numbers separated by commas"),
+            (("--weights", "1"), "weights=[1.0] must be 2 non-negative numbers"),
+        ],
+    )
+    def test_bad_options(self, refused, experts, tmp_path, options, message):
+        assert refused("merge", *experts, "-o", tmp_path / "merged", *options).startswith(message)
+        assert not (tmp_path / "merged").exists()
+
+    def test_too_few_or_missing_experts(self, refused, experts, tmp_path):
+        assert "needs at least two" in refused("merge", experts[0], "-o", tmp_path / "merged")
+        assert "config.json' does not exist" in refused("merge", experts[0], tmp_path / "no", "-o", tmp_path / "merged")
+
+
+class TestOtherCommands:
+    def test_missing_data_folder(self, refused, experts, tmp_path):
+        message = refused("eval", experts[0], "--data", tmp_path / "absent", "-o", tmp_path / "report")
+        assert message.startswith(f"data folder '{tmp_path / 'absent'}' does not exist")
+        assert not (tmp_path / "report").exists()
+
+    def test_substrate_of_missing_text(self, refused, tmp_path):
+        message = refused("substrate", "build", "--text", tmp_path / "absent.txt", "-o", tmp_path / "glyphs")
+        assert "absent.txt' does not exist" in message
+        assert not (tmp_path / "glyphs").exists()
+
+    def test_debugging_shows_where_an_error_came_from(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("FROZEN_GLYPH_DEBUG", "1")
+        monkeypatch.setattr(sys, "argv", ["frozen-glyph", "merge", str(tmp_path), "-o", str(tmp_path / "merged")])
+        with pytest.raises(ValueError, match="needs at least two"):
+            cli.main()

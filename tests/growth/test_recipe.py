@@ -1,0 +1,182 @@
+"""Recipes: every wrong key and value is refused by its name, and the stored form says all there is."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.growth.recipe import GrowthRecipe, RecipeError, StageRecipe, TrainingRecipe, load_recipe, parse
+
+
+@pytest.fixture
+def load(tmp_path):
+    """``load(text)``: ``load_recipe`` of a file with that text."""
+
+    def load(text: str):
+        path = tmp_path / "growth.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_recipe(path)
+
+    return load
+
+
+def test_recipe_becomes_typed(load, recipe_content):
+    recipe = load(yaml.safe_dump(recipe_content()))
+    assert recipe.stages == [StageRecipe(1, 12), StageRecipe(2, 12, "random")]
+    assert recipe.training == TrainingRecipe(32, 4, 1e-2, 2, precision="fp32", save_steps=4)
+    assert recipe.model == {"hidden_size": 48, "num_attention_heads": 4}
+    assert (recipe.name, recipe.seed, recipe.substrate.tokenizer) == ("tiny", 5, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": []}, "unknown recipe key 'stage'. Did you mean 'stages'? Allowed: name, model, stages,"),
+        ({"training.learning_rat": 1}, "unknown recipe key 'learning_rat' in training. Did you mean 'learning_rate'?"),
+        ({"stages.1.stepz": 1}, "unknown recipe key 'stepz' in stages[1]. Did you mean 'steps'? Allowed: layers,"),
+        ({"model.hiden_size": 1}, "unknown recipe key 'hiden_size' in model. Did you mean 'hidden_size'?"),
+        ({"qqqq": 1}, "unknown recipe key 'qqqq'. Allowed:"),
+    ],
+)
+def test_unknown_key_names_the_nearest(load, recipe_content, changes, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load(yaml.safe_dump(recipe_content(changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": 3}, "name=3 is not allowed: it must be str"),
+        ({"seed": True}, "seed=True is not allowed: it must be int"),
+        ({"seed": 1.5}, "seed=1.5 is not allowed: it must be int"),
+        ({"seed": -1}, "seed=-1 is not allowed: it must be from 0"),
+        ({"stages": {}}, "stages={} is not allowed: it must be a list"),
+        ({"stages": []}, "stages=[] is not allowed: it must be at least one stage"),
+        ({"stages.0": 5}, "stages[0]=5 is not allowed: it must be a mapping"),
+        ({"stages.1.steps": "many"}, "stages[1].steps='many' is not allowed: it must be int"),
+        ({"stages.1.layers": 0}, "stages.layers=0 is not allowed: it must be at least 1"),
+        ({"stages.1.steps": 0}, "stages.steps=0 is not allowed: it must be at least 1"),
+        ({"stages.0.init": "zero"}, "stages[0].init='zero' is not allowed: it must be one of identity, random"),
+        ({"substrate": {"vocab_size": 511}}, "substrate.vocab_size=511 is not allowed: it must be at least 512"),
+        ({"training": None}, "training=None is not allowed: it must be a mapping"),
+        ({"training.context_length": 7}, "training.context_length=7 is not allowed: it must be at least 8"),
+        ({"training.batch_size": 0}, "training.batch_size=0 is not allowed: it must be at least 1"),
+        ({"training.learning_rate": "fast"}, "training.learning_rate='fast' is not allowed: it must be float"),
+        ({"training.learning_rate": 0}, "training.learning_rate=0.0 is not allowed: it must be above 0"),
+        ({"training.learning_rate": float("nan")}, "training.learning_rate=nan is not allowed"),
+        ({"training.warmup_steps": -1}, "training.warmup_steps=-1 is not allowed: it must be 0 or more"),
+        ({"training.final_learning_rate_ratio": 1.5}, "training.final_learning_rate_ratio=1.5 is not allowed"),
+        ({"training.weight_decay": -0.1}, "training.weight_decay=-0.1 is not allowed: it must be 0 or more"),
+        ({"training.max_grad_norm": 0}, "training.max_grad_norm=0.0 is not allowed: it must be above 0"),
+        (
+            {"training.precision": "fp16"},
+            "training.precision='fp16' is not allowed: it must be one of auto, bf16, fp32",
+        ),
+        ({"training.save_steps": 0}, "training.save_steps=0 is not allowed: it must be at least 1"),
+        ({"model": [1]}, "model=[1] is not allowed: it must be dict"),
+        ({"model.hidden_size": 49}, "hidden_size=49 must be an even multiple of num_attention_heads=4"),
+        ({"model.hidden_size": "wide"}, "'hidden_size' expected int, got str"),
+        ({"model.substrate_trainable": True}, "model.substrate_trainable=True is not allowed"),
+    ],
+)
+def test_wrong_value_names_field_value_and_what_is_allowed(load, recipe_content, changes, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load(yaml.safe_dump(recipe_content(changes)))
+
+
+@pytest.mark.parametrize("field", ["name", "model", "stages"])
+def test_missing_field_is_named(load, recipe_content, field):
+    content = recipe_content()
+    del content[field]
+    with pytest.raises(RecipeError, match=f"recipe field {field} is missing"):
+        load(yaml.safe_dump(content))
+
+
+def test_file_that_is_no_recipe_is_named(load, tmp_path):
+    with pytest.raises(RecipeError, match=r"absent\.yaml' does not exist"):
+        load_recipe(tmp_path / "absent.yaml")
+    with pytest.raises(RecipeError, match=r"growth\.yaml' is not YAML: .*line 1"):
+        load("name: [")
+    with pytest.raises(RecipeError, match=r"growth\.yaml' must hold a mapping of fields, found list"):
+        load("- name")
+    (tmp_path / "growth.yaml").write_bytes("имя: x".encode("cp1251"))
+    with pytest.raises(RecipeError, match=r"growth\.yaml' is not YAML: .*codec"):
+        load_recipe(tmp_path / "growth.yaml")
+
+
+@pytest.mark.parametrize(("written", "value"), [("2e-3", 2e-3), ("1", 1.0), ("0.5", 0.5), ("1E-2", 1e-2)])
+def test_any_notation_of_a_number_is_read(load, recipe_content, written, value):
+    text = yaml.safe_dump(recipe_content({"training.learning_rate": "HERE"})).replace("HERE", written)
+    found = load(text).training.learning_rate
+    assert (found, type(found)) == (value, float)
+
+
+def test_model_may_be_the_config_of_a_checkpoint(load, recipe_content, tmp_path):
+    FrozenGlyphConfig(hidden_size=48, num_attention_heads=4).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert load(yaml.safe_dump(recipe_content({"model": "config.json"}))).model == written
+    assert written["layer_norm_eps"] == 1e-5  # written as 1e-05, which YAML would read as text
+
+
+def test_config_that_is_missing_or_damaged_is_named(load, recipe_content, tmp_path):
+    text = yaml.safe_dump(recipe_content({"model": "config.json"}))
+    with pytest.raises(RecipeError, match=r"model='config\.json': .*does not exist"):
+        load(text)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json' is damaged"):
+        load(text)
+
+
+OTHER_VALUES = {
+    "name": "other",
+    "model.hidden_size": 64,
+    "model.num_attention_heads": 2,
+    "stages.0.layers": 3,
+    "stages.0.steps": 13,
+    "stages.0.init": "random",
+    "stages.1.layers": 1,
+    "stages.1.steps": 11,
+    "stages.1.init": "identity",
+    "substrate.tokenizer": "folder",
+    "substrate.vocab_size": 512,
+    "training.context_length": 16,
+    "training.batch_size": 5,
+    "training.learning_rate": 0.02,
+    "training.warmup_steps": 3,
+    "training.final_learning_rate_ratio": 0.0,
+    "training.weight_decay": 0.0,
+    "training.max_grad_norm": 2.0,
+    "training.precision": "auto",
+    "training.save_steps": 5,
+    "seed": 6,
+}
+
+
+def leaf_paths(value, path=()):
+    """The dotted path of every plain value in nested data."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {".".join(map(str, path))}
+    return {leaf for key, entry in items for leaf in leaf_paths(entry, (*path, key))}
+
+
+def test_stored_form_round_trips(make_recipe):
+    recipe = make_recipe()
+    assert parse(GrowthRecipe, json.loads(json.dumps(recipe.to_dict())), "") == recipe
+
+
+def test_hash_changes_with_any_value(make_recipe, recipe_content):
+    stored = make_recipe().to_dict()
+    assert leaf_paths(stored) == OTHER_VALUES.keys()
+    changed = [parse(GrowthRecipe, recipe_content({path: value}, stored), "") for path, value in OTHER_VALUES.items()]
+    assert len({recipe.sha256 for recipe in [make_recipe(), *changed]}) == 1 + len(OTHER_VALUES)
+
+
+def test_hash_is_stable_under_key_order(load, recipe_content):
+    content = recipe_content()
+    backwards = {key: content[key] for key in reversed(content)}
+    backwards["training"] = {key: content["training"][key] for key in reversed(content["training"])}
+    first, second = (load(yaml.safe_dump(entry, sort_keys=False)) for entry in (content, backwards))
+    assert first.sha256 == second.sha256

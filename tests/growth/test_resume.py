@@ -1,0 +1,98 @@
+"""A run that is killed at any instant goes on to the same bytes as one that never stopped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from frozen_glyph.checkpoint.files import sha256_file
+
+LONG = {"stages.0.steps": 4, "stages.1.steps": 120, "training.save_steps": 10}
+RUN = """
+import json, sys, torch
+from frozen_glyph.growth.recipe import GrowthRecipe, parse
+from frozen_glyph.growth.run import grow_from_recipe
+torch.set_num_threads(1)
+recipe, out, text, valid, substrate = sys.argv[1:]
+grow_from_recipe(parse(GrowthRecipe, json.loads(recipe), ""), [text], out, [valid], substrate)
+"""
+
+
+def written(folder) -> dict[str, str]:
+    """The hash of every file but those that tell the time."""
+    return {
+        path.name: sha256_file(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != "provenance.json"
+    }
+
+
+def wait_for(condition, process, seconds: float = 600) -> None:
+    """Until ``condition`` holds; fails when the process ends or the time is up before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"the run ended before: {process.stderr.read().decode()[-2000:]}"
+        assert time.monotonic() < end, "the run is too slow"
+        time.sleep(0.002)
+
+
+def test_killed_run_ends_with_the_same_bytes(recipe_content, texts, substrate_folder, grow_tiny, tmp_path):
+    killed, work = tmp_path / "killed" / "run", tmp_path / "killed" / "run" / ".work" / "stage-2"
+    arguments = [json.dumps(recipe_content(LONG)), *map(str, (killed, *texts, substrate_folder))]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for(lambda: (work / "checkpoint-20" / "trainer_state.json").exists(), process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert len(json.loads((killed / "provenance.json").read_text())["stages"]) == 1
+    # As a machine that went down while it wrote leaves it: weights, but no state.
+    (work / "checkpoint-119").mkdir()
+    (work / "checkpoint-119" / "model.safetensors").write_bytes(b"\0" * 100)
+
+    resumed = grow_tiny(killed, LONG)
+    straight = grow_tiny(tmp_path / "straight" / "run", LONG)
+    assert written(killed) == written(tmp_path / "straight" / "run")
+    for first, second in zip(resumed["stages"], straight["stages"], strict=True):
+        assert (first["files"], first["nats_per_character"]) == (second["files"], second["nats_per_character"])
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("lost", [(), ("model.safetensors.index.json",), ("head-2.safetensors", "README.md")])
+def test_run_that_stopped_before_it_recorded_a_stage(copied, finished, grow_tiny, tmp_path, lost):
+    """The files of stage 2 are there, some maybe not, but provenance does not know them yet."""
+    provenance = json.loads((copied / "provenance.json").read_text())
+    provenance["stages"].pop()
+    (copied / "provenance.json").write_text(json.dumps(provenance))
+    if "model.safetensors.index.json" in lost:  # still that of stage 1
+        shutil.copyfile(copied / "model.safetensors.index.stage-1.json", copied / "model.safetensors.index.json")
+    else:
+        for name in lost:
+            (copied / name).unlink()
+    resumed = grow_tiny(copied)
+    expected = written(finished[0])
+    found = written(copied)
+    assert {name for name in expected if found[name] != expected[name]} == {"README.md"}  # it has the folder's name
+    assert json.loads((copied / "config.json").read_text())["ladder"] == [1, 3]
+    assert [entry["stage"] for entry in resumed["stages"]] == [1, 2]
+
+
+def test_run_that_stopped_before_its_substrate_was_stored(finished, grow_tiny, copied):
+    provenance = json.loads((copied / "provenance.json").read_text())
+    for path in copied.iterdir():
+        if path.is_file():
+            path.unlink()
+    (copied / "provenance.json").write_text(json.dumps(provenance | {"stages": []}))
+    (copied / "tokenizer.json").write_text("{")
+    grow_tiny(copied)
+    assert written(copied).keys() == written(finished[0]).keys()
+    assert sha256_file(copied / "head-2.safetensors") == sha256_file(finished[0] / "head-2.safetensors")

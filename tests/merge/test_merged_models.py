@@ -1,0 +1,190 @@
+"""Merged logits against separately run experts: the mean of their logits, and a Bayesian mixture in plain Python."""
+
+import math
+
+import pytest
+import torch
+
+from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
+
+
+@pytest.fixture(scope="module")
+def three_experts(experts, write_expert):
+    return [*experts, write_expert("en", [1], seed=3, num_attention_heads=3)]
+
+
+@pytest.fixture(scope="module")
+def merge(three_experts, tmp_path_factory):
+    """``merge(numbers, **arguments)``: merge some of the three experts and load the result."""
+
+    def merge(numbers, **arguments) -> FrozenGlyphMoEForCausalLM:
+        out = tmp_path_factory.mktemp("merge") / "merged"
+        folder = merge_experts([three_experts[number] for number in numbers], out, **arguments)
+        return FrozenGlyphMoEForCausalLM.from_pretrained(folder).eval()
+
+    return merge
+
+
+@torch.no_grad()
+def logits_of(folders, ids, mask=None):
+    """Each expert run alone: [N, B, T, V]."""
+    experts = [FrozenGlyphForCausalLM.from_pretrained(folder).eval() for folder in folders]
+    return torch.stack([expert(ids, attention_mask=mask).logits for expert in experts])
+
+
+def posterior_by_definition(logits, ids, prior, real=None):
+    """One sequence, in Python numbers: logits [N, T, V], ids [T] -> mixed log-probabilities [T, V].
+
+    A token is evidence when it and the token before it are real, that is no padding.
+    """
+    real = real or [1] * len(ids)
+    log_probs = logits.double().log_softmax(-1).tolist()
+    evidence = [math.log(share) if share else -math.inf for share in prior]
+    mixed = []
+    for position in range(len(ids)):
+        if position and real[position] and real[position - 1]:
+            evidence = [
+                known + expert[position - 1][ids[position]] for known, expert in zip(evidence, log_probs, strict=True)
+            ]
+        shares = [math.exp(known - max(evidence)) for known in evidence]
+        shares = [share / sum(shares) for share in shares]
+        per_token = zip(*(expert[position] for expert in log_probs), strict=True)
+        mixed.append(
+            [math.log(sum(map(math.prod, zip(shares, map(math.exp, token), strict=True)))) for token in per_token]
+        )
+    return torch.tensor(mixed)
+
+
+def total_loss(logits, ids):
+    """Nats of all tokens but the first, [B]."""
+    return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none").sum(-1)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0, 2)])
+def test_mean_of_logits(merge, three_experts, token_ids, numbers):
+    """Experts of different depth and number of heads; the order of experts does not matter to the mean."""
+    ids = token_ids(3, 12)
+    expected = logits_of([three_experts[number] for number in numbers], ids).mean(0)
+    torch.testing.assert_close(merge(numbers)(ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weighted_mean(merge, three_experts, token_ids):
+    ids = token_ids(2, 10)
+    first, second, third = logits_of(three_experts, ids)
+    merged = merge((0, 1, 2), weights=[3, 0, 1])
+    torch.testing.assert_close(merged(ids).logits, 0.75 * first + 0.25 * third, atol=1e-5, rtol=1e-5)
+    assert merged.config.expert_weights == [0.75, 0.0, 0.25]
+    assert (merged(ids).logits - second).abs().max() > 1
+
+
+@pytest.mark.parametrize("rule", ["mean", "posterior"])
+def test_an_expert_merged_with_itself(merge, three_experts, token_ids, rule):
+    ids = token_ids(2, 12)
+    alone = logits_of([three_experts[1]], ids)[0]
+    merged = merge((1, 1), rule=rule)(ids).logits
+    torch.testing.assert_close(merged.log_softmax(-1), alone.log_softmax(-1), atol=1e-5, rtol=1e-5)
+    if rule == "mean":
+        torch.testing.assert_close(merged, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "weights"), [((0, 1), None), ((0, 1, 2), None), ((0, 1), [0.9, 0.1]), ((0, 1), [1, 0])]
+)
+def test_posterior_is_a_bayesian_mixture(merge, three_experts, token_ids, numbers, weights):
+    ids = token_ids(2, 9, seed=50)
+    merged = merge(numbers, rule="posterior", weights=weights)
+    logits = logits_of([three_experts[number] for number in numbers], ids)
+    found = merged(ids).logits
+    torch.testing.assert_close(found.logsumexp(-1), torch.zeros(2, 9), atol=1e-4, rtol=0)  # they are log-probabilities
+    for row in range(2):
+        expected = posterior_by_definition(logits[:, row], ids[row].tolist(), merged.config.expert_weights)
+        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mask", [[0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1, 1, 1]])
+def test_padding_is_no_evidence(merge, three_experts, token_ids, mask):
+    """On the left, on the right, and between a padded prompt and what was generated after it."""
+    mask = torch.tensor([mask])
+    ids = token_ids(1, 8, seed=51) * mask  # the pad id is 0
+    expected = posterior_by_definition(
+        logits_of(three_experts[:2], ids, mask)[:, 0], ids[0].tolist(), [0.5, 0.5], mask[0].tolist()
+    )
+    found = merge((0, 1), rule="posterior")(ids, attention_mask=mask).logits[0]
+    torch.testing.assert_close(found[mask[0].bool()], expected[mask[0].bool()], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_posterior_loses_little_to_the_best_expert(merge, three_experts, token_ids):
+    """At most log N nats of a whole sequence, for text that any of the experts wrote and for noise."""
+    merged, texts = merge((0, 1, 2), rule="posterior"), [token_ids(2, 30, seed=52)]
+    for folder in three_experts:
+        writer = FrozenGlyphForCausalLM.from_pretrained(folder)
+        writer.generation_config.eos_token_id = None
+        texts.append(writer.generate(token_ids(2, 2, seed=53), max_new_tokens=28, do_sample=False))
+    ids = torch.cat(texts)
+    losses = torch.stack([total_loss(logits, ids) for logits in logits_of(three_experts, ids)])
+    mixed, mean = total_loss(merged(ids).logits, ids), total_loss(logits_of(three_experts, ids).mean(0), ids)
+    assert (mixed <= losses.amin(0) + math.log(3) + 1e-3).all()
+    assert set(losses.argmin(0).tolist()) == {0, 1, 2}  # each expert is the best of some text
+    assert (mixed < mean).any()
+
+
+def test_loss_under_both_rules(merged_folder, token_ids):
+    ids = token_ids(2, 9)
+    for rule in ("mean", "posterior"):
+        output = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)(ids, labels=ids)
+        torch.testing.assert_close(output.loss, total_loss(output.logits, ids).sum() / 16)
+
+
+def test_the_rule_can_be_chosen_at_loading(merged_folder, merge, token_ids):
+    ids = token_ids(2, 9)
+    chosen = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule="posterior")
+    assert torch.equal(chosen(ids).logits, merge((0, 1), rule="posterior")(ids).logits)
+    plain = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder)
+    assert plain.config.rule == "mean"
+    assert (plain(ids).logits - chosen(ids).logits).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("rule", ["mean", "posterior"])
+def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, rule):
+    model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule), token_ids(2, 9)
+    full = model(ids).logits
+    torch.testing.assert_close(model(ids, logits_to_keep=2).logits, full[:, -2:], atol=1e-5, rtol=1e-5)
+    model.set_attn_implementation("eager")
+    output = model(ids, output_attentions=True, output_hidden_states=True)
+    torch.testing.assert_close(output.logits, full, atol=1e-4, rtol=1e-4)
+    assert [weights.shape[1] for weights in output.attentions] == [4, 4, 2, 2, 2]  # heads of both experts' blocks
+
+
+def test_one_head_over_the_concatenated_states_gives_the_mean(merged_folder, token_ids):
+    """What an engine that runs only the base model and a Linear of its own computes."""
+    model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder), token_ids(2, 9)
+    states = model.model(ids).last_hidden_state
+    assert states.shape == (2, 9, 2 * 48)
+    logits = states @ model.lm_head.weight.T + model.lm_head.bias.mean(0)
+    torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_posterior_needs_token_ids(merged_folder, token_ids):
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule="posterior")
+    with pytest.raises(ValueError, match="give input_ids, not inputs_embeds"):
+        model(inputs_embeds=model.substrate(token_ids(1, 4)))
+
+
+def test_bfloat16_keeps_the_substrate_and_stays_close(merged_folder, token_ids):
+    ids = token_ids(2, 9)
+    for rule in ("mean", "posterior"):
+        exact = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
+        rough = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule, dtype=torch.bfloat16)
+        assert torch.equal(rough.substrate(ids), exact.substrate(ids))
+        distance = (rough(ids).logits.float().log_softmax(-1) - exact(ids).logits.log_softmax(-1)).abs().mean()
+        assert distance < 0.1
+
+
+@torch.no_grad()
+def test_a_merged_model_survives_save_pretrained(merged_folder, token_ids, tmp_path):
+    model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule="posterior"), token_ids(2, 9)
+    model.save_pretrained(tmp_path)
+    again = FrozenGlyphMoEForCausalLM.from_pretrained(tmp_path)
+    assert again.config.rule == "posterior"
+    assert torch.equal(again(ids).logits, model(ids).logits)

@@ -1,0 +1,80 @@
+"""Configurations refuse what cannot work, naming field, value and what is allowed."""
+
+import pytest
+
+from frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+
+EXPERT = {
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "max_position_embeddings": 128,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden_size": 100, "num_attention_heads": 32}, "hidden_size=100 .* num_attention_heads=32"),
+        ({"hidden_size": 96, "num_attention_heads": 32}, "even head size"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0"),
+        ({"substrate_bits": 12}, "substrate_bits=12 must be a positive multiple of 8"),
+        ({"substrate_bits": 0}, "substrate_bits=0"),
+        ({"substrate_bits": 24}, "substrate_bits=24 below hidden_size=1024 must divide it"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings=True is not possible"),
+        ({"num_frozen_layers": 10}, "num_frozen_layers=10 must lie in 0..num_hidden_layers=9"),
+        ({"num_frozen_layers": -1}, "num_frozen_layers=-1"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+    ],
+)
+def test_refused_fields(fields, message):
+    with pytest.raises(Exception, match=message):
+        FrozenGlyphConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rule": "man"}, "rule='man' is not known; allowed: mean, posterior"),
+        ({"expert_names": ["a"]}, "expert_names has 1 entries for 2 experts"),
+        ({"expert_weights": [1.0]}, "expert_weights has 1 entries for 2 experts"),
+        ({"expert_weights": [0.5, 0.6]}, "must be non-negative and sum to 1"),
+        ({"expert_weights": [1.5, -0.5]}, "must be non-negative and sum to 1"),
+        ({"experts": [EXPERT, EXPERT | {"layers": 3}]}, r"experts\[1\] has the fields .*layers"),
+        ({"experts": [EXPERT, {}]}, r"experts\[1\].*must have exactly .*num_hidden_layers"),
+    ],
+)
+def test_refused_merged_fields(fields, message):
+    with pytest.raises(Exception, match=message):
+        FrozenGlyphMoEConfig(**({"experts": [EXPERT, EXPERT]} | fields))
+
+
+def test_derived_fields():
+    single = FrozenGlyphConfig(hidden_size=64)
+    assert single.intermediate_size == 256
+    assert single.rope_parameters["rope_theta"] == 10000.0
+    merged = FrozenGlyphMoEConfig(experts=[EXPERT, EXPERT | {"num_hidden_layers": 3}])
+    assert merged.num_hidden_layers == 2 + 3 + 1  # the last one holds the evidence
+    assert merged.expert_weights == [0.5, 0.5]
+    assert merged.expert_names == ["expert-0", "expert-1"]
+
+
+@pytest.mark.parametrize("config", [FrozenGlyphConfig(ladder=[3, 6, 9]), FrozenGlyphMoEConfig(experts=[EXPERT] * 2)])
+def test_configurations_survive_a_file(config, tmp_path):
+    config.save_pretrained(tmp_path)
+    loaded = type(config).from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert set(loaded.auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+
+
+def test_stage_layers():
+    config = FrozenGlyphConfig(ladder=[3, 6, 9])
+    assert [config.stage_layers(stage) for stage in (1, 2, 3)] == [(3, 0), (6, 3), (9, 6)]
+    for stage in (0, 4, -1):
+        with pytest.raises(ValueError, match=rf"growth_stage={stage} does not exist; stages here: 1\.\.3"):
+            config.stage_layers(stage)
+    with pytest.raises(ValueError, match="not grown in stages"):
+        FrozenGlyphConfig().stage_layers(1)

@@ -1,0 +1,111 @@
+"""What is frozen gets no gradient and no graph, also under activation checkpointing and after every load."""
+
+import pytest
+import torch
+
+from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, FrozenGlyphModel, FrozenGlyphMoEForCausalLM
+
+FROZEN, LAYERS = 2, 4
+TRAINS = ("model.layers.2.", "model.layers.3.", "model.norm.", "lm_head.")
+
+
+@pytest.fixture
+def model(build_model):
+    """Two frozen blocks below two that train."""
+    return build_model(seed=4, num_hidden_layers=LAYERS, num_frozen_layers=FROZEN).train()
+
+
+def trainable(model: torch.nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def gradients(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model(ids, labels=ids).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def graph_reaches(model: torch.nn.Module, ids: torch.Tensor) -> list[bool]:
+    """Whether the output of the embedding and of each block carries a graph."""
+    seen, hooks = [], []
+    for module in (model.substrate, *model.model.layers):
+        hooks.append(module.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad)))
+    model(ids, labels=ids)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_only_upper_blocks_norm_and_head_train(model):
+    assert trainable(model) == {name for name, _ in model.named_parameters() if name.startswith(TRAINS)}
+    assert len(trainable(model)) == 2 * 12 + 2 + 2
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_no_graph_under_the_frozen_prefix(model, token_ids, checkpointing):
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    assert graph_reaches(model, token_ids(2, 8)) == [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN)
+
+
+def test_checkpointing_changes_no_gradient_and_recomputes_only_what_trains(model, token_ids):
+    ids, calls = token_ids(2, 8), []
+    plain = gradients(model, ids)
+    assert set(plain) == trainable(model)
+    model.activation_checkpointing_enable()
+    for number, layer in enumerate(model.model.layers):
+        layer.mlp.register_forward_pre_hook(lambda module, inputs, number=number: calls.append(number))
+    checkpointed = gradients(model, ids)
+    assert sorted(calls) == [0, 1, 2, 2, 3, 3]  # forward, and again in the backward pass of the upper blocks
+    assert set(checkpointed) == set(plain)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient)
+    model.activation_checkpointing_disable()
+    torch.testing.assert_close(gradients(model, ids)["lm_head.bias"], plain["lm_head.bias"])
+
+
+def test_training_changes_only_what_trains(model, token_ids):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(2):
+        ids = token_ids(2, 8, seed=step)
+        optimizer.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == trainable(model)
+
+
+def test_freezing_survives_every_load(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert trainable(FrozenGlyphForCausalLM.from_pretrained(tmp_path)) == trainable(model)
+    base = trainable(FrozenGlyphModel.from_pretrained(tmp_path))
+    assert base == {name.removeprefix("model.") for name in trainable(model) if not name.startswith("lm_head.")}
+    thawed = FrozenGlyphForCausalLM.from_pretrained(tmp_path, num_frozen_layers=0)
+    assert trainable(thawed) == {name for name, _ in thawed.named_parameters()}
+
+
+def test_each_stage_is_loaded_as_it_trained(experts):
+    first = FrozenGlyphForCausalLM.from_pretrained(experts[1], growth_stage=1)
+    assert trainable(first) == {name for name, _ in first.named_parameters()}
+    deepest = FrozenGlyphForCausalLM.from_pretrained(experts[1])
+    assert not any(name.startswith("model.layers.0.") for name in trainable(deepest))
+    assert sum(name.startswith("model.layers.") for name in trainable(deepest)) == 2 * 12
+
+
+@pytest.mark.parametrize("rule", ["mean", "posterior"])
+def test_only_the_head_of_merged_experts_trains(merged_folder, token_ids, rule):
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule).train()
+    assert trainable(model) == {"lm_head.weight", "lm_head.bias"}
+    model.activation_checkpointing_enable()
+    found = gradients(model, token_ids(2, 8))
+    assert set(found) == trainable(model)
+    assert all(gradient.abs().max() > 0 for gradient in found.values())
+
+
+def test_a_trainable_embedding_trains(build_model, token_ids):
+    """The published baselines."""
+    config = build_model().config.to_dict() | {"substrate_trainable": True, "substrate_fingerprint": None}
+    model = FrozenGlyphForCausalLM(FrozenGlyphConfig.from_dict(config))
+    assert trainable(model) == {name for name, _ in model.named_parameters()}
+    assert gradients(model, token_ids(2, 8))["model.embed_tokens.weight"].abs().max() > 0

@@ -1,0 +1,128 @@
+"""Generation with every cache equals taking the best token of a full forward pass again and again.
+
+Each test runs for a single model, for experts merged under ``mean`` and for experts merged under ``posterior``.
+"""
+
+import pytest
+import torch
+
+from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
+
+NEW_TOKENS = 7
+
+
+@pytest.fixture(scope="module", params=["single", "mean", "posterior"])
+def model(request, experts, merged_folder):
+    if request.param == "single":
+        model = FrozenGlyphForCausalLM.from_pretrained(experts[1])
+    else:
+        model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=request.param)
+    model.generation_config.eos_token_id = None  # no row stops early
+    return model.eval()
+
+
+@torch.no_grad()
+def greedy(model, ids):
+    """Ids [1, T] -> the next ``NEW_TOKENS`` ids and the logits that chose them, without any cache."""
+    chosen, logits = [], []
+    for _ in range(NEW_TOKENS):
+        logits.append(model(ids, use_cache=False).logits[0, -1])
+        chosen.append(int(logits[-1].argmax()))
+        ids = torch.cat([ids, torch.tensor([chosen[-1:]])], dim=1)
+    return chosen, torch.stack(logits)
+
+
+def generate(model, ids, **arguments):
+    """New ids [B, NEW_TOKENS] of ``model.generate``."""
+    output = model.generate(ids, max_new_tokens=NEW_TOKENS, do_sample=False, **arguments)
+    return output[:, ids.shape[1] :]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=["dynamic", "no", "static"]
+)
+def test_greedy_with_every_cache(model, token_ids, arguments):
+    ids = token_ids(3, 9, seed=5)
+    expected = [greedy(model, row[None])[0] for row in ids]
+    assert generate(model, ids, **arguments).tolist() == expected
+
+
+@pytest.mark.parametrize("arguments", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+def test_left_padding_changes_nothing(model, token_ids, arguments):
+    rows = [token_ids(1, length, seed=length)[0] for length in (3, 10, 6)]
+    ids = torch.full((3, 10), model.config.pad_token_id)
+    for row, text in zip(ids, rows, strict=True):
+        row[10 - len(text) :] = text
+    mask = (ids != model.config.pad_token_id).long()
+    output = model.generate(
+        ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, output_logits=True,
+        return_dict_in_generate=True, **arguments,
+    )  # fmt: skip
+    for number, text in enumerate(rows):
+        chosen, logits = greedy(model, text[None])
+        assert output.sequences[number, 10:].tolist() == chosen
+        torch.testing.assert_close(torch.stack([step[number] for step in output.logits]), logits, atol=1e-4, rtol=1e-4)
+
+
+def test_left_padded_forward_equals_single_rows(model, token_ids):
+    text = token_ids(1, 6)
+    ids = torch.cat([torch.full((1, 4), model.config.pad_token_id), text], dim=1)
+    mask = (ids != model.config.pad_token_id).long()
+    padded = model(ids, attention_mask=mask).logits[:, 4:]
+    torch.testing.assert_close(padded, model(text).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+def test_beam_search_with_and_without_cache(model, token_ids, arguments):
+    ids = token_ids(2, 6, seed=8)
+    uncached = generate(model, ids, num_beams=4, use_cache=False)
+    assert torch.equal(generate(model, ids, num_beams=4, **arguments), uncached)
+    assert not torch.equal(uncached, generate(model, ids))  # beams were really compared
+
+
+def test_prompt_lookup_and_assistant(model, token_ids, build_model):
+    """Both propose tokens and crop the cache where the model disagrees."""
+    ids = token_ids(1, 5, seed=9).repeat(1, 3)
+    expected = greedy(model, ids)[0]
+    assert generate(model, ids, prompt_lookup_num_tokens=3)[0].tolist() == expected
+    assistant = build_model(seed=20, num_hidden_layers=1)
+    assert generate(model, ids, assistant_model=assistant)[0].tolist() == expected
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cuts", [(1, 2, 3, 4), (5,), (4, 5)])
+def test_a_text_read_in_parts(model, token_ids, cuts):
+    ids, cache, parts = token_ids(2, 10, seed=11), None, []
+    for begin, end in zip((0, *cuts), (*cuts, 10), strict=True):
+        output = model(ids[:, begin:end], past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        parts.append(output.logits)
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(ids, use_cache=False).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_cropped_cache_forgets(model, token_ids):
+    ids, other = token_ids(2, 10, seed=12), token_ids(2, 4, seed=13)
+    cache = model(ids, use_cache=True).past_key_values
+    cache.crop(-4)
+    continued = model(other, past_key_values=cache).logits
+    whole = torch.cat([ids[:, :6], other], dim=1)
+    torch.testing.assert_close(continued, model(whole, use_cache=False).logits[:, 6:], atol=1e-4, rtol=1e-4)
+
+
+def test_sampling_follows_the_seed(model, token_ids):
+    ids, drawn = token_ids(1, 5), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(model.generate(ids, max_new_tokens=NEW_TOKENS, do_sample=True).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_equals_eager(model, token_ids):
+    ids = token_ids(2, 9)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        compiled(ids, use_cache=False).logits, model(ids, use_cache=False).logits, atol=1e-5, rtol=1e-5
+    )

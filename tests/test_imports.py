@@ -1,0 +1,130 @@
+"""Rooms import only what the design allows, and importing the package stays cheap and works in any order."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import frozen_glyph
+
+PACKAGE = Path(frozen_glyph.__file__).parent
+ROOMS = {"demo", "evaluation", "growth", "merge", "substrate", "hub", "text", "checkpoint", "model", "errors"}
+FOUNDATION = {"text", "checkpoint", "model", "errors"}
+ARROWS = {
+    "cli": ROOMS,
+    "demo": {"evaluation", "growth", "merge", "substrate"} | FOUNDATION,
+    "evaluation": FOUNDATION,
+    "growth": {"substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
+    "merge": FOUNDATION,
+    "substrate": FOUNDATION,
+    "hub": FOUNDATION,
+    "checkpoint": {"model", "errors"},
+    "text": {"errors"},
+    "model": set(),  # travels to machines without this package
+    "errors": set(),
+    "registration": {"model"},
+    "__init__": {"registration"},
+    "__main__": {"cli"},
+}
+TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "safetensors"}  # safetensors: transformers depends on it
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(path: Path, root: Path) -> list[str]:
+    """Absolute names of all modules that a file imports, wherever in the file; relative ones are made absolute."""
+    package = ["frozen_glyph", *path.relative_to(root).parent.parts]
+    modules = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            if module == "frozen_glyph":  # a room, a file or one of the public names
+                modules += [frozen_glyph._HOME.get(alias.name, f"frozen_glyph.{alias.name}") for alias in node.names]
+            else:
+                modules.append(module)
+    return modules
+
+
+def rooms_imported(path: Path, root: Path = PACKAGE) -> set[str]:
+    """Rooms of this package that a file imports; a bare ``import frozen_glyph``, which only registers, is none."""
+    modules = [module.split(".") for module in imported_modules(path, root)]
+    return {parts[1] for parts in modules if parts[0] == "frozen_glyph" and len(parts) > 1}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_arrows_between_rooms(path):
+    room = room_of(path)
+    assert room in ARROWS, f"room {room!r} is new: say in ARROWS what it may import"
+    forbidden = rooms_imported(path) - ARROWS[room] - {room}
+    assert not forbidden, f"{path.name} in room {room!r} must not import {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)
+def test_the_model_room_travels_alone(path):
+    """A checkpoint carries these files without the package: outside libraries and flat siblings only."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and node.module, "write `from .sibling import name`"
+            assert (path.parent / f"{node.module}.py").is_file()
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+            outside = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+            assert outside <= TRAVELS_WITH
+
+
+def test_the_reader_of_imports_sees_them(tmp_path):
+    file = tmp_path / "growth" / "new.py"
+    file.parent.mkdir()
+    file.write_text(
+        "import frozen_glyph\nfrom ..merge.write import x\ndef f():\n    from frozen_glyph import evaluate_models\n"
+        "    import frozen_glyph.substrate.font as font\nfrom .run import y\nfrom .. import hub\n"
+    )
+    assert rooms_imported(file, tmp_path) == {"merge", "evaluation", "substrate", "growth", "hub"}
+
+
+def test_every_public_name_loads():
+    assert [name for name in frozen_glyph.__all__ if not hasattr(frozen_glyph, name)] == []
+    assert set(frozen_glyph.__all__) <= set(dir(frozen_glyph))
+    with pytest.raises(AttributeError, match="no attribute 'grwo'"):
+        _ = frozen_glyph.grwo
+
+
+REGISTERED = """
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+for name, middle in (("frozen_glyph", ""), ("frozen_glyph_moe", "MoE")):
+    config = AutoConfig.for_model(name)
+    assert type(config).__module__ == "frozen_glyph.model.configuration_frozen_glyph"
+    assert AutoModel._model_mapping[type(config)].__name__ == f"FrozenGlyph{middle}Model"
+    assert AutoModelForCausalLM._model_mapping[type(config)].__name__ == f"FrozenGlyph{middle}ForCausalLM"
+"""
+PACKAGE_FIRST = """
+import sys
+import frozen_glyph
+assert not {"torch", "transformers", "numpy", "typer"} & set(sys.modules)
+from frozen_glyph import FrozenGlyphForCausalLM
+assert FrozenGlyphForCausalLM.config_class is frozen_glyph.FrozenGlyphConfig
+"""
+TRANSFORMERS_FIRST = """
+import transformers
+transformers.AutoModelForCausalLM
+import frozen_glyph
+"""
+
+
+@pytest.mark.parametrize("first", [PACKAGE_FIRST, TRANSFORMERS_FIRST], ids=["package", "transformers"])
+def test_import_orders(first, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", first + REGISTERED],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,106 @@
+"""Nats per character: every token scored once, every character counted once, whatever the batch."""
+
+import pytest
+import torch
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.text.documents import split_documents
+from frozen_glyph.text.loss import text_loss, windows_of
+
+CONTEXT = 16
+SHORT = "The cat sat."
+TEXT = (
+    "The cat sat on the mat, and the hat is on the cat. The cat sat on the hat.\n\n"
+    "Кот сидел 😀 на окне, 𠀀 другой 👩‍👩‍👧 кот тоже сидел там. 猫坐在垫子上。\n\n"
+    f"{SHORT}\n\n😀"
+)
+
+
+@pytest.fixture(scope="module")
+def model(build_model):
+    return build_model(seed=3)
+
+
+def token_nats(model, ids: list[int]) -> float:
+    """Loss of the last of ``ids`` given the others."""
+    with torch.no_grad():
+        logits = model(torch.tensor([ids[:-1]])).logits[0, -1]
+    return -float(logits.double().log_softmax(-1)[ids[-1]])
+
+
+def naive_blocks(model, tokenizer, text: str, context_length: int) -> list[float]:
+    """Token by token: each is scored in the first of the half-overlapping windows that reaches it."""
+    stride, blocks = context_length // 2, []
+    for document in split_documents(text):
+        ids = [tokenizer.bos_token_id, *tokenizer(document, add_special_tokens=False)["input_ids"]]
+        by_window: dict[int, float] = {}
+        for target in range(1, len(ids)):
+            begin = max(0, -(-(target + 1 - context_length) // stride)) * stride
+            by_window[begin] = by_window.get(begin, 0.0) + token_nats(model, ids[begin : target + 1])
+        blocks += by_window.values()
+    return blocks
+
+
+def test_loss_equals_the_naive_one_block_by_block(model, tokenizer):
+    loss = text_loss(model, tokenizer, TEXT, CONTEXT)
+    expected = naive_blocks(model, tokenizer, TEXT, CONTEXT)
+    assert len(expected) > 8  # otherwise the windows are not tested
+    assert loss.nats.tolist() == pytest.approx(expected, rel=1e-5)
+    assert loss.tokens == sum(len(tokenizer(d, add_special_tokens=False)["input_ids"]) for d in split_documents(TEXT))
+
+
+def test_document_that_fits_one_window_has_its_exact_loss(model, tokenizer):
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(SHORT, add_special_tokens=False)["input_ids"]]])
+    with torch.no_grad():
+        mean = float(model(ids, labels=ids).loss)
+    loss = text_loss(model, tokenizer, SHORT)
+    assert loss.tokens == ids.shape[1] - 1 <= CONTEXT
+    assert loss.nats.tolist() == pytest.approx([mean * loss.tokens], rel=1e-5)
+    assert loss.nats_per_character == pytest.approx(mean * loss.tokens / len(SHORT), rel=1e-5)
+
+
+@pytest.mark.parametrize("context_length", [2, 3, 7, CONTEXT, 500])
+def test_characters_add_up_to_the_documents(model, tokenizer, context_length):
+    assert len(tokenizer("😀", add_special_tokens=False)["input_ids"]) == 4  # spelt in bytes, which windows can part
+    loss = text_loss(model, tokenizer, TEXT, context_length)
+    assert loss.characters.sum() == sum(map(len, split_documents(TEXT)))
+    assert loss.nats.shape == loss.characters.shape
+
+
+@pytest.mark.parametrize("context_length", [2, 5, CONTEXT])
+def test_every_token_is_scored_once_with_enough_context(tokenizer, context_length):
+    document = split_documents(TEXT)[1]
+    ids = [tokenizer.bos_token_id, *tokenizer(document, add_special_tokens=False)["input_ids"]]
+    scored = []
+    for number, window in enumerate(windows_of(document, tokenizer, context_length)):
+        assert len(window.input_ids) <= context_length
+        assert number == 0 or window.first_scored >= context_length // 2
+        scored += window.input_ids[window.first_scored :]
+    assert scored == ids[1:]
+
+
+def test_loss_does_not_depend_on_the_batch(model, tokenizer):
+    one = text_loss(model, tokenizer, TEXT, CONTEXT, batch_size=1)
+    many = text_loss(model, tokenizer, TEXT, CONTEXT, batch_size=64)
+    assert one.nats.tolist() == pytest.approx(many.nats.tolist(), rel=1e-5)
+    assert one.characters.tolist() == many.characters.tolist()
+    assert one.tokens == many.tokens
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_training_mode_comes_back_and_dropout_is_off(build_model, tokenizer, training):
+    model = build_model(seed=3, attention_dropout=0.5).train(training)
+    first, second = (text_loss(model, tokenizer, TEXT, CONTEXT) for _ in range(2))
+    assert model.training is training
+    assert first.nats.tolist() == second.nats.tolist()
+
+
+@pytest.mark.parametrize("context_length", [0, 1])
+def test_windows_without_room_to_score_are_refused(model, tokenizer, context_length):
+    with pytest.raises(FrozenGlyphError, match=f"context_length={context_length} must be at least 2"):
+        text_loss(model, tokenizer, TEXT, context_length)
+
+
+def test_blank_text_is_refused(model, tokenizer):
+    with pytest.raises(FrozenGlyphError, match="nothing to score"):
+        text_loss(model, tokenizer, " \n\n")
