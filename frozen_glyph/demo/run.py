@@ -19,7 +19,7 @@ from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_cor
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_questions, measure_text
 from frozen_glyph.evaluation.report import write_report
-from frozen_glyph.evaluation.report_schema import Report, Sample, Stage
+from frozen_glyph.evaluation.report_schema import Comparison, Report, Sample, Stage
 from frozen_glyph.evaluation.summarise import (
     compare_losses,
     compare_scores,
@@ -121,20 +121,42 @@ def measure(model: Any, tokenizer: Any, texts: dict[str, str], questions: Iterab
     )
 
 
-def growth_of(out: Path, expert: str, corpus: Corpus, tokenizer: Any, seed: int) -> list[Stage]:
-    """What each stage of an expert can do on the texts and questions that it was trained for."""
+def measure_growth(out: Path, expert: str, corpus: Corpus, tokenizer: Any) -> list[tuple[Any, Measured]]:
+    """Each stage's model of an expert, measured on the texts and questions that the expert was trained for."""
     languages = ("en", expert)
     texts = {language: corpus.valid[language] for language in languages}
     questions = [q for q in corpus.questions if q.language in languages and q.expert in ("both", expert)]
-    stages: list[Stage] = []
-    for stage in range(1, STAGES + 1):
-        model = FrozenGlyphForCausalLM.from_pretrained(out / expert, growth_stage=stage)
-        measured = measure(model, tokenizer, texts, questions)
+    models = [
+        FrozenGlyphForCausalLM.from_pretrained(out / expert, growth_stage=stage) for stage in range(1, STAGES + 1)
+    ]
+    return [(model, measure(model, tokenizer, texts, questions)) for model in models]
+
+
+def summarise_growth(expert: str, grown: list[tuple[Any, Measured]], seed: int) -> list[Stage]:
+    """An expert's stages as the report shows them."""
+    stages = []
+    for stage, (model, measured) in enumerate(grown, start=1):
         losses = [summarise_loss(expert, text, part, seed) for text, part in measured.texts.items()]
         scores = [score for task, part in measured.tasks.items() for score in summarise_task(expert, task, part, seed)]
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         stages.append(summarise_stage(stage, model.config.num_hidden_layers, trainable, losses, scores))
     return stages
+
+
+def compare(first: tuple[str, Measured], second: tuple[str, Measured], seed: int) -> list[Comparison]:
+    """Second minus first, paired, on every text and task that both were measured on."""
+    (first_name, before), (second_name, after) = first, second
+    rows = [
+        *(
+            compare_losses(name, (first_name, before.texts[name]), (second_name, part), seed)
+            for name, part in after.texts.items()
+        ),
+        *(
+            compare_scores(name, (first_name, before.tasks[name]), (second_name, part), seed)
+            for name, part in after.tasks.items()
+        ),
+    ]
+    return [row for row in rows if row is not None]
 
 
 def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int, steps: int) -> Report:
@@ -146,19 +168,26 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
     merged = list(models)
     models |= {expert: FrozenGlyphForCausalLM.from_pretrained(out / expert) for expert in EXPERTS}
     measured = {name: measure(model, tokenizer, corpus.valid, corpus.questions) for name, model in models.items()}
+    grown = {expert: measure_growth(out, expert, corpus, tokenizer) for expert in EXPERTS}
     comparisons = [
-        compare(name, (expert, getattr(measured[expert], kind)[name]), (rule, part), seed)
-        for rule in merged
-        for expert in EXPERTS
-        for kind, compare in (("texts", compare_losses), ("tasks", compare_scores))
-        for name, part in getattr(measured[rule], kind).items()
+        *(
+            row
+            for rule in merged
+            for expert in EXPERTS
+            for row in compare((expert, measured[expert]), (rule, measured[rule]), seed)
+        ),
+        *(
+            row
+            for expert, stages in grown.items()
+            for row in compare((f"{expert} stage 1", stages[0][1]), (f"{expert} stage {STAGES}", stages[-1][1]), seed)
+        ),
     ]
     shown = [token_id for token_id in range(len(tokenizer)) if len(tokenizer.convert_ids_to_tokens(token_id)) < 5]
     pictured = [*range(3), 3 + ord("A"), *shown[3 :: max(1, len(shown) // PICTURED)]][:PICTURED]
     return {
         "title": "frozen-glyph demo: two experts, grown in stages and merged without training",
         "note": SYNTHETIC_NOTE,
-        "growth": {expert: growth_of(out, expert, corpus, tokenizer, seed) for expert in EXPERTS},
+        "growth": {expert: summarise_growth(expert, stages, seed) for expert, stages in grown.items()},
         "losses": [
             summarise_loss(name, text, part, seed) for name, own in measured.items() for text, part in own.texts.items()
         ],
@@ -168,7 +197,7 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
             for task, part in own.tasks.items()
             for score in summarise_task(name, task, part, seed)
         ],
-        "comparisons": [comparison for comparison in comparisons if comparison is not None],
+        "comparisons": comparisons,
         "pictures": [
             {
                 "title": "Some tokens of the substrate",

@@ -205,15 +205,28 @@ def measure_growth(
     return stages
 
 
+def _pairs(candidates: list[Candidate]) -> list[tuple[int, int]]:
+    """Which candidates to compare: every merged model with every single one, else every later one with the first."""
+    merged = [index for index, candidate in enumerate(candidates) if candidate.rule is not None]
+    single = [index for index, candidate in enumerate(candidates) if candidate.rule is None]
+    if merged and single:
+        return [(first, second) for second in merged for first in single]
+    return [(0, later) for later in range(1, len(candidates))]
+
+
 def _comparisons(candidates: list[Candidate], measured: list[Measurements], seed: int) -> list[Comparison]:
-    """Compare every later candidate with the first."""
+    """Compare candidates in pairs, on every text and task."""
     found: list[Comparison | None] = []
-    first, first_texts = candidates[0].label, pool_texts(measured[0].texts)
-    for candidate, own in zip(candidates[1:], measured[1:], strict=True):
-        for text, part in pool_texts(own.texts).items():
-            found.append(compare_losses(text, (first, first_texts[text]), (candidate.label, part), seed))
-        for task, task_part in own.tasks.items():
-            found.append(compare_scores(task, (first, measured[0].tasks[task]), (candidate.label, task_part), seed))
+    for first, second in _pairs(candidates):
+        names = candidates[first].label, candidates[second].label
+        texts = pool_texts(measured[first].texts), pool_texts(measured[second].texts)
+        tasks = measured[first].tasks, measured[second].tasks
+        found += [
+            compare_losses(text, (names[0], texts[0][text]), (names[1], texts[1][text]), seed) for text in texts[0]
+        ]
+        found += [
+            compare_scores(task, (names[0], tasks[0][task]), (names[1], tasks[1][task]), seed) for task in tasks[0]
+        ]
     return [comparison for comparison in found if comparison is not None]
 
 
@@ -256,7 +269,7 @@ def evaluate_models(
     """Score every model on the held-out texts and tasks of ``data_dir`` and write the report into ``out_dir``.
 
     Args:
-        model_dirs: checkpoint folders; the first is what the others are compared with.
+        model_dirs: checkpoint folders. Merged models are compared with the single ones, else all with the first.
         data_dir: holds ``text/NAME.valid.txt`` and the benchmark files that eval/tasks/README.md lists.
         out_dir: receives report.json, report.md, report.html and parts/ (finished measurements, reused next time).
         tasks: names of tasks; None runs every task whose data are there, an empty list only the texts.

@@ -68,6 +68,7 @@ def report_html(report: Report) -> str:
         _growth(report),
         _losses(report),
         _scores(report),
+        _comparisons(report.get("comparisons", [])),
         _pictures(report.get("pictures", [])),
         _samples(report),
         _provenance(provenance),
@@ -177,6 +178,38 @@ def _estimate_cell(estimate: Estimate | None, percent: bool) -> str:
     return f"{number(estimate['value'], percent)}<small>{interval_text(estimate, percent)}</small>"
 
 
+# Paired comparisons
+
+
+def _inline(comparisons: list[Comparison], kind: str) -> tuple[dict[tuple[str, str], Comparison], str | None]:
+    """Comparisons by (model, text or task) and their reference, if all of them have one and the same reference."""
+    own = [comparison for comparison in comparisons if comparison["kind"] == kind]
+    references = unique(comparison["first"] for comparison in own)
+    if len(references) != 1:
+        return {}, None
+    return {(comparison["second"], comparison["name"]): comparison for comparison in own}, references[0]
+
+
+def _comparisons(comparisons: list[Comparison]) -> str:
+    if not comparisons:
+        return ""
+    head = ["on", "difference", "95% interval", "p"]
+    rows = []
+    for first, second in unique((comparison["first"], comparison["second"]) for comparison in comparisons):
+        rows.append(
+            f'<tr class="group"><th scope="rowgroup" colspan="{len(head)}">{escape(second)} − {escape(first)}</th></tr>'
+        )
+        for comparison in comparisons:
+            if (comparison["first"], comparison["second"]) == (first, second):
+                percent = comparison["kind"] == "score"
+                difference, interval = comparison_text(comparison, percent).split(" ", 1)
+                cells = [f"<b>{difference}</b>", interval, p_text(comparison["p_value"])]
+                rows.append(_row(head, escape(comparison["name"]), cells))
+    table = f'<div class="card wide">{_table(head, rows)}</div>'
+    details = f"<details><summary>All {len(comparisons)} comparisons</summary>{table}</details>"
+    return _section("Paired comparisons", details, hint=HINTS["comparisons"])
+
+
 # Losses
 
 
@@ -187,7 +220,7 @@ def _losses(report: Report) -> str:
     models, texts = unique(loss["model"] for loss in losses), unique(loss["text"] for loss in losses)
     by_cell = {(loss["model"], loss["text"]): loss for loss in losses}
     best = {text: min((loss["value"], loss["model"]) for loss in losses if loss["text"] == text)[1] for text in texts}
-    compared = {(c["second"], c["name"]): c for c in report.get("comparisons", []) if c["kind"] == "loss"}
+    compared, reference = _inline(report.get("comparisons", []), "loss")
     head, rows = ["model", *texts], []
     for colour, model in enumerate(models):
         cells = [_loss_cell(by_cell.get((model, text)), compared.get((model, text))) for text in texts]
@@ -206,7 +239,6 @@ def _losses(report: Report) -> str:
         margin = 0.08 * (highest - lowest or 1.0)
         scale = (max(0.0, lowest - margin), highest + margin)
         cards.append(_figure(text, forest_chart(f"loss on {text}", rows_of_text, scale, percent=False)))
-    reference = next((c["first"] for c in compared.values()), None)
     hint = HINTS["losses"] + (f" Δ: paired difference from {reference}, on the same blocks." if reference else "")
     return _section("Held-out loss", table, _grid(cards), hint=hint)
 
@@ -252,7 +284,7 @@ def _task_caption(score: Score, dashed: str = "dashed: ") -> str:
 
 
 def _score_table(scores: list[Score], comparisons: list[Comparison], models: list[str]) -> str:
-    compared = {(c["second"], c["name"]): c for c in comparisons if c["kind"] == "score"}
+    compared, reference = _inline(comparisons, "score")
     head = ["model", "right", "score", "95% interval", "verdict", "difference", "p"]
     first_metric: dict[str, str] = {}
     for score in scores:
@@ -276,7 +308,6 @@ def _score_table(scores: list[Score], comparisons: list[Comparison], models: lis
                 p_text(comparison["p_value"]) if comparison else "–",
             ]
             rows.append(_row(head, _name(score["model"], models.index(score["model"])), cells))
-    reference = next((c["first"] for c in compared.values()), None)
     hint = (
         f'<p class="hint">Difference: percentage points from {escape(reference)}, paired on the same items.</p>'
         if reference

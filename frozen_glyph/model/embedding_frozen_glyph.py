@@ -86,7 +86,7 @@ class FrozenGlyphEmbedding(nn.Module):
         """Move the bits, and compute a materialised table anew: a cast to half precision and back would round it."""
         materialized, self.table = self.table is not None, None
         super()._apply(fn, recurse)
-        if materialized:
+        if materialized and not self.packed_bits.is_meta:
             self.materialize()
         return self
 

@@ -270,7 +270,7 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
 
     def frozen_modules(self) -> list[nn.Module]:
         """The modules that do not train."""
-        raise NotImplementedError
+        return []
 
     def apply_freezing(self) -> None:
         """Stop the gradients of ``frozen_modules``; ``from_pretrained`` does this because files do not remember it."""

@@ -51,6 +51,8 @@ def test_report_has_every_section(demo_folder, small_corpus):
     assert [stage["num_hidden_layers"] for stage in report["growth"]["ru"]] == [1, 2, 3]
     compared = {(row["first"], row["second"]) for row in report["comparisons"] if row["name"] == "mixed"}
     assert compared == {(expert, f"merged ({rule})") for expert in EXPERTS for rule in MERGE_RULES}
+    grown = {(row["first"], row["second"]) for row in report["comparisons"] if "stage" in row["first"]}
+    assert grown == {(f"{expert} stage 1", f"{expert} stage {STAGES}") for expert in EXPERTS}
     assert report["pictures"] and report["samples"]
 
 

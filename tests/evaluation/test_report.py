@@ -104,7 +104,15 @@ def report() -> Report:
 
 def test_page_shows_every_section_and_number(report: Report) -> None:
     page = outline(report_html(report))
-    headings = ["Growth", "Held-out loss", "Questions and benchmarks", "Substrate", "Samples", "Provenance"]
+    headings = [
+        "Growth",
+        "Held-out loss",
+        "Questions and benchmarks",
+        "Paired comparisons",
+        "Substrate",
+        "Samples",
+        "Provenance",
+    ]
     assert [tag for tag, _ in page.tags].count("h2") == len(headings)
     expected = [
         *headings, "A < B", "Synthetic corpus.", "2.250", "[2.150, 2.350]", "Δ −0.250 [−0.260, −0.240]", "31.0%",
