@@ -40,8 +40,8 @@ EXPERTS = ("ru", "zh")
 VOCAB_SIZE = 1024
 MODEL = {"hidden_size": 192, "num_attention_heads": 6}
 STAGES = 3
-STEPS = 1000
-TRAINING = TrainingRecipe(context_length=128, batch_size=16, learning_rate=4e-3, warmup_steps=50, save_steps=500)
+STEPS = 800
+TRAINING = TrainingRecipe(context_length=128, batch_size=16, learning_rate=4e-3, warmup_steps=50, save_steps=400)
 PICTURED = 24
 SAMPLE_TOKENS = 24
 

@@ -1,0 +1,99 @@
+"""Put the reports of several demo runs side by side: does every stage help, and is the merged model worth it?
+
+Command: ``for s in 0 1 2; do frozen-glyph demo --out runs/demo-$s --seed $s; done``
+then ``python eval/summarise_demo.py runs/demo-0 runs/demo-1 runs/demo-2 --out eval/results/demo``
+"""
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.card import markdown_table
+from frozen_glyph.checkpoint.files import write_json, write_text
+from frozen_glyph.checkpoint.provenance import versions
+
+
+def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
+    """``value [low, high]``."""
+    value = entry.get("value", entry.get("difference"))
+    return f"{value:{sign}.{digits}f} [{entry['low']:{sign}.{digits}f}, {entry['high']:{sign}.{digits}f}]"
+
+
+def losses_by_stage(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """One row per seed, expert and text: the loss of each stage, and whether it fell at every stage."""
+    rows = []
+    for seed, report in reports.items():
+        for expert, stages in report["growth"].items():
+            for text in stages[0]["losses"]:
+                values = [stage["losses"][text]["value"] for stage in stages]
+                falls = all(after < before for before, after in pairwise(values))
+                row = {"seed": seed, "expert": expert, "text": text}
+                row |= {f"stage {number}": f"{value:.4f}" for number, value in enumerate(values, start=1)}
+                rows.append({**row, "falls at every stage": "yes" if falls else "no"})
+    return rows
+
+
+def abilities(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """One row per seed, expert and task: first and last stage against chance, and the paired difference."""
+    rows = []
+    for seed, report in reports.items():
+        for expert, stages in report["growth"].items():
+            first, last = stages[0]["scores"], stages[-1]["scores"]
+            paired = {row["name"]: row for row in report["comparisons"] if row["first"] == f"{expert} stage 1"}
+            for task, score in last.items():
+                rows.append(
+                    {
+                        "seed": seed,
+                        "expert": expert,
+                        "task": task,
+                        "items": str(score["total"]),
+                        "chance": f"{score['chance']:.3f}",
+                        "stage 1": interval(first[task]),
+                        f"stage {len(stages)}": interval(score),
+                        "difference": interval(paired[task], sign="+"),
+                    }
+                )
+    return rows
+
+
+def merged_losses(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """One row per seed, rule and text: the merged model's loss and its paired difference from each expert."""
+    rows = []
+    for seed, report in reports.items():
+        for loss in report["losses"]:
+            if not loss["model"].startswith("merged"):
+                continue
+            row = {"seed": seed, "model": loss["model"], "text": loss["text"], "loss": interval(loss)}
+            for comparison in report["comparisons"]:
+                if (comparison["second"], comparison["name"]) == (loss["model"], loss["text"]):
+                    row[f"minus {comparison['first']}"] = interval(comparison, sign="+")
+            rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("demos", nargs="+", type=Path, help="folders that `frozen-glyph demo` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
+    arguments = parser.parse_args()
+    loaded = [json.loads((folder / "report.json").read_text("utf-8")) for folder in arguments.demos]
+    reports = {str(report["provenance"]["seed"]): report for report in loaded}
+    tables = {
+        "Held-out loss by growth stage (nats per character)": losses_by_stage(reports),
+        "Ability, first and last stage (share right)": abilities(reports),
+        "Merged model against its experts (nats per character)": merged_losses(reports),
+    }
+    note = loaded[0]["note"]
+    settings = {seed: report["provenance"]["settings"] for seed, report in reports.items()}
+    write_json(
+        arguments.out.with_suffix(".json"), {"note": note, "settings": settings, "versions": versions(), **tables}
+    )
+    parts = [f"# Demo, seeds {', '.join(reports)}", note, "95% intervals; differences are paired."]
+    parts += [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables.items()]
+    write_text(arguments.out.with_suffix(".md"), "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

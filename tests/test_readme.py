@@ -1,0 +1,39 @@
+"""The README's shell commands parse as written, and the files and folders it names exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from frozen_glyph.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
+COMMANDS = [part.strip() for line in SHELL.splitlines() for part in line.split("&&") if "frozen-glyph " in part]
+
+
+def test_readme_has_a_command_for_every_arrow():
+    assert {shlex.split(command)[1] for command in COMMANDS} >= {"demo", "grow", "merge", "eval"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_parses(command):
+    program, *words = shlex.split(command)
+    assert program == "frozen-glyph"
+    parser = typer.main.get_command(app)
+    while words and words[0] in getattr(parser, "commands", {}):
+        parser = parser.commands[words.pop(0)]
+    parser.make_context(program, words)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"(?:hub_configs|eval)/[\w/.-]+", README))))
+def test_named_file_exists(name):
+    assert (ROOT / name.rstrip(".,")).exists()
+
+
+def test_tree_names_every_room():
+    rooms = {path.parent.name for path in (ROOT / "frozen_glyph").glob("*/__init__.py")}
+    assert rooms <= set(re.findall(r"^  (\w+)/", README, re.M))
