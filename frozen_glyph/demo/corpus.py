@@ -266,9 +266,9 @@ _NAMES = {
     "ru": "Аня Лев Ева Ада Ким Том Яна Оля Ира Зоя Ник Тим",
     "zh": "安娜 大卫 露西 汤姆 杰克 玛丽 保罗 彼得 海伦 艾玛 丽莎 约翰",
 }
-# The first trade of a language is the guard's, the only one asked for. In small probes (one run a form, toy tokens) a new
-# block on a frozen first block learnt to copy names within 400 steps when the word after the name follows from the
-# word before it and one thing is asked for; with many things asked for it had not after 2,200.
+# The first trade of a language is the guard's, the only one asked for. In small probes (one run a form, toy tokens)
+# a new block on a frozen first block learnt to copy names within 400 steps when the word after the name follows from
+# the word before it and one thing is asked for; with many things asked for it had not after 2,200.
 _TRADES = {
     "en": "guard waits, cook cooks, driver drives, singer sings, painter paints, baker bakes, pilot flies, actor acts",
     "ru": "сторож ждёт, повар варит, пилот летит, доктор лечит, поэт пишет, маляр красит, пекарь печёт, моряк плывёт",
