@@ -25,7 +25,7 @@ _HOME = {
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
 }
 
-__all__ = list(_HOME) 
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:

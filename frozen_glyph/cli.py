@@ -97,23 +97,88 @@ def evaluate(
 
 
 @substrate_app.command(
-    "build", epilog="Example: `frozen-glyph substrate build --text en.txt --text ru.txt -o runs/glyphs`"
+    "build",
+    epilog="Example: `frozen-glyph substrate build --vocab 6144 --text en.txt --text ru.txt -o runs/glyphs`. Or: "
+    "`frozen-glyph substrate build --tokenizer runs/glyphs --layout binary --width 1024 -o runs/codes`",
 )
 def substrate_build(
-    text: Annotated[list[Path], typer.Option(help="UTF-8 text to learn the vocabulary from; repeat for several.")],
     out: Out,
-    vocab_size: Annotated[int, typer.Option(help="Ids to fill.")] = 4096,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="UTF-8 text to learn the vocabulary from; repeat for several.")
+    ] = None,
+    vocab: Annotated[
+        str, typer.Option(help="bmp (65,536 ids), wide (131,072), compact (4,096) or a number.")
+    ] = "compact",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Use this tokenizer (a folder or Hub id) instead of learning one.")
+    ] = None,
     width: Annotated[int, typer.Option(help="Length of a token's vector: the model's hidden_size.")] = 256,
+    layout: Annotated[str, typer.Option(help="grid, published, binary or random.")] = "grid",
+    font: Annotated[Path | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,
 ) -> None:
-    """Learn a compact tokenizer and draw each of its tokens."""
-    from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
-    from frozen_glyph.text.documents import read_text
+    """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
+    from frozen_glyph.errors import FrozenGlyphError
+    from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer, load_font
+    from frozen_glyph.substrate.ngrams import stream_text
 
-    tokenizer = build_tokenizer([read_text(path) for path in text], vocab_size)
-    glyphs = GlyphSubstrate.build(tokenizer, width)
+    if (tokenizer is None) == (not text):
+        raise FrozenGlyphError("give either --text, to learn a vocabulary from, or --tokenizer")
+    if tokenizer is not None:
+        from transformers import AutoTokenizer
+
+        chosen = AutoTokenizer.from_pretrained(tokenizer)
+    else:
+        chosen = build_tokenizer(stream_text(text or []), int(vocab) if vocab.isdigit() else vocab)
+    glyphs = GlyphSubstrate.build(chosen, width, layout, load_font(font) if font else None)
     glyphs.save_pretrained(out)
-    met = glyphs.provenance["collisions"]["groups"]
-    typer.echo(f"{out}: {len(tokenizer)} tokens x {width}, {met} look-alike groups separated, {glyphs.fingerprint}")
+    met, left = (glyphs.provenance["collisions"][key] for key in ("groups", "remaining"))
+    typer.echo(f"{out}: {len(chosen)} tokens x {width}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")
+
+
+@substrate_app.command("inspect", epilog="Example: `frozen-glyph substrate inspect runs/glyphs`")
+def substrate_inspect(
+    folder: Annotated[Path, typer.Argument(help="A substrate or checkpoint folder.")],
+    collisions: Annotated[bool, typer.Option("--collisions", help="List every group of look-alikes instead.")] = False,
+) -> None:
+    """Print sizes, fingerprint, font, look-alikes and coverage by script, as JSON."""
+    import json
+
+    from frozen_glyph.substrate import GlyphSubstrate
+    from frozen_glyph.substrate.inspect import collision_groups, describe
+
+    glyphs = GlyphSubstrate.from_pretrained(folder)
+    found = [group._asdict() for group in collision_groups(glyphs)] if collisions else describe(glyphs)
+    typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+@substrate_app.command("show", epilog="Example: `frozen-glyph substrate show runs/glyphs 'Москва 北京' -o tokens.png`")
+def substrate_show(
+    folder: Annotated[Path, typer.Argument(help="A substrate or checkpoint folder.")],
+    text: Annotated[str, typer.Argument(help="Text whose tokens to draw.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("tokens.png"),
+) -> None:
+    """Draw the tokens of a text as a labelled picture."""
+    from frozen_glyph.checkpoint.files import write_atomically
+    from frozen_glyph.substrate import GlyphSubstrate
+    from frozen_glyph.substrate.inspect import show
+
+    picture = show(GlyphSubstrate.from_pretrained(folder), text)
+    write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
+    typer.echo(f"picture: {out}")
+
+
+@substrate_app.command("neighbors", epilog="Example: `frozen-glyph substrate neighbors runs/glyphs о`")
+def substrate_neighbors(
+    folder: Annotated[Path, typer.Argument(help="A substrate or checkpoint folder.")],
+    token: Annotated[str, typer.Argument(help="The text of one token.")],
+    count: Annotated[int, typer.Option(help="How many to list.")] = 10,
+) -> None:
+    """List the tokens whose vectors are nearest, by cosine."""
+    from frozen_glyph.substrate import GlyphSubstrate
+    from frozen_glyph.substrate.inspect import neighbors
+
+    for token_id, text, cosine in neighbors(GlyphSubstrate.from_pretrained(folder), token, count):
+        typer.echo(f"{cosine:.4f}  {token_id}  {text!r}")
 
 
 def quiet_transformers() -> None:

@@ -4,7 +4,6 @@ Importing transformers' model code takes seconds, and ``frozen-glyph --help`` mu
 when the Auto classes' own module is imported; at once if it already is.
 """
 
-import importlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder

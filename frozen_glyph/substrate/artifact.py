@@ -1,8 +1,9 @@
 """The substrate as an artifact: built from a tokenizer and a font, saved, fingerprinted, loaded and checked.
 
-Shapes: V vocabulary, S substrate bits (1024), D width.
+Shapes: V vocabulary, S substrate bits, D width.
 """
 
+import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,45 +15,27 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.files import copy_file, read_json, read_tensors, write_json, write_tensors
 from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding, substrate_fingerprint
-from frozen_glyph.substrate.collisions import separate
-from frozen_glyph.substrate.font import Font, load_font
-from frozen_glyph.substrate.glyphs import CANVAS, draw_layout
-from frozen_glyph.substrate.projection import (
-    bit_center,
-    bit_covariance,
-    check_exact,
-    first_repeat,
-    principal_directions,
-    smallest_distance,
-    to_int8,
-)
+from frozen_glyph.substrate.build import SubstrateError, build_tensors, choose_width, make_embedding
+from frozen_glyph.substrate.font import Font
 from frozen_glyph.substrate.vocabulary import list_tokens, tokenizer_sha256
 
-SUBSTRATE_BITS = CANVAS * CANVAS
 TENSORS_FILE, JSON_FILE, TOKENIZER_FILE = "substrate.safetensors", "substrate.json", "tokenizer.json"
 TENSOR_PREFIX = "model.embed_tokens."  # the names under which a checkpoint holds the same tensors
-PAIRS_LIMIT = 16_384  # largest vocabulary whose pairs are all measured, which takes a few seconds
-GROUPS_KEPT = 100  # collision groups listed in the provenance
-
-
-class SubstrateError(FrozenGlyphError):
-    """A substrate cannot be built as asked, or a substrate folder is missing or damaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class GlyphSubstrate:
     """A tokenizer and one frozen vector for each of its tokens.
 
-    The vector of a token is ``y / |y|`` with ``y = (16 * bits - center) @ projection``, or without the projection
-    when it is None.
+    The vector of a token is ``y / |y|`` with ``y = (16 * bits - center) @ projection``; where there is no projection,
+    ``y = 16 * bits - center``, each element repeated ``width // S`` times in a row.
     """
 
     tokenizer: PreTrainedTokenizerBase
     packed_bits: torch.Tensor  # uint8 [V, S // 8]: pixels row by row, eight to a byte, the first one in the high bit
-    center: torch.Tensor  # uint8 [S]: the mean of each bit over the vocabulary, in sixteenths
-    projection: torch.Tensor | None  # int8 [S, D], None when D == S
+    center: torch.Tensor  # uint8 [S]: the mean of each bit over the vocabulary (of a code: one half), in sixteenths
+    projection: torch.Tensor | None  # int8 [S, D], None when D is S or a multiple of it
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -62,64 +45,45 @@ class GlyphSubstrate:
         width: int | None = None,
         layout: str = "grid",
         font: Font | None = None,
+        bits: int | None = None,
+        seed: int = 0,
     ) -> "GlyphSubstrate":
-        """Draw every token of ``tokenizer`` and make the drawings into distinct vectors.
+        """Make the tokens of ``tokenizer`` into vectors, distinct unless the layout is ``published``.
 
         Args:
-            width: length of a vector, a multiple of 8 from 8 to 1024; None means 1024, the pixels themselves.
-            layout: how tokens of several code points are drawn; see ``glyphs.LAYOUTS``.
-            font: see ``load_font``; None means GNU Unifont.
+            width: length of a vector, the model's hidden_size; None means the number of bits. Fewer than the bits (a
+                multiple of 8) are principal components of them, more (a multiple of the bits) repeat them.
+            layout: ``grid`` (see ``glyphs``) or ``published`` (see ``published``) draw the tokens; ``binary`` (the
+                token's id) and ``random`` are codes (see ``codes``).
+            font: see ``load_font``; None means GNU Unifont. ``published`` needs outlines (.otf or .ttf).
+            bits: of a token. Drawn: 1024 (32x32) or 4096 (64x64); None means 1024 unless the width needs 4096. Codes:
+                None means 1024 random bits, and for ``binary`` as many as the ids need, in whole bytes.
+            seed: of layout ``random``.
 
         Raises:
-            SubstrateError: the width is not allowed, or too small to keep all tokens apart.
+            SubstrateError: bits or width are not allowed, or too small to keep all tokens apart.
         """
-        width = SUBSTRATE_BITS if width is None else width
-        if not 8 <= width <= SUBSTRATE_BITS or width % 8:
-            raise SubstrateError(f"width {width} is not allowed; give a multiple of 8 from 8 to {SUBSTRATE_BITS}")
-        font = font or load_font()
-        tokens = list_tokens(tokenizer)
-        bitmaps, groups = separate(draw_layout(tokens, font, layout), tokens)
-        packed_bits = torch.from_numpy(np.packbits(bitmaps.reshape(len(tokens), -1), axis=1))
-        center, projection = bit_center(packed_bits), None
-        if width < SUBSTRATE_BITS:
-            projection = to_int8(principal_directions(bit_covariance(packed_bits))[:, :width])
-        check_exact(center, projection)
-        substrate = cls(tokenizer, packed_bits, center, projection)
-        embedding = substrate.as_embedding()
-        if repeat := first_repeat(embedding):
-            names = " and ".join(f"{token_id} {tokens[token_id].text!r}" for token_id in repeat)
-            raise SubstrateError(
-                f"width {width} is too small: tokens {names} get the same vector; give a larger width, at most "
-                f"{SUBSTRATE_BITS}"
-            )
-        measured = len(tokens) <= PAIRS_LIMIT
-        substrate.provenance.update(
-            layout=layout,
-            font=font.provenance(),
-            vocab_size=len(tokens),
-            width=width,
-            collisions={
-                "groups": len(groups),
-                "tokens_resolved": sum(len(ids) - 1 for ids in groups),
-                "remaining": 0,
-                "first_groups": [
-                    [[token_id, tokens[token_id].text] for token_id in ids] for ids in groups[:GROUPS_KEPT]
-                ],
-            },
-            # Of unit vectors; rounded, so that the last bits of a float sum cannot make two builds differ.
-            smallest_distance=round(smallest_distance(embedding.weight), 5) if measured else None,
-            tokenizer_sha256=tokenizer_sha256(tokenizer),
-            package_version=versions().get("frozen-glyph"),
-        )
-        return substrate
+        tensors = build_tensors(list_tokens(tokenizer), width, layout, font, bits, seed)
+        provenance = {
+            **tensors.facts,
+            "tokenizer_sha256": tokenizer_sha256(tokenizer),
+            "package_version": versions().get("frozen-glyph"),
+        }
+        return cls(tokenizer, tensors.packed_bits, tensors.center, tensors.projection, provenance)
 
     @property
     def vocab_size(self) -> int:
         return self.packed_bits.shape[0]
 
     @property
+    def bits(self) -> int:
+        return self.center.shape[0]
+
+    @property
     def width(self) -> int:
-        return self.center.shape[0] if self.projection is None else self.projection.shape[1]
+        if self.projection is not None:
+            return self.projection.shape[1]
+        return self.provenance.get("width", self.bits)
 
     @property
     def fingerprint(self) -> str:
@@ -127,9 +91,10 @@ class GlyphSubstrate:
         return substrate_fingerprint(self.packed_bits, self.center, self.projection, tokenizer_sha256(self.tokenizer))
 
     def bitmaps(self, ids: Any) -> np.ndarray:
-        """Pictures of tokens, bool [n, 32, 32]."""
+        """Pictures of tokens, bool [n, height, width]; the bits of a code are laid out as nearly square as they can."""
         rows = self.packed_bits.numpy()[np.asarray(ids, dtype=np.int64)]
-        return np.unpackbits(rows, axis=1).reshape(-1, CANVAS, CANVAS).astype(bool)
+        height = max(side for side in range(1, math.isqrt(self.bits) + 1) if self.bits % side == 0)
+        return np.unpackbits(rows, axis=1).reshape(-1, height, self.bits // height).astype(bool)
 
     def reference_vectors(self, ids: Any) -> np.ndarray:
         """Vectors of tokens by the definition, float64 [n, D]: what the model's embedding is tested against."""
@@ -137,14 +102,12 @@ class GlyphSubstrate:
         y = CENTER_SCALE * bits.astype(np.float64) - self.center.numpy()
         if self.projection is not None:
             y = y @ self.projection.numpy().astype(np.float64)
+        y = y.repeat(self.width // y.shape[1], axis=1)
         return y / np.linalg.norm(y, axis=1, keepdims=True)
 
     def as_embedding(self) -> FrozenGlyphEmbedding:
         """The torch module that a model uses, holding this substrate."""
-        embedding = FrozenGlyphEmbedding(self.vocab_size, self.width, SUBSTRATE_BITS)
-        for name in ("packed_bits", "center", "projection"):
-            embedding.register_buffer(name, getattr(self, name))
-        return embedding
+        return make_embedding(self.packed_bits, self.center, self.projection, self.width)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer's files, ``substrate.safetensors`` and ``substrate.json``, each atomically."""
@@ -192,4 +155,6 @@ class GlyphSubstrate:
                 f"{str(damaged)!r} is damaged or of another substrate: the folder's fingerprint is "
                 f"{substrate.fingerprint}, but {JSON_FILE} says {expected}; fetch or write the folder again"
             )
+        if substrate.projection is None:
+            choose_width(substrate.width, substrate.bits)  # the fingerprint does not hold the width
         return substrate

@@ -1,4 +1,7 @@
-"""Make bitmaps injective: tokens that look alike (a/а, A/Α/А) get a deterministic pattern seeded by what they are."""
+"""Make bitmaps injective: tokens that look alike (a/а, A/Α/А) get a deterministic pattern seeded by what they are.
+
+Shapes: V vocabulary, S substrate bits.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,31 +15,36 @@ PATTERN_PIXELS = 48
 MAX_ATTEMPTS = 64
 
 
-def separate(bitmaps: np.ndarray, tokens: Sequence[Token]) -> tuple[np.ndarray, list[list[int]]]:
-    """Give every token a bitmap of its own.
+def find_groups(packed_bits: np.ndarray) -> list[list[int]]:
+    """Ids of tokens with the same bits, uint8 [V, S // 8], group by group; ids alone in theirs are left out."""
+    ids_of: dict[bytes, list[int]] = {}
+    for token_id, row in enumerate(packed_bits):
+        ids_of.setdefault(row.tobytes(), []).append(token_id)
+    return [ids for ids in ids_of.values() if len(ids) > 1]
+
+
+def separate(packed_bits: np.ndarray, tokens: Sequence[Token]) -> tuple[np.ndarray, list[list[int]]]:
+    """Give every token bits of its own.
 
     In each group of tokens with the same bitmap the lowest id keeps it; the others get about 48 pixels inverted, at
     places that follow from the token's text and kind alone.
 
     Args:
-        bitmaps: bool [V, 32, 32]; not changed.
+        packed_bits: uint8 [V, S // 8]; not changed.
         tokens: the V tokens.
 
     Returns:
-        The distinct bitmaps [V, 32, 32], and the groups of ids that looked alike before.
+        The distinct bits [V, S // 8], and the groups of ids that looked alike before.
     """
-    shape = bitmaps.shape
-    packed = np.packbits(bitmaps.reshape(shape[0], -1), axis=1)
-    ids_of: dict[bytes, list[int]] = {}
-    for token_id, row in enumerate(packed):
-        ids_of.setdefault(row.tobytes(), []).append(token_id)
-    groups = [ids for ids in ids_of.values() if len(ids) > 1]
-    taken = set(ids_of)
+    groups = find_groups(packed_bits)
+    if not groups:
+        return packed_bits, groups
+    distinct = packed_bits.copy()
+    taken = {row.tobytes() for row in packed_bits}
     for token_id in sorted(token_id for ids in groups for token_id in ids[1:]):
-        packed[token_id] = _free_variant(packed[token_id], tokens[token_id], taken)
-        taken.add(packed[token_id].tobytes())
-    pixels = shape[1] * shape[2]
-    return np.unpackbits(packed, axis=1, count=pixels).reshape(shape).astype(bool), groups
+        distinct[token_id] = _free_variant(distinct[token_id], tokens[token_id], taken)
+        taken.add(distinct[token_id].tobytes())
+    return distinct, groups
 
 
 def _free_variant(row: np.ndarray, token: Token, taken: set[bytes]) -> np.ndarray:

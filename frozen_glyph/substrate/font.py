@@ -4,6 +4,7 @@ Unifont's .hex format is one line per code point, ``0041:0000...``: 32 hexadecim
 64 for one 16 pixels wide (https://unifoundry.com/unifont/).
 """
 
+import functools
 import gzip
 import hashlib
 import io
@@ -24,7 +25,8 @@ from frozen_glyph.errors import FrozenGlyphError
 GLYPH_HEIGHT = 16
 BASELINE = 14  # rows above the baseline in Unifont
 DEBIAN_HEX = Path("/usr/share/unifont/unifont.hex")
-DEBIAN_UPPER = Path("/usr/share/fonts/opentype/unifont/unifont_upper.otf")
+DEBIAN_OUTLINES = Path("/usr/share/fonts/opentype/unifont/unifont.otf")
+DEBIAN_UPPER = DEBIAN_OUTLINES.with_name("unifont_upper.otf")
 DOWNLOAD_URL = "https://ftp.gnu.org/gnu/unifont/unifont-15.0.01/unifont-15.0.01.hex.gz"
 DOWNLOAD_SHA256 = "fe93c0df9a69e71df0fcf9e71af3adab3c85a393b1a3cae1eb32f69880fc1841"  # of the decompressed text
 OUTLINE_MAGICS = (b"OTTO", b"\0\1\0\0", b"true", b"ttcf")
@@ -37,12 +39,16 @@ class FontError(FrozenGlyphError):
 
 @dataclass(frozen=True)
 class Font:
-    """A font: ``draw`` returns a code point's bitmap or None; ``upper`` is asked for what this font does not have."""
+    """A font: ``draw`` returns a code point's bitmap or None; ``upper`` is asked for what this font does not have.
+
+    The bitmaps are kept and shared, hence read-only.
+    """
 
     name: str
     sha256: str  # of the decompressed .hex text, or of the .otf/.ttf file
     draw: Callable[[int], np.ndarray | None]
     upper: "Font | None" = None
+    outlines: bytes | None = None  # an .otf or .ttf file's content, for layouts that draw at another size
 
     def glyph(self, codepoint: int) -> np.ndarray | None:
         """Bool [16, 8] or [16, 16], or None when the font has no glyph for ``codepoint``."""
@@ -77,6 +83,16 @@ def load_font(source: str | Path | None = None) -> Font:
     return _check_pin(_read_font(cached), cached)
 
 
+def load_outline_font() -> Font:
+    """GNU Unifont as outlines, from the Debian package ``fonts-unifont``."""
+    if not DEBIAN_OUTLINES.is_file():
+        raise FontError(
+            f"GNU Unifont's outlines ({DEBIAN_OUTLINES}) are not installed; run `apt-get install -y fonts-unifont`, or "
+            "give an .otf or .ttf file"
+        )
+    return _read_font(DEBIAN_OUTLINES)
+
+
 def cache_folder() -> Path:
     """Where a downloaded font is kept: ``$XDG_CACHE_HOME/frozen_glyph``, by default ``~/.cache/frozen_glyph``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frozen_glyph"
@@ -87,7 +103,7 @@ def _read_font(path: Path) -> Font:
         raise FontError(f"font file {str(path)!r} does not exist; give the path of a .hex, .hex.gz, .otf or .ttf file")
     data = path.read_bytes()
     if data.startswith(OUTLINE_MAGICS):
-        return Font(path.name, hashlib.sha256(data).hexdigest(), _outline_drawer(data, path))
+        return Font(path.name, hashlib.sha256(data).hexdigest(), _outline_drawer(data, path), outlines=data)
     if data.startswith(b"\x1f\x8b"):
         try:
             data = gzip.decompress(data)
@@ -110,11 +126,12 @@ def _hex_drawer(data: bytes, path: Path) -> Callable[[int], np.ndarray | None]:
     if not digits:
         raise FontError(f"font file {str(path)!r} holds no glyph; give a .hex, .hex.gz, .otf or .ttf file")
 
+    @functools.cache
     def draw(codepoint: int) -> np.ndarray | None:
         if codepoint not in digits:
             return None
         rows = np.frombuffer(bytes.fromhex(digits[codepoint]), dtype=np.uint8).reshape(GLYPH_HEIGHT, -1)
-        return np.unpackbits(rows, axis=1).astype(bool)
+        return _read_only(np.unpackbits(rows, axis=1).view(bool))
 
     return draw
 
@@ -135,6 +152,7 @@ def _outline_drawer(data: bytes, path: Path) -> Callable[[int], np.ndarray | Non
     # Pillow does not say whether a font has a code point, but draws its "missing" picture for this noncharacter.
     missing = picture(0x10FFFF)
 
+    @functools.cache
     def draw(codepoint: int) -> np.ndarray | None:
         if unicodedata.category(chr(codepoint)) in ("Cc", "Cs"):
             return None
@@ -143,14 +161,19 @@ def _outline_drawer(data: bytes, path: Path) -> Callable[[int], np.ndarray | Non
             return None
         rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
         if rows.size == 0:
-            return np.zeros((GLYPH_HEIGHT, 8), dtype=bool)
+            return _read_only(np.zeros((GLYPH_HEIGHT, 8), dtype=bool))
         narrow = columns[-1] - columns[0] < 8 and outlines.getlength(chr(codepoint)) <= 8
         width = 8 if narrow else 16
         top = _window_start(rows[0], rows[-1], GLYPH_HEIGHT)
         left = _window_start(columns[0], columns[-1], width)
-        return drawn[top : top + GLYPH_HEIGHT, left : left + width].copy()
+        return _read_only(drawn[top : top + GLYPH_HEIGHT, left : left + width].copy())
 
     return draw
+
+
+def _read_only(bitmap: np.ndarray) -> np.ndarray:
+    bitmap.flags.writeable = False
+    return bitmap
 
 
 def _window_start(first: int, last: int, size: int) -> int:

@@ -22,7 +22,7 @@ CARD: Color = (255, 255, 255)
 BORDER: Color = (208, 213, 221)
 ID_INK: Color = (134, 142, 156)
 INK: dict[str, Color] = {"text": (27, 38, 59), "byte": (15, 118, 110), "special": (159, 58, 56)}
-GUIDE: Color = (236, 239, 244)  # the lines between the four 16x16 quarters
+GUIDE: Color = (236, 239, 244)  # the lines between the four quarters
 PADDING, GAP, LINE = 8, 10, 20
 ESCAPES = {" ": "␣", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 
@@ -30,19 +30,22 @@ ESCAPES = {" ": "␣", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 def draw_tokens(
     substrate: GlyphSubstrate, ids: Sequence[int], scale: int = 4, columns: int = 8, font: Font | None = None
 ) -> Image.Image:
-    """Draw the tokens ``ids`` in rows of ``columns`` cards: bitmap enlarged ``scale`` times, id and escaped text.
+    """Draw the tokens ``ids`` in rows of ``columns`` cards: bitmap, id and escaped text.
 
+    A bitmap of 32x32 is enlarged ``scale`` times, another one by the whole number that fills about the same area.
     Text tokens are dark, bytes green, specials red; ``font`` (default: GNU Unifont) draws the labels.
     """
     font = font or load_font()
     tokens = list_tokens(substrate.tokenizer)
     columns = max(1, min(columns, len(ids)))
-    side = CANVAS * scale
+    bitmaps = substrate.bitmaps(ids)
+    pixel = max(1, CANVAS * scale // bitmaps.shape[2])
+    side = max(CANVAS * scale, bitmaps.shape[2])
     card_width, card_height = side + 2 * PADDING, side + 2 * PADDING + 2 * LINE
     rows = math.ceil(len(ids) / columns)
     page = np.empty((GAP + rows * (card_height + GAP), GAP + columns * (card_width + GAP), 3), dtype=np.uint8)
     page[:] = PAGE
-    for place, (token_id, bitmap) in enumerate(zip(ids, substrate.bitmaps(ids), strict=True)):
+    for place, (token_id, bitmap) in enumerate(zip(ids, bitmaps, strict=True)):
         token = tokens[token_id]
         top, left = (
             GAP + (place // columns) * (card_height + GAP),
@@ -51,7 +54,7 @@ def draw_tokens(
         card = page[top : top + card_height, left : left + card_width]
         card[:] = BORDER
         card[1:-1, 1:-1] = CARD
-        _paint_bitmap(card[PADDING : PADDING + side, PADDING : PADDING + side], bitmap, scale, INK[token.kind])
+        _paint_bitmap(card[PADDING : PADDING + side, PADDING : PADDING + side], bitmap, pixel, INK[token.kind])
         text = "".join(ESCAPES.get(character, character) for character in token.text)
         _paint_label(card, str(token_id), side + 2 * PADDING - 2, ID_INK, font)
         _paint_label(card, text, side + 2 * PADDING - 2 + LINE, INK[token.kind], font)
@@ -67,10 +70,11 @@ def token_picture_png(
     return buffer.getvalue()
 
 
-def _paint_bitmap(area: np.ndarray, bitmap: np.ndarray, scale: int, ink: Color) -> None:
-    middle = CELL * scale
-    area[middle - 1 : middle + 1, :] = area[:, middle - 1 : middle + 1] = GUIDE
-    area[np.kron(bitmap, np.ones((scale, scale), dtype=bool))] = ink
+def _paint_bitmap(area: np.ndarray, bitmap: np.ndarray, pixel: int, ink: Color) -> None:
+    enlarged = np.kron(bitmap, np.ones((pixel, pixel), dtype=bool))
+    height, width = enlarged.shape
+    area[height // 2 - 1 : height // 2 + 1, :width] = area[:height, width // 2 - 1 : width // 2 + 1] = GUIDE
+    area[:height, :width][enlarged] = ink
 
 
 def _paint_label(card: np.ndarray, text: str, top: int, ink: Color, font: Font) -> None:

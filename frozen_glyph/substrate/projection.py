@@ -18,6 +18,7 @@ from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphE
 EXACT_LIMIT = 2**24  # integers below it are exact in float32
 CHUNK = 8192  # tokens unpacked at a time
 BLOCK = 1024  # tokens compared with all others at a time
+FLOAT32_DOUBT = 1e-5  # more than a float32 cosine can be off
 
 
 def unpack(packed_bits: torch.Tensor) -> torch.Tensor:
@@ -72,10 +73,11 @@ def check_exact(center: torch.Tensor, projection: torch.Tensor | None) -> None:
         raise FrozenGlyphError(f"substrate vectors reach {largest}; exact float32 sums need less than {EXACT_LIMIT}")
 
 
-def first_repeat(embedding: FrozenGlyphEmbedding) -> tuple[int, int] | None:
-    """Ids of two tokens with the same float32 vector, bit for bit, or None when all are distinct."""
+def first_repeat(embedding: FrozenGlyphEmbedding, ids: torch.Tensor | None = None) -> tuple[int, int] | None:
+    """Two of the tokens ``ids`` (default: all) with the same float32 vector, bit for bit, or None if there are none."""
+    ids = torch.arange(embedding.num_embeddings) if ids is None else ids
     seen: dict[bytes, int] = {}
-    for chunk in torch.arange(embedding.num_embeddings).split(CHUNK):
+    for chunk in ids.split(CHUNK):
         for token_id, row in zip(chunk.tolist(), embedding.compute(chunk).numpy(), strict=True):
             other = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=32).digest(), token_id)
             if other != token_id:
@@ -84,10 +86,22 @@ def first_repeat(embedding: FrozenGlyphEmbedding) -> tuple[int, int] | None:
 
 
 def smallest_distance(vectors: torch.Tensor) -> float:
-    """Euclidean distance of the two nearest of some unit vectors [V, D], by comparing all pairs."""
-    largest = -1.0
+    """Euclidean distance of the two nearest of some unit vectors [V, D], by comparing all pairs.
+
+    Float32 cosines find the candidates, float64 ones decide, so that the order of summation cannot show.
+    """
+    largest = torch.full((len(vectors),), -1.0)  # cosine of each vector with its nearest
     for start in range(0, len(vectors), BLOCK):
-        cosines = vectors[start : start + BLOCK] @ vectors[start:].T
+        stop = start + BLOCK
+        cosines = vectors[start:stop] @ vectors[start:].T
         cosines.fill_diagonal_(-1.0)
-        largest = max(largest, float(cosines.max()))
-    return math.sqrt(max(0.0, 2 - 2 * largest))
+        largest[start:stop] = largest[start:stop].maximum(cosines.max(dim=1).values)
+        largest[start:] = largest[start:].maximum(cosines.max(dim=0).values)
+    candidates = vectors[largest >= largest.max() - FLOAT32_DOUBT].double()
+    candidates /= candidates.norm(dim=1, keepdim=True)
+    closest = -1.0
+    for start in range(0, len(candidates), BLOCK):
+        exact = candidates[start : start + BLOCK] @ candidates[start:].T
+        exact.fill_diagonal_(-1.0)
+        closest = max(closest, float(exact.max()))
+    return math.sqrt(max(0.0, 2 - 2 * closest))

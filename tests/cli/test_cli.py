@@ -246,3 +246,30 @@ class TestOtherCommands:
         monkeypatch.setattr(sys, "argv", ["frozen-glyph", "merge", str(tmp_path), "-o", str(tmp_path / "merged")])
         with pytest.raises(ValueError, match="needs at least two"):
             cli.main()
+
+
+class TestSubstrateCommands:
+    def test_build_from_text_and_from_tokenizer_give_one_substrate(self, files, run, font_file):
+        build = ("substrate", "build", "--font", font_file, "--width", "48")
+        code, from_text, _ = run(*build, "--text", "text.txt", "--vocab", "300", "-o", "built")
+        again, from_tokenizer, _ = run(*build, "--tokenizer", "built", "-o", "again")
+        assert (code, again) == (0, 0)
+        assert from_text.split()[-1] == from_tokenizer.split()[-1] != ""
+
+    def test_inspect_show_and_neighbors(self, files, run, font_file):
+        build = ("substrate", "build", "--font", font_file, "--width", "48", "--text", "text.txt", "--vocab", "300")
+        run(*build, "-o", "built")
+        facts = json.loads(run("substrate", "inspect", "built")[1])
+        assert facts["collisions"]["remaining"] == 0 and facts["width"] == 48
+        listed = run("substrate", "neighbors", "built", "a", "--count", "3")[1].splitlines()
+        assert len(listed) == 3
+
+    def test_text_and_tokenizer_exclude_each_other(self, refused, files):
+        assert refused("substrate", "build", "-o", "x").startswith("give either --text")
+        both = ("substrate", "build", "--text", "text.txt", "--tokenizer", "glyphs", "-o", "x")
+        assert refused(*both).startswith("give either --text")
+
+    def test_font_that_is_not_a_font(self, refused, files):
+        (files / "bad.hex").write_text("no font", "utf-8")
+        assert "bad.hex" in refused("substrate", "build", "--text", "text.txt", "--font", "bad.hex", "-o", "x")
+        assert not (files / "x").exists()

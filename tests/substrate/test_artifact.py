@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from transformers import AutoTokenizer
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
+from frozen_glyph.substrate.build import choose_bits
+from frozen_glyph.substrate.font import DOWNLOAD_SHA256
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 
 
@@ -65,7 +68,11 @@ def test_no_two_tokens_share_a_vector(substrate):
 def test_provenance(substrate, font, tokenizer):
     provenance = substrate.provenance
     assert provenance["font"] == {"name": "tiny.hex", "sha256": font.sha256, "upper": None}
-    assert provenance["layout"] == "grid" and provenance["tokenizer_sha256"] == tokenizer_sha256(tokenizer)
+    assert (
+        provenance["layout"] == "grid"
+        and provenance["bits"] == 1024
+        and provenance["tokenizer_sha256"] == tokenizer_sha256(tokenizer)
+    )
     collisions = provenance["collisions"]
     assert collisions["groups"] == len(collisions["first_groups"]) >= 3 and collisions["remaining"] == 0
     assert {"a", "а"} in [{text for _, text in group} for group in collisions["first_groups"]]
@@ -155,10 +162,74 @@ def test_saving_over_an_older_folder(substrate, folder):
     assert GlyphSubstrate.from_pretrained(folder).fingerprint == substrate.fingerprint
 
 
-@pytest.mark.parametrize("width", [0, 4, 100, 1032, 2048])
+@pytest.mark.parametrize(("width", "bits"), [(2048, 1024), (3072, 1024), (4096, 4096)])
+def test_widths_above_1024_repeat_or_draw_larger(tokenizer, font, tmp_path, width, bits):
+    substrate = GlyphSubstrate.build(tokenizer, width=width, font=font)
+    assert (substrate.bits, substrate.width, substrate.projection) == (bits, width, None)
+    vectors = substrate.as_embedding()(torch.arange(380))
+    np.testing.assert_allclose(vectors.numpy(), substrate.reference_vectors(np.arange(380)), atol=1e-7)
+    np.testing.assert_array_equal(vectors[:, :: width // bits], vectors[:, width // bits - 1 :: width // bits])
+    substrate.save_pretrained(tmp_path)
+    assert GlyphSubstrate.from_pretrained(tmp_path).width == width
+
+
+def test_bits_follow_from_the_width():
+    """1,536 elements are neither fewer than 1024 bits nor a multiple of them, so they are projected from 4096."""
+    assert choose_bits("grid", 1536, None, 380) == 4096
+    assert choose_bits("grid", 1000, None, 380) == choose_bits("grid", 5120, None, 380) == 1024
+    assert choose_bits("grid", 8192, None, 380) == choose_bits("grid", 256, 4096, 380) == 4096
+
+
+@pytest.mark.parametrize("width", [0, 4, 100, 1500])
 def test_widths_that_are_not_allowed(tokenizer, font, width):
     with pytest.raises(FrozenGlyphError, match=f"width {width} is not allowed"):
         GlyphSubstrate.build(tokenizer, width=width, font=font)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layout": "gird"}, "layout 'gird' is unknown.*Did you mean 'grid'"),
+        ({"bits": 2048}, "bits=2048 is not allowed for layout 'grid'; give 1024 or 4096"),
+        ({"layout": "binary", "bits": 8}, "bits=8 is not allowed: 380 tokens need a multiple of 8 bits from 16 on"),
+        ({"layout": "binary", "width": 1000}, "width 1000 is not allowed for 16 bits"),
+        ({"layout": "random", "bits": 16, "seed": 1}, "layout .random. with bits=16 gives tokens .* the same bits"),
+    ],
+)
+def test_other_arguments_that_are_not_allowed(tokenizer, arguments, message):
+    with pytest.raises(FrozenGlyphError, match=message):
+        GlyphSubstrate.build(tokenizer, **arguments)
+
+
+def test_a_code_needs_no_font(tokenizer, font):
+    with pytest.raises(FrozenGlyphError, match=r"draws nothing, so font 'tiny\.hex' cannot be used"):
+        GlyphSubstrate.build(tokenizer, layout="binary", font=font)
+
+
+def test_a_wrong_width_in_the_description_is_refused(tokenizer, font, tmp_path):
+    GlyphSubstrate.build(tokenizer, width=2048, font=font).save_pretrained(tmp_path)
+    path = tmp_path / "substrate.json"
+    path.write_text(path.read_text().replace('"width": 2048', '"width": 2050'))
+    with pytest.raises(FrozenGlyphError, match="width 2050 is not allowed for 1024 bits"):
+        GlyphSubstrate.from_pretrained(tmp_path)
+
+
+def test_the_number_of_threads_leaves_no_trace(substrate, tokenizer, font):
+    torch.set_num_threads(2)
+    try:
+        other = GlyphSubstrate.build(tokenizer, width=substrate.width, font=font)
+    finally:
+        torch.set_num_threads(1)
+    assert other.fingerprint == substrate.fingerprint and other.provenance == substrate.provenance
+
+
+def test_a_published_recipe_keeps_its_substrate(unifont):
+    """The demo tokenizer on Unifont 15.0.01, width 256: a changed fingerprint would orphan every trained model."""
+    if unifont.sha256 != DOWNLOAD_SHA256:
+        pytest.skip("the fingerprint is of Unifont 15.0.01")
+    folder = Path(__file__).parents[2] / "hub_configs" / "tiny-trilingual"
+    substrate = GlyphSubstrate.build(AutoTokenizer.from_pretrained(folder), width=256, font=unifont)
+    assert substrate.fingerprint == "sha256:850ec2b820610ec59f64fab8f9282d6dc51d7e7e5b4af75a15315ba260fb287e"
 
 
 def test_real_font_separates_its_look_alikes(tokenizer, unifont):

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +112,21 @@ def test_outline_file_draws_the_same_pixels_as_the_hex_file(unifont):
     assert outlines.glyph(0xE000) is None and outlines.glyph(0x0A) is None and outlines.glyph(0xD800) is None
     assert not outlines.glyph(0x20).any()
     assert outlines.glyph(0x0301).any() and outlines.glyph(0x0301).shape == (16, 8)
+
+
+def test_a_truetype_font_draws_letters():
+    path = Path(pytest.importorskip("matplotlib").get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = load_font(path)
+    letters = [font.glyph(ord(character)) for character in "iWЖ"]
+    assert all(letter.shape[0] == 16 and letter.any() for letter in letters)
+    assert letters[0].shape == (16, 8) and letters[1].shape == (16, 16)
+    assert font.glyph(ord("猫")) is None and font.outlines == path.read_bytes()
+
+
+def test_glyphs_are_shared_and_cannot_be_changed(unifont):
+    assert unifont.glyph(0x41) is unifont.glyph(0x41)
+    with pytest.raises(ValueError, match="read-only"):
+        unifont.glyph(0x41)[0, 0] = True
 
 
 def test_astral_code_points_come_from_the_upper_font(unifont):

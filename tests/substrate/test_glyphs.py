@@ -1,47 +1,59 @@
-"""Token pictures: loss-free cells, shrinking, hexadecimal boxes, inverse video; against a slow obvious reference."""
+"""Grid pictures: loss-free cells, shrinking, hexadecimal boxes, inverse video; against a slow obvious reference."""
 
 import math
 
 import numpy as np
 import pytest
 
-from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.substrate.glyphs import Token, codepoint_cell, draw_layout, hex_box
+from frozen_glyph.substrate.glyphs import Token, codepoint_cell, draw_tokens_grid, hex_box
 
 
-def reference(token, font):
+def reference(token, font, side):
     """The layout one pixel at a time."""
-    side = 2 if len(token.text) <= 4 else max(4, math.ceil(math.sqrt(len(token.text))))
-    size = 16 if side == 2 else 8
-    canvas = np.zeros((side * size, side * size), dtype=bool)
+    columns = 2 if len(token.text) <= 4 else max(4, math.ceil(math.sqrt(len(token.text))))
+    size = side // 2 if columns == 2 else side // 4
+    canvas = np.zeros((columns * size, columns * size), dtype=bool)
     for place, character in enumerate(token.text):
         cell = codepoint_cell(font, ord(character))
         narrow = not cell[:, 8:].any()
+        top, left = size * (place // columns), size * (place % columns)
         for y, x in np.argwhere(cell):
             if size == 8:
-                y, x = y // 2, x if narrow else x // 2
-            canvas[size * (place // side) + y, size * (place % side) + x] = True
-    picture = np.zeros((32, 32), dtype=bool)
-    for row in range(32):
-        for column in range(32):
-            scale = side * size
-            top, left = row * scale // 32, column * scale // 32
-            bottom, right = (row + 1) * scale // 32, (column + 1) * scale // 32
+                canvas[top + y // 2, left + (x if narrow else x // 2)] = True
+            elif size == 16:
+                canvas[top + y, left + x] = True
+            else:
+                canvas[top + 2 * y : top + 2 * y + 2, left + 2 * x : left + 2 * x + 2] = True
+    picture = np.zeros((side, side), dtype=bool)
+    for row in range(side):
+        for column in range(side):
+            scale = columns * size
+            top, left = row * scale // side, column * scale // side
+            bottom, right = (row + 1) * scale // side, (column + 1) * scale // side
             picture[row, column] = canvas[top:bottom, left:right].any()
     return ~picture if token.kind == "special" else picture
 
 
 def draw(font, *tokens):
-    return draw_layout(tokens, font, "grid")
+    return draw_tokens_grid(tokens, font)
 
 
+@pytest.mark.parametrize("side", [32, 64])
 @pytest.mark.parametrize(
     "text", ["a", "猫", "cat ", "a猫b", "坐在垫子", "hat on", "The cat sat on", "a" * 16, "猫ab " * 9, "o" * 150]
 )
-def test_matches_the_reference(font, text):
+def test_matches_the_reference(font, text, side):
     tokens = [Token(text, "text"), Token(text, "special")]
-    for token, picture in zip(tokens, draw(font, *tokens), strict=True):
-        np.testing.assert_array_equal(picture, reference(token, font))
+    for token, picture in zip(tokens, draw_tokens_grid(tokens, font, side), strict=True):
+        np.testing.assert_array_equal(picture, reference(token, font, side))
+
+
+def test_large_pictures_hold_sixteen_code_points_without_loss(font):
+    picture = draw_tokens_grid([Token("坐在垫子a", "text")], font, 64)[0]
+    for place, character in enumerate("坐在垫子a"):
+        glyph = font.glyph(ord(character))
+        top, left = 16 * (place // 4), 16 * (place % 4)
+        np.testing.assert_array_equal(picture[top : top + 16, left : left + glyph.shape[1]], glyph)
 
 
 def test_up_to_four_code_points_are_loss_free_in_reading_order(font):
@@ -78,11 +90,17 @@ def test_byte_tokens_are_distinct_and_inverse_and_need_no_font(font):
     assert not np.array_equal(text, byte)
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_tokens_of_several_bytes_show_each_of_them(font, side):
+    texts = ["<0xE2>", "<0xE2><0x96>", "<0x96><0xE2>", "<0xE2><0x96><0x81>", "<0x96>" * 5, "<0x96>" * 6]
+    pictures = draw_tokens_grid([Token(text, "byte") for text in texts], font, side)
+    assert len({picture.tobytes() for picture in pictures}) == len(texts)
+    assert all(picture.mean() > 0.5 for picture in pictures)
+    half = side // 2
+    np.testing.assert_array_equal(pictures[1][:half, :half], pictures[3][:half, :half])
+    np.testing.assert_array_equal(pictures[1][:half, half:], pictures[2][:half, :half])
+
+
 def test_special_tokens_are_their_text_inverted(font):
     special, text = draw(font, Token("<pad>", "special"), Token("<pad>", "text"))
     np.testing.assert_array_equal(special, ~text)
-
-
-def test_unknown_layout_names_the_near_one(font):
-    with pytest.raises(FrozenGlyphError, match="Did you mean 'grid'"):
-        draw_layout([Token("a", "text")], font, "gird")

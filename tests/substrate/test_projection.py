@@ -76,6 +76,20 @@ def test_repeated_vectors_are_found(packed):
     assert P.first_repeat(embedding_of(torch.cat([unique, unique[5:6]]))) == (5, len(unique))
 
 
+def test_repeats_are_looked_for_among_the_given_ids(packed):
+    unique = torch.unique(packed, dim=0)
+    embedding = embedding_of(torch.cat([unique, unique[5:6]]))
+    assert P.first_repeat(embedding, torch.arange(len(unique))) is None
+
+
+def test_smallest_distance_tells_what_float32_cannot():
+    """Two pairs whose float32 cosines are both 1: only the second is really the nearest."""
+    angles = torch.tensor([0.0, 1.5e-4, 1.0, 1.0 + 1e-4], dtype=torch.float64)
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=1).float()
+    exact = np.linalg.norm(vectors[2].double() - vectors[3].double())
+    assert P.smallest_distance(vectors) == pytest.approx(exact, rel=1e-2)
+
+
 def test_smallest_distance_against_all_pairs(packed, monkeypatch):
     vectors = embedding_of(torch.unique(packed, dim=0)).weight
     nearest = min(float((vectors[:row] - vectors[row]).double().norm(dim=1).min()) for row in range(1, len(vectors)))

@@ -1,0 +1,180 @@
+"""Build the tensors of a substrate: tokens -> packed bits -> centre and, where the width asks for it, a projection.
+
+Shapes: V vocabulary, S substrate bits, D width.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
+from frozen_glyph.substrate.codes import binary_bits, binary_code, random_code
+from frozen_glyph.substrate.collisions import find_groups, separate
+from frozen_glyph.substrate.font import Font, load_font, load_outline_font
+from frozen_glyph.substrate.glyphs import CANVAS, Token, draw_tokens_grid
+from frozen_glyph.substrate.projection import (
+    bit_center,
+    bit_covariance,
+    check_exact,
+    first_repeat,
+    principal_directions,
+    smallest_distance,
+    to_int8,
+)
+from frozen_glyph.substrate.published import draw_tokens_published, renderer_versions
+from frozen_glyph.substrate.scripts import coverage
+
+logger = logging.getLogger(__name__)
+
+DRAWN: dict[str, Callable[[Sequence[Token], Font, int], np.ndarray]] = {
+    "grid": draw_tokens_grid,
+    "published": draw_tokens_published,
+}
+CODES = ("binary", "random")
+LAYOUTS = (*DRAWN, *CODES)
+SMALL_BITS, LARGE_BITS = CANVAS**2, (2 * CANVAS) ** 2  # of a drawn token: 32x32 or 64x64
+PAIRS_LIMIT = 16_384  # largest vocabulary whose pairs are all measured, which takes a few seconds
+GROUPS_KEPT = 100  # collision groups listed in the provenance
+CHUNK = 8192  # tokens drawn at a time
+
+
+class SubstrateError(FrozenGlyphError):
+    """A substrate cannot be built as asked, or a substrate folder is missing or damaged."""
+
+
+class SubstrateTensors(NamedTuple):
+    """What is stored of a substrate, and how it came about."""
+
+    packed_bits: torch.Tensor  # uint8 [V, S // 8]
+    center: torch.Tensor  # uint8 [S]
+    projection: torch.Tensor | None  # int8 [S, D], or None
+    facts: dict[str, Any]  # plain JSON data
+
+
+def build_tensors(
+    tokens: Sequence[Token], width: int | None, layout: str, font: Font | None, bits: int | None, seed: int
+) -> SubstrateTensors:
+    """Bits of all ``tokens`` in ``layout`` and what makes them vectors of ``width``; see ``GlyphSubstrate.build``."""
+    if layout not in LAYOUTS:
+        raise SubstrateError(f"layout {layout!r} is unknown; allowed: {sorted(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
+    if layout in CODES and font is not None:
+        raise SubstrateError(f"layout {layout!r} draws nothing, so font {font.name!r} cannot be used; leave it out")
+    bits = choose_bits(layout, width, bits, len(tokens))
+    width = choose_width(width, bits)
+    groups: list[list[int]] = []  # of tokens that looked alike and were told apart
+    if layout in DRAWN:
+        font = font or (load_outline_font() if layout == "published" else load_font())
+        packed = draw_bits(tokens, font, layout, bits)
+        if layout == "grid":
+            packed, groups = separate(packed, tokens)
+        packed_bits = torch.from_numpy(packed)
+        center = bit_center(packed_bits)
+    else:
+        packed = binary_code(len(tokens), bits) if layout == "binary" else random_code(len(tokens), bits, seed)
+        packed_bits = torch.from_numpy(packed)
+        center = torch.full((bits,), CENTER_SCALE // 2, dtype=torch.uint8)
+    shared = find_groups(packed)
+    if shared and layout != "published":
+        raise SubstrateError(
+            f"layout {layout!r} with bits={bits} gives tokens {shared[0]} the same bits; ask for more bits"
+        )
+    projection = None
+    if width < bits:
+        projection = to_int8(principal_directions(bit_covariance(packed_bits))[:, :width])
+    check_exact(center, projection)
+
+    embedding = make_embedding(packed_bits, center, projection, min(width, bits))
+    # Without a projection, the sign of each element shows its bit, so distinct bits are distinct vectors.
+    later = {token_id for ids in shared for token_id in ids[1:]}
+    distinct = torch.tensor([token_id for token_id in range(len(tokens)) if token_id not in later])
+    if projection is not None and (repeat := first_repeat(embedding, distinct)):
+        names = " and ".join(f"{token_id} {tokens[token_id].text!r}" for token_id in repeat)
+        raise SubstrateError(
+            f"width {width} is too small: tokens {names} get the same vector; give a larger width, at most {bits}"
+        )
+    if shared:
+        logger.warning("layout %r leaves %d tokens with the vector of another, as published", layout, len(later))
+    facts: dict[str, Any] = {
+        "layout": layout,
+        "font": font.provenance() if font is not None else None,
+        "vocab_size": len(tokens),
+        "bits": bits,
+        "width": width,
+        "collisions": {
+            "groups": len(groups or shared),
+            "tokens_resolved": sum(len(ids) - 1 for ids in groups),
+            "remaining": len(later),
+            "first_groups": [
+                [[token_id, tokens[token_id].text] for token_id in ids] for ids in (groups or shared)[:GROUPS_KEPT]
+            ],
+        },
+        # Of unit vectors; rounded, because machines differ in the last digits of a float sum.
+        "smallest_distance": 0.0 if shared else _smallest_distance(embedding),
+        "coverage": coverage(tokens, font),
+    }
+    if layout == "random":
+        facts["seed"] = seed
+    if layout == "published":
+        facts["renderer"] = renderer_versions()
+    return SubstrateTensors(packed_bits, center, projection, facts)
+
+
+def draw_bits(tokens: Sequence[Token], font: Font, layout: str, bits: int) -> np.ndarray:
+    """Bitmaps of ``tokens`` as drawn, packed row by row, high bit first: uint8 [V, S // 8]."""
+    side = 2 * CANVAS if bits == LARGE_BITS else CANVAS
+    drawn = [
+        np.packbits(DRAWN[layout](tokens[start : start + CHUNK], font, side).reshape(-1, bits), axis=1)
+        for start in range(0, len(tokens), CHUNK)
+    ]
+    return np.concatenate(drawn)
+
+
+def choose_bits(layout: str, width: int | None, bits: int | None, vocab_size: int) -> int:
+    """Bits of a token: as asked for where ``layout`` allows it, else what suits ``width`` best.
+
+    Drawn tokens have 1024, which multiples of 1024 repeat; 4096 for multiples of 4096, and for widths above 1024 that
+    repetition cannot fill.
+    """
+    if layout in DRAWN:
+        if bits not in (None, SMALL_BITS, LARGE_BITS):
+            raise SubstrateError(f"bits={bits} is not allowed for layout {layout!r}; give {SMALL_BITS} or {LARGE_BITS}")
+        fills = width is None or width <= SMALL_BITS or (width % SMALL_BITS == 0 and width % LARGE_BITS > 0)
+        return bits or (SMALL_BITS if fills else LARGE_BITS)
+    least = binary_bits(vocab_size)
+    chosen = bits if bits is not None else least if layout == "binary" else SMALL_BITS
+    if chosen < least or chosen % 8:
+        raise SubstrateError(
+            f"bits={chosen} is not allowed: {vocab_size} tokens need a multiple of 8 bits from {least} on"
+        )
+    return chosen
+
+
+def choose_width(width: int | None, bits: int) -> int:
+    """``width``, or ``bits`` when it is None; ``SubstrateError`` unless projecting or repeating the bits gives it."""
+    if width is None:
+        return bits
+    if width < 8 or width % (8 if width <= bits else bits):
+        raise SubstrateError(
+            f"width {width} is not allowed for {bits} bits a token; give a multiple of 8 from 8 to {bits} (projected), "
+            f"or a multiple of {bits} (repeated), or another number of bits"
+        )
+    return width
+
+
+def make_embedding(
+    packed_bits: torch.Tensor, center: torch.Tensor, projection: torch.Tensor | None, width: int
+) -> FrozenGlyphEmbedding:
+    """The torch module that a model uses, holding these tensors."""
+    embedding = FrozenGlyphEmbedding(packed_bits.shape[0], width, center.shape[0])
+    for name, tensor in (("packed_bits", packed_bits), ("center", center), ("projection", projection)):
+        embedding.register_buffer(name, tensor)
+    return embedding
+
+
+def _smallest_distance(embedding: FrozenGlyphEmbedding) -> float | None:
+    measured = embedding.num_embeddings <= PAIRS_LIMIT
+    return round(smallest_distance(embedding.weight), 5) if measured else None

@@ -1,0 +1,96 @@
+"""What each token of a fast tokenizer stands for: its text, its bytes, or a special; and what a tokenizer's hash is.
+
+Texts come from the tokenizer's own decoder: "Ġword" (byte-level BPE) and "▁word" (SentencePiece) are " word", and
+"##ing" (WordPiece) is "ing". A token that is only part of a character's UTF-8 is its bytes.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.substrate.glyphs import Token
+
+BYTE_TOKENS = tuple(f"<0x{value:02X}>" for value in range(256))
+FALLBACK_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+VISIBLE_BYTES = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+HIDDEN_BYTES = tuple(value for value in range(256) if value not in VISIBLE_BYTES)
+# The alphabet of byte-level BPE (GPT-2): visible Latin-1 bytes are themselves, the others U+0100 on, in order.
+BYTE_OF_CHARACTER = {chr(value): value for value in VISIBLE_BYTES} | {
+    chr(0x100 + place): value for place, value in enumerate(HIDDEN_BYTES)
+}
+NEIGHBOUR = "a"  # decoders treat the first and the last token differently, so a token is read between two others
+
+
+def list_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token]:
+    """What each id of ``tokenizer`` stands for, in the order of the ids.
+
+    A token of several bytes that are no text of their own is of kind ``byte`` with all of them: ``<0xE2><0x96>``.
+    """
+    state = _backend_state(tokenizer)
+    specials = _special_names(tokenizer, state)
+    literal = {token["content"] for token in state["added_tokens"]}
+    tokens: list[Token] = []
+    for token_id, name in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
+        if name is None:
+            raise FrozenGlyphError(f"tokenizer has no token with id {token_id}; ids must run from 0 without a gap")
+        if name in specials:
+            tokens.append(Token(name, "special"))
+        elif name in literal:
+            tokens.append(Token(name, "text"))
+        else:
+            tokens.append(_read_token(name, tokenizer.backend_tokenizer, state))
+    return tokens
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of what the tokenizer does: its tokenizer.json in canonical form, less the padding of its last call."""
+    state = {name: part for name, part in _backend_state(tokenizer).items() if name not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(state, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _backend_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    if not tokenizer.is_fast:
+        raise FrozenGlyphError(f"tokenizer {type(tokenizer).__name__} is not a fast one; it must have a tokenizer.json")
+    return json.loads(tokenizer.backend_tokenizer.to_str())
+
+
+def _special_names(tokenizer: PreTrainedTokenizerBase, state: dict[str, Any]) -> set[str]:
+    """Names of the tokens that stand for no text, the one for unknown text included."""
+    names = {token["content"] for token in state["added_tokens"] if token["special"]}
+    names.update(tokenizer.all_special_tokens)
+    model = state["model"]
+    if model.get("unk_token") is not None:
+        names.add(model["unk_token"])
+    if model.get("unk_id") is not None:  # Unigram has a number in place of the name
+        names.add(model["vocab"][model["unk_id"]][0])
+    return names
+
+
+def _read_token(name: str, backend: Tokenizer, state: dict[str, Any]) -> Token:
+    decoder = state["decoder"] or {"type": None}
+    steps = {step["type"] for step in decoder.get("decoders", [decoder])}
+    if "ByteFallback" in steps and FALLBACK_BYTE.fullmatch(name):
+        return Token(name, "byte")
+    prefix = (
+        decoder.get("prefix") if decoder["type"] == "WordPiece" else state["model"].get("continuing_subword_prefix")
+    )
+    if prefix and name.startswith(prefix):
+        return Token(name.removeprefix(prefix), "text")
+    if decoder["type"] in (None, "WordPiece"):  # these put spaces between tokens that hold none
+        return Token(name, "text")
+    text = backend.decoder.decode([NEIGHBOUR, name, NEIGHBOUR]).removeprefix(NEIGHBOUR).removesuffix(NEIGHBOUR)
+    if "ByteLevel" in steps and "\ufffd" in text:
+        return _from_bytes(bytes(BYTE_OF_CHARACTER[character] for character in name))
+    return Token(text, "text")
+
+
+def _from_bytes(data: bytes) -> Token:
+    try:
+        return Token(data.decode("utf-8"), "text")
+    except UnicodeDecodeError:
+        return Token("".join(BYTE_TOKENS[value] for value in data), "byte")
