@@ -23,7 +23,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -380,6 +380,11 @@ def prepare_blocks(
         "past_key_values": past_key_values,
         "use_cache": use_cache,
     }
+
+
+def slice_logits_to_keep(states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+    """The last ``logits_to_keep`` positions of [B, T, ...], all for 0, or those that an index tensor names."""
+    return states[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else states[:, logits_to_keep]
 
 
 class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):

@@ -18,7 +18,6 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -30,6 +29,7 @@ from .modeling_frozen_glyph import (
     FrozenGlyphPreTrainedModel,
     FrozenGlyphRotaryEmbedding,
     prepare_blocks,
+    slice_logits_to_keep,
 )
 
 
@@ -170,6 +170,9 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         )
         states, cache = outputs.last_hidden_state, outputs.past_key_values
         if self.config.rule == "mean":
+            if cache is not None:  # transformers 5.17 crops every layer of a cache, and fails on one without content
+                nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
+                cache.update(nothing, nothing, self.config.evidence_layer)
             weights = torch.tensor(self.config.expert_weights, device=states.device)
             logits = self.lm_head(slice_logits_to_keep(states, logits_to_keep), weights)
         else:

@@ -41,10 +41,16 @@ def test_only_upper_blocks_norm_and_head_train(model):
     assert len(trainable(model)) == 2 * 12 + 2 + 2
 
 
+def checkpoint_activations(model, on: bool) -> None:
+    """By the name of this transformers version: ``gradient_checkpointing_*`` became ``activation_checkpointing_*``."""
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{kind}_checkpointing_{'enable' if on else 'disable'}")()
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_no_graph_under_the_frozen_prefix(model, token_ids, checkpointing):
     if checkpointing:
-        model.activation_checkpointing_enable()
+        checkpoint_activations(model, True)
     assert graph_reaches(model, token_ids(2, 8)) == [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN)
 
 
@@ -52,7 +58,7 @@ def test_checkpointing_changes_no_gradient_and_recomputes_only_what_trains(model
     ids, calls = token_ids(2, 8), []
     plain = gradients(model, ids)
     assert set(plain) == trainable(model)
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model, True)
     for number, layer in enumerate(model.model.layers):
         layer.mlp.register_forward_pre_hook(lambda module, inputs, number=number: calls.append(number))
     checkpointed = gradients(model, ids)
@@ -60,7 +66,7 @@ def test_checkpointing_changes_no_gradient_and_recomputes_only_what_trains(model
     assert set(checkpointed) == set(plain)
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient)
-    model.activation_checkpointing_disable()
+    checkpoint_activations(model, False)
     torch.testing.assert_close(gradients(model, ids)["lm_head.bias"], plain["lm_head.bias"])
 
 
@@ -97,7 +103,7 @@ def test_each_stage_is_loaded_as_it_trained(experts):
 def test_only_the_head_of_merged_experts_trains(merged_folder, token_ids, rule):
     model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule).train()
     assert trainable(model) == {"lm_head.weight", "lm_head.bias"}
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model, True)
     found = gradients(model, token_ids(2, 8))
     assert set(found) == trainable(model)
     assert all(gradient.abs().max() > 0 for gradient in found.values())

@@ -19,7 +19,8 @@ STRINGS = [
     # emoji: family, skin tone, flags of a country and of a region, keycap, text and emoji presentation
     "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f44d\U0001f3fd", "\U0001f1fa\U0001f1e6\U0001f1ef\U0001f1f5",
     "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
-    "1\ufe0f\u20e3", "\u2764\ufe0e\u2764\ufe0f",
+    "1\ufe0f\u20e3",
+    "\u2764\ufe0e \u2764\ufe0f",
     # astral Han, combining stacks, presentation forms, bidirectional marks
     "\U00020000\U00020bb7\U0003134a", "e\u0301\u0302\u0323", "Z" + "\u0335\u0351\u0489" * 30, "\u0301alone",
     "\ufb01 ½ \u212b", "\u202eabc\u202c \u2067עברית\u2069 \u200f", "한국어 ไทย हिन्दी العربية", "\u1112\u1161\u11ab",
