@@ -38,10 +38,11 @@ from frozen_glyph.substrate.picture import token_picture_png
 
 EXPERTS = ("ru", "zh")
 VOCAB_SIZE = 1024
-MODEL = {"hidden_size": 192, "num_attention_heads": 6}
+HIDDEN_SIZE = 192
+MODEL = {"hidden_size": HIDDEN_SIZE, "num_attention_heads": 6, "initializer_range": 0.08}
 STAGES = 3
-STEPS = 800
-TRAINING = TrainingRecipe(context_length=128, batch_size=16, learning_rate=4e-3, warmup_steps=50, save_steps=400)
+STEPS = 600
+TRAINING = TrainingRecipe(context_length=128, batch_size=16, learning_rate=4e-3, warmup_steps=50, save_steps=300)
 PICTURED = 24
 SAMPLE_TOKENS = 24
 
@@ -105,7 +106,7 @@ def open_substrate(folder: Path, corpus: Corpus) -> GlyphSubstrate:
     """The substrate both experts share, built from both training texts on the first call."""
     if not (folder / "substrate.json").exists():
         tokenizer = build_tokenizer(corpus.train.values(), VOCAB_SIZE)
-        GlyphSubstrate.build(tokenizer, width=MODEL["hidden_size"]).save_pretrained(folder)
+        GlyphSubstrate.build(tokenizer, width=HIDDEN_SIZE).save_pretrained(folder)
     return GlyphSubstrate.from_pretrained(folder)
 
 

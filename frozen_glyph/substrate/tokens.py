@@ -7,6 +7,7 @@ Texts come from the tokenizer's own decoder: "Ġword" (byte-level BPE) and "▁w
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -34,6 +35,7 @@ def list_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token]:
     state = _backend_state(tokenizer)
     specials = _special_names(tokenizer, state)
     literal = {token["content"] for token in state["added_tokens"]}
+    read = _token_reader(tokenizer.backend_tokenizer, state)
     tokens: list[Token] = []
     for token_id, name in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
         if name is None:
@@ -43,7 +45,7 @@ def list_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token]:
         elif name in literal:
             tokens.append(Token(name, "text"))
         else:
-            tokens.append(_read_token(name, tokenizer.backend_tokenizer, state))
+            tokens.append(read(name))
     return tokens
 
 
@@ -71,22 +73,26 @@ def _special_names(tokenizer: PreTrainedTokenizerBase, state: dict[str, Any]) ->
     return names
 
 
-def _read_token(name: str, backend: Tokenizer, state: dict[str, Any]) -> Token:
+def _token_reader(backend: Tokenizer, state: dict[str, Any]) -> Callable[[str], Token]:
+    """How a token's name is read, by the tokenizer's decoder."""
     decoder = state["decoder"] or {"type": None}
     steps = {step["type"] for step in decoder.get("decoders", [decoder])}
-    if "ByteFallback" in steps and FALLBACK_BYTE.fullmatch(name):
-        return Token(name, "byte")
-    prefix = (
-        decoder.get("prefix") if decoder["type"] == "WordPiece" else state["model"].get("continuing_subword_prefix")
-    )
-    if prefix and name.startswith(prefix):
-        return Token(name.removeprefix(prefix), "text")
-    if decoder["type"] in (None, "WordPiece"):  # these put spaces between tokens that hold none
-        return Token(name, "text")
-    text = backend.decoder.decode([NEIGHBOUR, name, NEIGHBOUR]).removeprefix(NEIGHBOUR).removesuffix(NEIGHBOUR)
-    if "ByteLevel" in steps and "\ufffd" in text:
-        return _from_bytes(bytes(BYTE_OF_CHARACTER[character] for character in name))
-    return Token(text, "text")
+    adds_spaces = decoder["type"] in (None, "WordPiece")  # between tokens that hold none
+    prefix = decoder["prefix"] if decoder["type"] == "WordPiece" else state["model"].get("continuing_subword_prefix")
+
+    def read(name: str) -> Token:
+        if "ByteFallback" in steps and FALLBACK_BYTE.fullmatch(name):
+            return Token(name, "byte")
+        if prefix and name.startswith(prefix):
+            return Token(name.removeprefix(prefix), "text")
+        if adds_spaces:
+            return Token(name, "text")
+        text = backend.decoder.decode([NEIGHBOUR, name, NEIGHBOUR]).removeprefix(NEIGHBOUR).removesuffix(NEIGHBOUR)
+        if "ByteLevel" in steps and "\ufffd" in text:
+            return _from_bytes(bytes(BYTE_OF_CHARACTER[character] for character in name))
+        return Token(text, "text")
+
+    return read
 
 
 def _from_bytes(data: bytes) -> Token:

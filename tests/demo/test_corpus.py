@@ -54,7 +54,7 @@ def test_labelled_synthetic() -> None:
 def test_sizes(corpus: Corpus) -> None:
     assert set(corpus.train) == {"ru", "zh"}
     assert set(corpus.valid) == {"en", "ru", "zh", "mixed"}
-    assert all(1_000_000 <= len(text.encode()) <= 1_500_000 for text in corpus.train.values())
+    assert all(5_500_000 <= len(text.encode()) <= 6_500_000 for text in corpus.train.values())
     assert all(30_000 <= len(text.encode()) <= 40_000 for text in corpus.valid.values())
 
 

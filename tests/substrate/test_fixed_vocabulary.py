@@ -93,8 +93,9 @@ def test_bmp_is_the_lower_half_of_wide():
     words = [f"{number * 7919 % 50021:x}" for number in range(12_000)]
     text = " ".join(words + words)
     bmp, wide = (build_tokenizer([*TEXTS, text], vocab) for vocab in ("bmp", "wide"))
-    upper = [token.text for token in list_tokens(wide)[65_536:]]
-    assert list_tokens(wide)[:65_536] == list_tokens(bmp) and len(learnt(list_tokens(bmp))) == 7936
+    lower, all_tokens = list_tokens(bmp), list_tokens(wide)
+    assert all_tokens[:65_536] == lower and len(learnt(lower)) == 7936
+    upper = [token.text for token in all_tokens[65_536:]]
     assert len(wide) == 131_072 and len(upper[0]) > 1 and upper[-1] == "<unused_131071>"
     assert len(wide(text)["input_ids"]) < len(bmp(text)["input_ids"])
 
