@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from frozen_glyph.demo import corpus as corpus_module
+from frozen_glyph.demo import world
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
 
 
@@ -21,7 +22,7 @@ def sentences(corpus: Corpus) -> dict[str, set[str]]:
 
 
 def _names(scope: str, language: str) -> set[str]:
-    languages, table = corpus_module._PEOPLE[scope]
+    languages, table = world.PEOPLE[scope]
     return {person.split()[languages.index(language)] for person in table.split(", ")}
 
 
@@ -93,7 +94,7 @@ def test_names_are_distinct() -> None:
         own = ["both"] if language == "en" else ["both", language]
         scopes = ["both", "ru", "zh"] if language == "en" else own
         names = [name for scope in scopes for name in _names(scope, language)]
-        names += corpus_module._NAMES[language].split()
+        names += world.NAMES[language].split()
         assert len(names) == len(set(names))
 
 
@@ -150,7 +151,7 @@ def test_options_ask_what_their_expert_read_as_prose(corpus: Corpus, sentences: 
 def test_every_held_out_sentence_is_read_about_other_people(corpus: Corpus, sentences: dict[str, set[str]]) -> None:
     for question in _of_task(corpus, "facts"):
         names = set().union(
-            *(_names(scope, question.language) for scope, (languages, _) in corpus_module._PEOPLE.items()
+            *(_names(scope, question.language) for scope, (languages, _) in world.PEOPLE.items()
               if question.language in languages)
         )  # fmt: skip
         own = next(name for name in names if name in question.prompt)

@@ -3,7 +3,6 @@
 import hashlib
 
 import pytest
-import torch
 
 from frozen_glyph.substrate import build_tokenizer, load_font
 from frozen_glyph.substrate.font import DEBIAN_HEX
@@ -15,15 +14,6 @@ TEXTS = [
 ]
 WIDE = "猫坐在垫子上另一只也那里问题哪答案。：？"
 LOOK_ALIKES = {"а": "a", "о": "o", "е": "e", "с": "c", "Т": "T", "К": "K"}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny tensors are slower on many threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def hex_line(character):
