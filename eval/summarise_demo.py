@@ -22,12 +22,18 @@ def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
 
 
 def losses_by_stage(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """One row per seed, expert and text: the loss of each stage, and whether it fell at every stage."""
+    """One row per seed, expert and text, and for both texts together: each stage's loss, and whether it always fell."""
     rows = []
     for seed, report in reports.items():
+        characters = {loss["text"]: loss["characters"] for loss in report["losses"]}
         for expert, stages in report["growth"].items():
-            for text in stages[0]["losses"]:
-                values = [stage["losses"][text]["value"] for stage in stages]
+            texts = list(stages[0]["losses"])
+            by_text = {text: [stage["losses"][text]["value"] for stage in stages] for text in texts}
+            total = sum(characters[text] for text in texts)
+            by_text[" + ".join(texts)] = [
+                sum(by_text[text][index] * characters[text] for text in texts) / total for index in range(len(stages))
+            ]
+            for text, values in by_text.items():
                 falls = all(after < before for before, after in pairwise(values))
                 row = {"seed": seed, "expert": expert, "text": text}
                 row |= {f"stage {number}": f"{value:.4f}" for number, value in enumerate(values, start=1)}
