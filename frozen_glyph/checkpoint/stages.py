@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import frozen_glyph.model
-from frozen_glyph.checkpoint.files import copy_file, sha256_file, write_json, write_tensors
+from frozen_glyph.checkpoint.files import CheckpointError, copy_file, sha256_file, write_json, write_tensors
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
 
 SUBSTRATE_SHARD = "substrate.safetensors"
 DEFAULT_INDEX = "model.safetensors.index.json"
@@ -45,7 +46,14 @@ def write_stage(folder: Path, model: Any, stage: int) -> dict[str, str]:
 
     ``model.config.ladder`` must hold the block count of every stage up to this one. Only this stage's own blocks,
     final norm and head are written; lower blocks and the substrate are taken from the shards already there.
+
+    Raises:
+        CheckpointError: the folder's provenance says that this stage is complete.
     """
+    if (folder / PROVENANCE_FILE).exists() and stage <= len(read_provenance(folder).get("stages", [])):
+        raise CheckpointError(
+            f"stage {stage} exists already in {str(folder)!r}; write the next one or choose a new folder"
+        )
     ladder = model.config.ladder
     first = [0, *ladder[:-1]]
     shards: dict[str, dict[str, Any]] = {}

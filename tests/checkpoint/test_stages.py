@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from frozen_glyph import FrozenGlyphForCausalLM, grow
 from frozen_glyph.checkpoint import stages
-from frozen_glyph.checkpoint.files import sha256_file
+from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, stage_index, write_stage
 
 LADDER = [1, 3, 4]
@@ -122,3 +122,11 @@ def test_a_write_that_breaks_off_leaves_the_stages_before_it(grown, substrate, b
     for arguments in ({}, {"growth_stage": 1}):
         loaded = FrozenGlyphForCausalLM.from_pretrained(tmp_path, **arguments)
         assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in models[0].state_dict().items())
+
+
+def test_a_complete_stage_is_not_written_again(experts, build_model):
+    folder = experts[0]
+    before = {path.name: identity(path) for path in folder.iterdir()}
+    with pytest.raises(CheckpointError, match="stage 1 exists already in"):
+        write_stage(folder, build_model(seed=9, num_hidden_layers=1, ladder=[1]), 1)
+    assert {path.name: identity(path) for path in folder.iterdir()} == before
