@@ -204,6 +204,7 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         """
         if growth_stage is not None:
             kwargs |= cls.stage_arguments(pretrained_model_name_or_path, growth_stage, kwargs)
+        kwargs["use_safetensors"] = True  # never a pickle
         kwargs["ignore_mismatched_sizes"] = True  # they are refused below, by name
         try:
             model, info = super().from_pretrained(

@@ -213,3 +213,13 @@ def test_loading_information_is_still_given(experts):
     model, info = FrozenGlyphForCausalLM.from_pretrained(experts[0], output_loading_info=True)
     assert isinstance(model, FrozenGlyphForCausalLM)
     assert not info["missing_keys"]
+
+
+@pytest.mark.parametrize("auto", [FrozenGlyphForCausalLM, AutoModelForCausalLM])
+def test_a_pickle_is_never_loaded(build_model, tmp_path, auto):
+    model = build_model(seed=3, num_hidden_layers=1)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        auto.from_pretrained(tmp_path)
