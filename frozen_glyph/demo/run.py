@@ -226,7 +226,7 @@ def generate_samples(models: dict[str, Any], tokenizer: Any, corpus: Corpus) -> 
     """Greedy continuations of the first words of one held-out text per language."""
     for language in ("en", *EXPERTS):
         prompt = corpus.valid[language][:24]
-        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        inputs = tokenizer(prompt, return_tensors="pt")
         for name, model in models.items():
             output = model.generate(**inputs, max_new_tokens=SAMPLE_TOKENS, do_sample=False)[0]
             text = tokenizer.decode(output[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
