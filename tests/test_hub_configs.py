@@ -50,7 +50,7 @@ def test_recipes_of_one_folder_run_and_dock(folder, tmp_path):
         recipe = dataclasses.replace(
             recipe,
             stages=[dataclasses.replace(stage, steps=1) for stage in recipe.stages],
-            training=dataclasses.replace(recipe.training, context_length=16, batch_size=2, precision="fp32"),
+            training=dataclasses.replace(recipe.training, context_length=16, batch_tokens=32, precision="fp32"),
         )
         experts.append(tmp_path / path.stem)
         grow_from_recipe(recipe, [tmp_path / "text.txt"], experts[-1])

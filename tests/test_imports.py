@@ -10,8 +10,9 @@ import pytest
 import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
-ROOMS = {"demo", "evaluation", "growth", "merge", "substrate", "hub", "text", "checkpoint", "model", "errors"}
-FOUNDATION = {"text", "checkpoint", "model", "errors"}
+ROOMS = {"demo", "evaluation", "growth", "merge", "substrate", "hub", "text", "checkpoint", "model"}
+ROOMS |= {"recipe_fields", "errors"}
+FOUNDATION = {"recipe_fields", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "substrate"} | FOUNDATION,
@@ -22,6 +23,7 @@ ARROWS = {
     "hub": FOUNDATION,
     "checkpoint": {"model", "errors"},
     "text": {"errors"},
+    "recipe_fields": {"errors"},
     "model": set(),  # travels to machines without this package
     "errors": set(),
     "registration": {"model"},

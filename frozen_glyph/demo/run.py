@@ -42,7 +42,7 @@ HIDDEN_SIZE = 192
 MODEL = {"hidden_size": HIDDEN_SIZE, "num_attention_heads": 6, "initializer_range": 0.08}
 STAGES = 3
 STEPS = 600
-TRAINING = TrainingRecipe(context_length=128, batch_size=16, learning_rate=4e-3, warmup_steps=50, save_steps=300)
+TRAINING = TrainingRecipe(context_length=128, batch_tokens=2048, learning_rate=4e-3, warmup_steps=50, save_steps=300)
 PICTURED = 24
 SAMPLE_TOKENS = 24
 

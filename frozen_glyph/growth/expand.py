@@ -10,7 +10,7 @@ from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 
 def grow(
-    model: FrozenGlyphForCausalLM, layers: int = 1, init: Literal["identity", "random"] = "identity"
+    model: FrozenGlyphForCausalLM, layers: int = 1, init: Literal["identity", "random", "copy"] = "identity"
 ) -> FrozenGlyphForCausalLM:
     """Return a model with ``layers`` new blocks on top; ``model`` itself stays as it is.
 

@@ -1,75 +1,226 @@
 """A growth recipe: YAML -> typed, validated, and back to the exact JSON that is stored beside the weights."""
 
 import dataclasses
-import types
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from frozen_glyph.checkpoint.files import read_json, sha256_json
-from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.errors import nearest
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.recipe_fields import RecipeError, override, parse, read_recipe, require
+
+__all__ = [
+    "DataRecipe",
+    "GrowthRecipe",
+    "LoraRecipe",
+    "ParentRecipe",
+    "RecipeError",
+    "SourceRecipe",
+    "StageRecipe",
+    "SubstrateRecipe",
+    "TrainingRecipe",
+    "load_recipe",
+]
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map")  # say of a config.json what it is, not what the model is like
-
-
-class RecipeError(FrozenGlyphError):
-    """A recipe has an unknown key or a value that is not allowed."""
+DEFAULT_STEPS = 1000
 
 
 @dataclass(frozen=True)
 class SubstrateRecipe:
-    """Where the token ids come from: an existing tokenizer, or a compact vocabulary learnt from the training text."""
+    """Where the token ids come from (an existing tokenizer, or a vocabulary learnt from the text) and their vectors.
+
+    ``layout`` ``trainable`` is the baseline without a substrate: an ordinary table that stage 1 trains.
+    """
 
     tokenizer: str | None = None
-    vocab_size: int = 4096
+    vocab_size: int | Literal["compact", "bmp", "wide"] = 4096
+    layout: Literal["grid", "published", "binary", "random", "trainable"] = "grid"
+    bits: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.vocab_size >= 512, "substrate.vocab_size", self.vocab_size, "at least 512 (256 are byte tokens)")
+        if isinstance(self.vocab_size, int):
+            allowed = "at least 512 (256 are byte tokens)"
+            require(self.vocab_size >= 512, "substrate.vocab_size", self.vocab_size, allowed)
+
+
+@dataclass(frozen=True)
+class SourceRecipe:
+    """One source of training documents: local files (.txt, .jsonl, .parquet), or a dataset of the Hub, streamed."""
+
+    files: list[str] | None = None
+    dataset: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    field: str = "text"
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("files", "dataset") if getattr(self, name)]
+        require(len(given) == 1, "data.sources", given, "a source with either files or dataset")
+        if self.weight is not None:
+            require(0 < self.weight < float("inf"), "data.sources.weight", self.weight, "above 0")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Training documents and held-out text.
+
+    Without weights every source is read once, in order; with weights (all or none) documents are drawn so that each
+    source's share of the tokens follows its weight, until ``tokens`` are packed or a source ends.
+    """
+
+    sources: list[SourceRecipe]
+    valid: list[str] = field(default_factory=list)
+    tokens: int | None = None
+    attend_across_documents: bool = True
+
+    def __post_init__(self) -> None:
+        require(bool(self.sources), "data.sources", self.sources, "at least one source")
+        weights = [source.weight for source in self.sources]
+        require(None not in weights or not any(weights), "data.sources.weight", weights, "given to all or to none")
+        if self.tokens is not None:
+            require(self.tokens >= 1, "data.tokens", self.tokens, "at least 1")
 
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """One growth stage: how many blocks it adds and how long they, the final norm and the head train."""
+    """One growth stage: how many blocks it adds (0: it goes on with the newest), what trains, and for how long.
+
+    ``tokens`` may stand in place of ``steps``. ``patience``: stop after so many evaluations without a new best.
+    """
 
     layers: int = 1
-    steps: int = 1000
-    init: Literal["identity", "random"] = "identity"
+    steps: int | None = None
+    tokens: int | None = None
+    patience: int | None = None
+    init: Literal["identity", "random", "copy"] = "identity"
+    train: list[Literal["blocks", "norm", "head", "embeddings"]] = field(
+        default_factory=lambda: ["blocks", "norm", "head"]
+    )
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.layers >= 1, "stages.layers", self.layers, "at least 1")
-        require(self.steps >= 1, "stages.steps", self.steps, "at least 1")
+        require(self.layers >= 0, "stages.layers", self.layers, "0 or more")
+        both = self.steps is not None and self.tokens is not None
+        require(not both, "stages.steps", self.steps, "left out where tokens is given")
+        for name in ("steps", "tokens", "patience"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"stages.{name}", value, "at least 1")
+        require(bool(self.train), "stages.train", self.train, "at least one of blocks, norm, head, embeddings")
+        rate = self.learning_rate
+        require(rate is None or rate > 0, "stages.learning_rate", rate, "above 0")
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """A phase at the end of a stage that trains low-rank adapters (arXiv 2106.09685) of all blocks, norm and head.
+
+    It follows stage ``from_stage`` and from there every ``every``-th. ``merge``: the adapters are added to the blocks,
+    which get new shards; otherwise they are written beside the stage, whose blocks stay as they are.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: list[Literal["q_proj", "k_proj", "v_proj", "o_proj", "fc_in", "fc_out"]] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "fc_in", "fc_out"]
+    )
+    from_stage: int = 2
+    every: int = 1
+    steps: int | None = None
+    tokens: int | None = None
+    learning_rate: float | None = None
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "from_stage", "every"):
+            require(getattr(self, name) >= 1, f"lora.{name}", getattr(self, name), "at least 1")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "above 0")
+        require(bool(self.targets), "lora.targets", self.targets, "at least one Linear of a block")
+        both = self.steps is not None and self.tokens is not None
+        require(not both, "lora.steps", self.steps, "left out where tokens is given")
+        for name in ("steps", "tokens"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"lora.{name}", value, "at least 1")
+        rate = self.learning_rate
+        require(rate is None or rate > 0, "lora.learning_rate", rate, "above 0")
+
+    def follows(self, stage: int) -> bool:
+        """Whether a phase ends stage ``stage``, counted from 1."""
+        return stage >= self.from_stage and (stage - self.from_stage) % self.every == 0
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """Optimisation of every stage: AdamW, linear warm-up, cosine decay to ``final_learning_rate_ratio`` of the peak."""
+    """Optimisation of every stage: AdamW, linear warm-up, decay to ``final_learning_rate_ratio`` of the peak.
+
+    ``batch_tokens`` are the tokens of one optimiser step over all devices. ``micro_batch_size`` sequences go through
+    the model at once on each device; None: all of the device's share, and gradients are not accumulated.
+    """
 
     context_length: int = 256
-    batch_size: int = 16
+    batch_tokens: int = 4096
+    micro_batch_size: int | None = None
     learning_rate: float = 2e-3
+    schedule: Literal["cosine", "linear", "constant", "warmup_stable_decay"] = "cosine"
     warmup_steps: int = 50
     final_learning_rate_ratio: float = 0.1
     weight_decay: float = 0.1
+    adam_beta2: float = 0.95
     max_grad_norm: float = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    activation_checkpointing: bool = False
+    prefix_cache: Literal["none", "memory", "disk"] = "none"
+    quantize_frozen: Literal["none", "int8", "int4", "nf4"] = "none"
+    eval_steps: int | None = None
     save_steps: int = 500
+    report_to: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(self.context_length >= 8, "training.context_length", self.context_length, "at least 8 tokens")
-        require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1")
+        batch, length = self.batch_tokens, self.context_length
+        whole = batch >= length and batch % length == 0
+        require(whole, "training.batch_tokens", batch, f"a multiple of training.context_length={length}")
+        micro = self.micro_batch_size
+        fits = micro is None or (micro >= 1 and self.batch_size % micro == 0)
+        require(fits, "training.micro_batch_size", micro, f"a divisor of the {self.batch_size} sequences of a batch")
         require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
         require(self.warmup_steps >= 0, "training.warmup_steps", self.warmup_steps, "0 or more")
         require(self.save_steps >= 1, "training.save_steps", self.save_steps, "at least 1")
+        require(self.eval_steps is None or self.eval_steps >= 1, "training.eval_steps", self.eval_steps, "at least 1")
         ratio = self.final_learning_rate_ratio
         require(0 <= ratio <= 1, "training.final_learning_rate_ratio", ratio, "from 0 to 1")
+        require(0 < self.adam_beta2 < 1, "training.adam_beta2", self.adam_beta2, "between 0 and 1")
         require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         require(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "above 0")
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences of one optimiser step over all devices."""
+        return self.batch_tokens // self.context_length
+
+    def steps_of(self, plan: StageRecipe | LoraRecipe) -> int:
+        """Optimiser steps of a stage or of its LoRA phase, at most."""
+        if plan.tokens is not None:
+            return -(-plan.tokens // self.batch_tokens)
+        return plan.steps or DEFAULT_STEPS
+
+
+@dataclass(frozen=True)
+class ParentRecipe:
+    """The grown checkpoint (a folder or a Hub id) and its stage on which a run goes on; None: the deepest."""
+
+    source: str
+    stage: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.stage is None or self.stage >= 1, "parent.stage", self.stage, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -80,30 +231,46 @@ class GrowthRecipe:
     model: dict[str, Any]
     stages: list[StageRecipe]
     substrate: SubstrateRecipe = field(default_factory=SubstrateRecipe)
+    data: DataRecipe | None = None
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    lora: LoraRecipe | None = None
+    parent: ParentRecipe | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(bool(self.stages), "stages", self.stages, "at least one stage")
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
         check_model(self.model)
+        trainable = self.substrate.layout == "trainable"
+        for index, stage in enumerate(self.stages):
+            first = index == 0 and self.parent is None
+            require(stage.layers >= 1 or not first, f"stages[{index}].layers", stage.layers, "at least 1 in stage 1")
+            embeddings = "embeddings" in stage.train
+            allowed = "without embeddings, which train only in stage 1 of substrate.layout trainable"
+            require(not embeddings or (first and trainable), f"stages[{index}].train", stage.train, allowed)
+            if stage.patience is not None:
+                steps = self.training.eval_steps
+                require(steps is not None, "training.eval_steps", steps, "given, because a stage has patience")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the same wherever the recipe lies: of a tokenizer folder only the name is kept."""
+        """Plain values, the same wherever the recipe lies: of a path only the name is kept."""
         content = dataclasses.asdict(self)
         if self.substrate.tokenizer is not None:
             content["substrate"]["tokenizer"] = Path(self.substrate.tokenizer).name
+        if self.parent is not None:
+            content["parent"]["source"] = Path(self.parent.source).name
+        if self.data is not None:
+            content["data"]["valid"] = [Path(path).name for path in self.data.valid]
+            for source in content["data"]["sources"]:
+                source["files"] = source["files"] and [Path(path).name for path in source["files"]]
         return content
 
     @property
     def sha256(self) -> str:
-        return sha256_json(self.to_dict())
-
-
-def require(condition: bool, name: str, value: Any, allowed: str) -> None:
-    """Raise ``RecipeError`` naming field, value and what is allowed."""
-    if not condition:
-        raise RecipeError(f"recipe field {name}={value!r} is not allowed: it must be {allowed}")
+        """Identity of what is computed: where metrics are reported to is not part of it."""
+        content = self.to_dict()
+        del content["training"]["report_to"]
+        return sha256_json(content)
 
 
 def check_model(model: dict[str, Any]) -> None:
@@ -112,75 +279,49 @@ def check_model(model: dict[str, Any]) -> None:
         if key not in MODEL_FIELDS and key not in FILE_FIELDS:
             raise RecipeError(f"unknown recipe key {key!r} in model.{nearest(str(key), MODEL_FIELDS)}")
     trainable = model.get("substrate_trainable", False)
-    require(not trainable, "model.substrate_trainable", trainable, "false: growth needs a frozen substrate")
+    require(not trainable, "model.substrate_trainable", trainable, "left out: say substrate.layout: trainable")
     try:
         FrozenGlyphConfig(**model)
     except StrictDataclassError as error:
         raise RecipeError(f"recipe field model is not allowed: {error.__cause__ or error}") from None
 
 
-def load_recipe(path: str | Path) -> GrowthRecipe:
-    """Read a recipe file. ``model`` may name a ``config.json``, ``substrate.tokenizer`` a folder, beside the recipe.
+def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:
+    """Read a recipe file and apply ``settings`` such as ``training.learning_rate=1e-3``.
+
+    Paths are relative to the recipe: ``model`` may name a ``config.json``; ``substrate.tokenizer``, ``parent.source``
+    and the files of ``data`` may too.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping; a key is unknown; a value has the wrong type or range.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"recipe {str(path)!r} does not exist; give the path of a growth.yaml")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
+    content = read_recipe(path, "growth.yaml")
     if isinstance(content.get("model"), str):
         config = path.parent / content["model"]
         if not config.is_file():
             raise RecipeError(f"recipe field model={content['model']!r}: {str(config)!r} does not exist")
         content["model"] = read_json(config)
-    recipe = parse(GrowthRecipe, content, "")
-    if recipe.substrate.tokenizer is not None:
-        tokenizer = str((path.parent / recipe.substrate.tokenizer).resolve())
-        recipe = dataclasses.replace(recipe, substrate=dataclasses.replace(recipe.substrate, tokenizer=tokenizer))
-    return recipe
+    override(content, settings)
+    return resolve_paths(parse(GrowthRecipe, content, ""), path.parent)
 
 
-def parse(kind: Any, value: Any, name: str) -> Any:
-    """Turn plain YAML ``value`` into the annotated type ``kind``; ``name`` is the field's dotted path for errors."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        require(isinstance(value, dict), name or "the recipe", value, "a mapping of fields")
-        hints = typing.get_type_hints(kind)
-        for key in value:
-            if key not in hints:
-                where = f" in {name}" if name else ""
-                allowed = ", ".join(hints)
-                raise RecipeError(f"unknown recipe key {key!r}{where}.{nearest(str(key), hints)} Allowed: {allowed}")
-        for entry in dataclasses.fields(kind):
-            if (
-                entry.name not in value
-                and entry.default is dataclasses.MISSING
-                and entry.default_factory is dataclasses.MISSING
-            ):
-                raise RecipeError(f"recipe field {'.'.join(filter(None, [name, entry.name]))} is missing")
-        dotted = {key: f"{name}.{key}" if name else key for key in value}
-        return kind(**{key: parse(hints[key], entry, dotted[key]) for key, entry in value.items()})
-    if origin is list:
-        require(isinstance(value, list), name, value, "a list")
-        return [parse(arguments[0], entry, f"{name}[{index}]") for index, entry in enumerate(value)]
-    if origin is Literal:
-        require(value in arguments, name, value, f"one of {', '.join(map(str, arguments))}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else parse(arguments[0], value, name)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin or kind
-    if plain is float and isinstance(value, str):  # YAML 1.1 reads 2e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    require(isinstance(value, plain) and (plain is not int or not isinstance(value, bool)), name, value, plain.__name__)
-    return value
+def resolve_paths(recipe: GrowthRecipe, folder: Path) -> GrowthRecipe:
+    """The recipe with local paths made absolute; what does not exist beside the recipe is taken for a Hub id."""
+
+    def local(name: str) -> str:
+        return str((folder / name).resolve())
+
+    changes: dict[str, Any] = {}
+    if recipe.substrate.tokenizer is not None and (folder / recipe.substrate.tokenizer).exists():
+        changes["substrate"] = dataclasses.replace(recipe.substrate, tokenizer=local(recipe.substrate.tokenizer))
+    if recipe.parent is not None and (folder / recipe.parent.source).exists():
+        changes["parent"] = dataclasses.replace(recipe.parent, source=local(recipe.parent.source))
+    if recipe.data is not None:
+        sources = [
+            dataclasses.replace(source, files=[local(name) for name in source.files]) if source.files else source
+            for source in recipe.data.sources
+        ]
+        valid = [local(name) for name in recipe.data.valid]
+        changes["data"] = dataclasses.replace(recipe.data, sources=sources, valid=valid)
+    return dataclasses.replace(recipe, **changes)

@@ -75,7 +75,9 @@ def grow_from_recipe(
             model = grow(below, plan.layers, plan.init)
         work = out / WORK_FOLDER / f"stage-{stage}"
         with closing(StageProgress(f"{recipe.name} stage {stage}/{len(recipe.stages)}", progress)) as bar:
-            metrics = train_stage(model, windows, plan.steps, recipe.training, recipe.seed + stage - 1, work, [bar])
+            metrics = train_stage(
+                model, windows, recipe.training.steps_of(plan), recipe.training, recipe.seed + stage - 1, work, [bar]
+            )
         losses = {path.name: text_loss(model, glyphs.tokenizer, read_text(path)) for path in valids}
         write_text(out / f"metrics-{stage}.jsonl", "".join(json.dumps(entry) + "\n" for entry in bar.history))
         entry = {
@@ -84,7 +86,7 @@ def grow_from_recipe(
             "num_hidden_layers": model.config.num_hidden_layers,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "parameters": model.num_parameters(),
-            "tokens": plan.steps * recipe.training.batch_size * recipe.training.context_length,
+            "tokens": recipe.training.steps_of(plan) * recipe.training.batch_tokens,
             "seconds": round(metrics["train_runtime"], 1),
             "train_loss": bar.history[-1]["loss"],
             "nats_per_character": {name: loss.nats_per_character for name, loss in losses.items()},

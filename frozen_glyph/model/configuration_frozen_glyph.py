@@ -24,7 +24,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
     """
 
     model_type = "frozen_glyph"
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar = ["cache", "past_key_values"]
     base_model_tp_plan: ClassVar = {
         "layers.*.self_attn.q_proj": "colwise",
         "layers.*.self_attn.k_proj": "colwise",
@@ -116,7 +116,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     """
 
     model_type = "frozen_glyph_moe"
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar = ["cache", "past_key_values"]
     EXPERT_FIELDS: ClassVar = (
         "num_hidden_layers",
         "intermediate_size",

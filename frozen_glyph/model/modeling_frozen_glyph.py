@@ -7,6 +7,7 @@ Shapes: B batch, T tokens, D hidden size, H heads, K head size, V vocabulary.
 """
 
 import copy
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
 
+# What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -111,7 +114,7 @@ class FrozenGlyphAttention(nn.Module):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         shape_BT = hidden_states.shape[:-1]
@@ -120,8 +123,8 @@ class FrozenGlyphAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -167,7 +170,7 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["FrozenGlyphBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -318,20 +321,25 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         hidden_states, shared = prepare_blocks(
-            self, input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
+            self,
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values if cache is None else cache,
+            inputs_embeds,
+            use_cache,
         )
         position_embeddings = self.rotary_emb(hidden_states, shared["position_ids"])
         for layer in self.layers:
             hidden_states = layer(hidden_states, position_embeddings=position_embeddings, **shared, **kwargs)
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=shared["past_key_values"]
-        )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE: shared["cache"]})
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -354,7 +362,7 @@ def prepare_blocks(
     input_ids: torch.Tensor | None,
     attention_mask: torch.Tensor | None,
     position_ids: torch.Tensor | None,
-    past_key_values: Cache | None,
+    cache: Cache | None,
     inputs_embeds: torch.Tensor | None,
     use_cache: bool | None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -363,22 +371,22 @@ def prepare_blocks(
         raise ValueError("give exactly one of input_ids and inputs_embeds")
     if inputs_embeds is None:
         inputs_embeds = model.substrate(input_ids).to(model.dtype)
-    if use_cache and past_key_values is None:
-        past_key_values = DynamicCache(config=model.config)
+    if use_cache and cache is None:
+        cache = DynamicCache(config=model.config)
     if position_ids is None:
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = cache.get_seq_length() if cache is not None else 0
         position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
     mask = create_causal_mask(
         config=model.config,
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
-        past_key_values=past_key_values,
         position_ids=position_ids,
+        **{CACHE: cache},
     )
     return inputs_embeds, {
         "attention_mask": mask,
         "position_ids": position_ids,
-        "past_key_values": past_key_values,
+        "cache": cache,
         "use_cache": use_cache,
     }
 
@@ -409,19 +417,23 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored)."""
+        """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
+
+        ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -433,9 +445,9 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: outputs.get(CACHE)},
         )
 
 

@@ -25,6 +25,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
 from .modeling_frozen_glyph import (
+    CACHE,
     FrozenGlyphBlock,
     FrozenGlyphPreTrainedModel,
     FrozenGlyphRotaryEmbedding,
@@ -117,20 +118,25 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         hidden_states, shared = prepare_blocks(
-            self, input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache
+            self,
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values if cache is None else cache,
+            inputs_embeds,
+            use_cache,
         )
         states = [expert(hidden_states, **shared, **kwargs) for expert in self.experts]
         if self.config.rule == "mean":
             states = [state * weight for state, weight in zip(states, self.config.expert_weights, strict=True)]
-        return BaseModelOutputWithPast(
-            last_hidden_state=torch.cat(states, dim=-1), past_key_values=shared["past_key_values"]
-        )
+        return BaseModelOutputWithPast(last_hidden_state=torch.cat(states, dim=-1), **{CACHE: shared["cache"]})
 
 
 class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
@@ -151,24 +157,28 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored)."""
+        """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
+
+        ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        """
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
-        states, cache = outputs.last_hidden_state, outputs.past_key_values
+        states, cache = outputs.last_hidden_state, outputs.get(CACHE)
         if self.config.rule == "mean":
             if cache is not None:  # transformers 5.17 crops every layer of a cache, and fails on one without content
                 nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
@@ -183,9 +193,9 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: cache},
         )
 
     def posterior_logits(

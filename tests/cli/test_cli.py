@@ -19,7 +19,7 @@ RECIPE = {
     "name": "tiny",
     "model": {"hidden_size": 48, "num_attention_heads": 4},
     "stages": [{"steps": 3}, {"steps": 3}],
-    "training": {"context_length": 32, "batch_size": 4, "warmup_steps": 1, "precision": "fp32", "save_steps": 2},
+    "training": {"context_length": 32, "batch_tokens": 128, "warmup_steps": 1, "precision": "fp32", "save_steps": 2},
 }
 ROOT = typer.main.get_command(cli.app)
 

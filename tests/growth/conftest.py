@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from frozen_glyph.growth.recipe import GrowthRecipe, parse
+from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run import grow_from_recipe
+from frozen_glyph.recipe_fields import parse
 
 RECIPE = {
     "name": "tiny",
@@ -14,7 +15,7 @@ RECIPE = {
     "stages": [{"steps": 12}, {"layers": 2, "steps": 12, "init": "random"}],
     "training": {
         "context_length": 32,
-        "batch_size": 4,
+        "batch_tokens": 128,
         "learning_rate": 1e-2,
         "warmup_steps": 2,
         "precision": "fp32",
@@ -39,7 +40,7 @@ def edited(content: dict, changes: dict) -> dict:
 
 @pytest.fixture(scope="session")
 def recipe_content():
-    """``recipe_content({"training.batch_size": 0})``: the tiny recipe (or another) as plain data, with changes."""
+    """``recipe_content({"training.batch_tokens": 0})``: the tiny recipe (or another) as plain data, with changes."""
     return lambda changes=None, content=RECIPE: edited(content, changes or {})
 
 

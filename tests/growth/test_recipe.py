@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from frozen_glyph import FrozenGlyphConfig
-from frozen_glyph.growth.recipe import GrowthRecipe, RecipeError, StageRecipe, TrainingRecipe, load_recipe, parse
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, TrainingRecipe, load_recipe
+from frozen_glyph.recipe_fields import RecipeError, parse
 
 
 @pytest.fixture
@@ -24,8 +25,10 @@ def load(tmp_path):
 
 def test_recipe_becomes_typed(load, recipe_content):
     recipe = load(yaml.safe_dump(recipe_content()))
-    assert recipe.stages == [StageRecipe(1, 12), StageRecipe(2, 12, "random")]
-    assert recipe.training == TrainingRecipe(32, 4, 1e-2, 2, precision="fp32", save_steps=4)
+    assert recipe.stages == [StageRecipe(1, 12), StageRecipe(2, 12, init="random")]
+    assert recipe.training == TrainingRecipe(
+        32, 128, learning_rate=1e-2, warmup_steps=2, precision="fp32", save_steps=4
+    )
     assert recipe.model == {"hidden_size": 48, "num_attention_heads": 4}
     assert (recipe.name, recipe.seed, recipe.substrate.tokenizer) == ("tiny", 5, None)
 
@@ -56,13 +59,25 @@ def test_unknown_key_names_the_nearest(load, recipe_content, changes, message):
         ({"stages": []}, "stages=[] is not allowed: it must be at least one stage"),
         ({"stages.0": 5}, "stages[0]=5 is not allowed: it must be a mapping"),
         ({"stages.1.steps": "many"}, "stages[1].steps='many' is not allowed: it must be int"),
-        ({"stages.1.layers": 0}, "stages.layers=0 is not allowed: it must be at least 1"),
+        ({"stages.1.layers": -1}, "stages.layers=-1 is not allowed: it must be 0 or more"),
+        ({"stages.0.layers": 0}, "stages[0].layers=0 is not allowed: it must be at least 1 in stage 1"),
+        ({"stages.1.tokens": 5}, "stages.steps=12 is not allowed: it must be left out where tokens is given"),
+        ({"stages.1.train": ["embeddings"]}, "stages[1].train=['embeddings'] is not allowed: it must be without"),
+        ({"stages.1.patience": 2}, "training.eval_steps=None is not allowed: it must be given"),
+        ({"lora": {"rank": 0}}, "lora.rank=0 is not allowed: it must be at least 1"),
+        ({"lora": {"targets": ["qkv"]}}, "lora.targets[0]='qkv' is not allowed: it must be one of q_proj,"),
+        ({"data": {"sources": [{}]}}, "data.sources=[] is not allowed: it must be a source with either files or"),
+        (
+            {"data": {"sources": [{"files": ["a.txt"], "weight": 1}, {"dataset": "x/y"}]}},
+            "data.sources.weight=[1.0, None] is not allowed: it must be given to all or to none",
+        ),
         ({"stages.1.steps": 0}, "stages.steps=0 is not allowed: it must be at least 1"),
-        ({"stages.0.init": "zero"}, "stages[0].init='zero' is not allowed: it must be one of identity, random"),
+        ({"stages.0.init": "zero"}, "stages[0].init='zero' is not allowed: it must be one of identity, random, copy"),
         ({"substrate": {"vocab_size": 511}}, "substrate.vocab_size=511 is not allowed: it must be at least 512"),
         ({"training": None}, "training=None is not allowed: it must be a mapping"),
         ({"training.context_length": 7}, "training.context_length=7 is not allowed: it must be at least 8"),
-        ({"training.batch_size": 0}, "training.batch_size=0 is not allowed: it must be at least 1"),
+        ({"training.batch_tokens": 0}, "training.batch_tokens=0 is not allowed: it must be a multiple of"),
+        ({"training.micro_batch_size": 3}, "training.micro_batch_size=3 is not allowed: it must be a divisor of the 4"),
         ({"training.learning_rate": "fast"}, "training.learning_rate='fast' is not allowed: it must be float"),
         ({"training.learning_rate": 0}, "training.learning_rate=0.0 is not allowed: it must be above 0"),
         ({"training.learning_rate": float("nan")}, "training.learning_rate=nan is not allowed"),
@@ -78,7 +93,7 @@ def test_unknown_key_names_the_nearest(load, recipe_content, changes, message):
         ({"model": [1]}, "model=[1] is not allowed: it must be dict"),
         ({"model.hidden_size": 49}, "hidden_size=49 must be an even multiple of num_attention_heads=4"),
         ({"model.hidden_size": "wide"}, "'hidden_size' expected int, got str"),
-        ({"model.substrate_trainable": True}, "model.substrate_trainable=True is not allowed"),
+        ({"model.substrate_trainable": True}, "model.substrate_trainable=True is not allowed: it must be left out"),
     ],
 )
 def test_wrong_value_names_field_value_and_what_is_allowed(load, recipe_content, changes, message):
@@ -136,13 +151,33 @@ OTHER_VALUES = {
     "stages.0.layers": 3,
     "stages.0.steps": 13,
     "stages.0.init": "random",
+    "stages.0.train.0": "norm",
+    "stages.0.train.1": "blocks",
+    "stages.0.train.2": "blocks",
+    "stages.0.learning_rate": 0.1,
+    "stages.1.train.0": "norm",
+    "stages.1.train.1": "blocks",
+    "stages.1.train.2": "blocks",
+    "stages.1.learning_rate": 0.1,
     "stages.1.layers": 1,
     "stages.1.steps": 11,
     "stages.1.init": "identity",
     "substrate.tokenizer": "folder",
     "substrate.vocab_size": 512,
+    "substrate.layout": "binary",
+    "substrate.bits": 16,
+    "data": {"sources": [{"files": ["a.txt"]}]},
+    "lora": {"rank": 4},
+    "parent": {"source": "runs/trunk"},
     "training.context_length": 16,
-    "training.batch_size": 5,
+    "training.batch_tokens": 64,
+    "training.micro_batch_size": 2,
+    "training.schedule": "linear",
+    "training.adam_beta2": 0.9,
+    "training.activation_checkpointing": True,
+    "training.prefix_cache": "disk",
+    "training.quantize_frozen": "int8",
+    "training.eval_steps": 3,
     "training.learning_rate": 0.02,
     "training.warmup_steps": 3,
     "training.final_learning_rate_ratio": 0.0,
@@ -154,12 +189,45 @@ OTHER_VALUES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("settings", "path", "value"),
+    [
+        (["training.learning_rate=1e-3"], "training.learning_rate", 1e-3),
+        (["stages.1.steps=7"], "stages.1.steps", 7),
+        (["substrate.layout=binary", "seed=9"], "seed", 9),
+        (["lora.rank=8"], "lora.rank", 8),
+    ],
+)
+def test_settings_override_the_file(recipe_content, tmp_path, settings, path, value):
+    (tmp_path / "growth.yaml").write_text(yaml.safe_dump(recipe_content()), encoding="utf-8")
+    found = load_recipe(tmp_path / "growth.yaml", settings).to_dict()
+    for part in path.split("."):
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed", "setting 'seed' must look like"),
+        ("training.learning_rat=1", "unknown recipe key 'learning_rat' in training. Did you mean 'learning_rate'?"),
+        ("stages.7.steps=1", "setting 'stages.7.steps=1' leads nowhere"),
+        ("name.x=1", "setting 'name.x=1' leads nowhere"),
+        ("seed=[", "setting 'seed=[' has no YAML value"),
+    ],
+)
+def test_setting_that_fits_nowhere_is_named(recipe_content, tmp_path, setting, message):
+    (tmp_path / "growth.yaml").write_text(yaml.safe_dump(recipe_content()), encoding="utf-8")
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe(tmp_path / "growth.yaml", [setting])
+
+
 def leaf_paths(value, path=()):
     """The dotted path of every plain value in nested data."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None:
         return {".".join(map(str, path))}
-    return {leaf for key, entry in items for leaf in leaf_paths(entry, (*path, key))}
+    return {leaf for key, entry in items if key != "report_to" for leaf in leaf_paths(entry, (*path, key))}
 
 
 def test_stored_form_round_trips(make_recipe):
@@ -169,7 +237,8 @@ def test_stored_form_round_trips(make_recipe):
 
 def test_hash_changes_with_any_value(make_recipe, recipe_content):
     stored = make_recipe().to_dict()
-    assert leaf_paths(stored) == OTHER_VALUES.keys()
+    alternatives = {f"stages.{stage}.{name}" for stage in (0, 1) for name in ("tokens", "patience")}
+    assert leaf_paths(stored) - alternatives == OTHER_VALUES.keys()
     changed = [parse(GrowthRecipe, recipe_content({path: value}, stored), "") for path, value in OTHER_VALUES.items()]
     assert len({recipe.sha256 for recipe in [make_recipe(), *changed]}) == 1 + len(OTHER_VALUES)
 

@@ -14,8 +14,9 @@ from frozen_glyph.checkpoint.files import sha256_file
 LONG = {"stages.0.steps": 4, "stages.1.steps": 120, "training.save_steps": 10}
 RUN = """
 import json, sys, torch
-from frozen_glyph.growth.recipe import GrowthRecipe, parse
+from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run import grow_from_recipe
+from frozen_glyph.recipe_fields import parse
 torch.set_num_threads(1)
 recipe, out, text, valid, substrate = sys.argv[1:]
 grow_from_recipe(parse(GrowthRecipe, json.loads(recipe), ""), [text], out, [valid], substrate)

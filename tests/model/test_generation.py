@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.modeling_frozen_glyph import CACHE
 
 NEW_TOKENS = 7
 
@@ -94,8 +95,8 @@ def test_prompt_lookup_and_assistant(model, token_ids, build_model):
 def test_a_text_read_in_parts(model, token_ids, cuts):
     ids, cache, parts = token_ids(2, 10, seed=11), None, []
     for begin, end in zip((0, *cuts), (*cuts, 10), strict=True):
-        output = model(ids[:, begin:end], past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model(ids[:, begin:end], use_cache=True, **{CACHE: cache})
+        cache = output[CACHE]
         parts.append(output.logits)
     torch.testing.assert_close(torch.cat(parts, dim=1), model(ids, use_cache=False).logits, atol=1e-4, rtol=1e-4)
 
@@ -103,9 +104,9 @@ def test_a_text_read_in_parts(model, token_ids, cuts):
 @torch.no_grad()
 def test_a_cropped_cache_forgets(model, token_ids):
     ids, other = token_ids(2, 10, seed=12), token_ids(2, 4, seed=13)
-    cache = model(ids, use_cache=True).past_key_values
+    cache = model(ids, use_cache=True)[CACHE]
     cache.crop(-4)
-    continued = model(other, past_key_values=cache).logits
+    continued = model(other, **{CACHE: cache}).logits
     whole = torch.cat([ids[:, :6], other], dim=1)
     torch.testing.assert_close(continued, model(whole, use_cache=False).logits[:, 6:], atol=1e-4, rtol=1e-4)
 
