@@ -1,0 +1,134 @@
+"""What a run stands on: a tokenizer and its frozen substrate, or, for the trainable baseline, a tokenizer alone."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from frozen_glyph.checkpoint.files import copy_file
+from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe
+from frozen_glyph.growth.run_folder import RunFolderError
+from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.recipe_fields import RecipeError, require
+from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
+from frozen_glyph.substrate.tokens import tokenizer_sha256
+
+VOCABULARY_CHARACTERS = 200_000_000  # of the training text at most are read to learn a vocabulary
+SUBSTRATE_FILE, TOKENIZER_FILE = "substrate.json", "tokenizer.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """``substrate`` is None for the baseline, whose table of ``width`` trains."""
+
+    tokenizer: PreTrainedTokenizerBase
+    width: int
+    substrate: GlyphSubstrate | None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        return tokenizer_sha256(self.tokenizer)
+
+    @property
+    def bits(self) -> int:
+        return self.width if self.substrate is None else self.substrate.bits
+
+    def save(self, out: Path) -> None:
+        """Write the substrate with its tokenizer, or the tokenizer alone, each file atomically."""
+        if self.substrate is not None:
+            self.substrate.save_pretrained(out)
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            self.tokenizer.save_pretrained(temporary)
+            for source in sorted(Path(temporary).iterdir(), key=lambda path: path.name == TOKENIZER_FILE):
+                copy_file(source, out / source.name)
+
+
+def open_ground(
+    out: Path, recipe: GrowthRecipe, documents: Iterable[str], given: str | Path | None
+) -> Ground:
+    """The ground stored in ``out``; on the first call that of the substrate folder ``given``, or a new one.
+
+    Raises:
+        RecipeError: ``given`` contradicts the recipe's layout.
+        RunFolderError: ``out`` was started on another substrate.
+    """
+    trainable = recipe.substrate.layout == "trainable"
+    require(given is None or not trainable, "substrate.layout", "trainable", "left out where a substrate is given")
+    width = recipe.model.get("hidden_size", FrozenGlyphConfig.hidden_size)
+    if (out / SUBSTRATE_FILE).exists():
+        stored = GlyphSubstrate.from_pretrained(out)
+        if given is not None:
+            fingerprint = GlyphSubstrate.from_pretrained(given).fingerprint
+            if fingerprint != stored.fingerprint:
+                raise RunFolderError(
+                    f"folder {str(out)!r} was started on substrate {stored.fingerprint}, {str(given)!r} has "
+                    f"{fingerprint}; give the same substrate or a new folder"
+                )
+        return Ground(stored.tokenizer, stored.width, stored)
+    if given is not None:
+        docked = GlyphSubstrate.from_pretrained(given)
+        return Ground(docked.tokenizer, docked.width, docked)
+    if trainable and (out / TOKENIZER_FILE).exists():
+        return Ground(AutoTokenizer.from_pretrained(out, local_files_only=True), width, None)
+    if recipe.substrate.tokenizer is not None:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.substrate.tokenizer)
+    else:
+        tokenizer = build_tokenizer(first_characters(documents), recipe.substrate.vocab_size)
+    if trainable:
+        return Ground(tokenizer, width, None)
+    substrate = GlyphSubstrate.build(
+        tokenizer, width, recipe.substrate.layout, bits=recipe.substrate.bits, seed=recipe.seed
+    )
+    return Ground(tokenizer, substrate.width, substrate)
+
+
+def first_characters(documents: Iterable[str]) -> Iterator[str]:
+    """Documents up to ``VOCABULARY_CHARACTERS``."""
+    seen = 0
+    for document in documents:
+        if seen >= VOCABULARY_CHARACTERS:
+            return
+        seen += len(document)
+        yield document
+
+
+def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfig:
+    """The configuration of stage 1; ``RecipeError`` when ``recipe.model`` contradicts the stages or the ground."""
+    derived = {
+        "vocab_size": len(ground.tokenizer),
+        "num_hidden_layers": sum(stage.layers for stage in recipe.stages),
+        "substrate_bits": ground.bits,
+        "hidden_size": ground.width,
+    }
+    for key, value in derived.items():
+        if recipe.model.get(key, value) != value:
+            raise RecipeError(
+                f"recipe field model.{key}={recipe.model[key]!r}, but stages and substrate make it {value!r}"
+            )
+    fields: dict[str, Any] = {
+        "max_position_embeddings": recipe.training.context_length,
+        **{key: value for key, value in recipe.model.items() if key in MODEL_FIELDS},
+        **derived,
+        "num_hidden_layers": recipe.stages[0].layers,
+        "num_frozen_layers": 0,
+        "ladder": [recipe.stages[0].layers],
+        "substrate_trainable": ground.substrate is None,
+        "substrate_fingerprint": ground.substrate and ground.substrate.fingerprint,
+        "tokenizer_sha256": ground.tokenizer_sha256,
+        **{f"{name}_token_id": getattr(ground.tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")},
+    }
+    return FrozenGlyphConfig(**fields)
+
+
+def first_stage_model(config: FrozenGlyphConfig, ground: Ground) -> FrozenGlyphForCausalLM:
+    """The model of stage 1 on ``ground``, blocks and head freshly initialised."""
+    model = FrozenGlyphForCausalLM(config)
+    if ground.substrate is not None:
+        model.substrate.load_state_dict(ground.substrate.as_embedding().state_dict())
+        model.check_substrate()
+    return model

@@ -1,0 +1,80 @@
+"""The folder of a growth run: whose it is, what it says of itself, and what is left to do."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.card import markdown_table, model_card
+from frozen_glyph.checkpoint.files import check_hashes
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.growth.recipe import GrowthRecipe
+
+WORK_FOLDER = ".work"
+
+
+class RunFolderError(FrozenGlyphError):
+    """The output folder belongs to something else."""
+
+
+def open_run(
+    out: Path, recipe: GrowthRecipe, data: list[dict[str, Any]], valids: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Check that ``out`` is free, or holds this very run undamaged; return the run's provenance so far.
+
+    Raises:
+        RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
+        CheckpointError: a file of a finished stage is missing or damaged.
+    """
+    wanted = {"recipe_sha256": recipe.sha256, "data": data, "valid": valids}
+    if not (out / PROVENANCE_FILE).exists():
+        leftovers = (WORK_FOLDER, f".{PROVENANCE_FILE}")  # of a run that was killed before it was claimed
+        if out.is_dir() and not all(path.name.startswith(leftovers) for path in out.iterdir()):
+            raise RunFolderError(f"folder {str(out)!r} exists and holds no growth run; choose an empty or new folder")
+        return {"recipe": recipe.to_dict(), **wanted, "seed": recipe.seed, "stages": []}
+    stored = read_provenance(out)
+    if stored["kind"] != "growth":
+        raise RunFolderError(f"folder {str(out)!r} holds a {stored['kind']} checkpoint; choose a new folder")
+    what = {"recipe_sha256": "another recipe", "data": "other training text", "valid": "other held-out text"}
+    for key, value in wanted.items():
+        if stored.get(key) != value:
+            raise RunFolderError(
+                f"folder {str(out)!r} holds a run of {what[key]} ({key} {stored.get(key)!r}, this run has {value!r}); "
+                "choose a new folder, or give the recipe and texts that it was started with"
+            )
+    for entry in stored["stages"]:
+        check_hashes(out, entry["files"])
+    return {key: value for key, value in stored.items() if key not in ("format", "kind", "versions")}
+
+
+def claim(out: Path, provenance: dict[str, Any]) -> None:
+    """Make ``out`` this run's, unless an earlier call did."""
+    if not (out / PROVENANCE_FILE).exists():
+        for stale in (out / WORK_FOLDER).glob("stage-*"):  # `rm -r out/*` leaves another run's checkpoints here
+            shutil.rmtree(stale)
+        write_provenance(out, "growth", provenance)
+
+
+def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any]) -> str:
+    """The model card of a run so far."""
+    rows = [
+        {
+            "stage": entry["stage"],
+            "blocks": entry["num_hidden_layers"],
+            "trained parameters": f"{entry['trainable_parameters']:,}",
+            **{f"{text} (nats/char)": f"{loss:.4f}" for text, loss in entry["nats_per_character"].items()},
+        }
+        for entry in provenance["stages"]
+    ]
+    sources = ", ".join(f"`{source['name']}`" for source in provenance["data"])
+    return model_card(
+        name,
+        f"A causal language model over a frozen glyph embedding, grown in {len(rows)} stages by the recipe "
+        f"`{recipe.name}` on {sources}.",
+        {
+            "Stages": "Plain loading gives the deepest stage; `from_pretrained(..., growth_stage=k)` gives stage k.\n\n"
+            + markdown_table(rows),
+            "Limitations": "A small research model. Its text is not reliable, and it knows only its training text.",
+        },
+        ["grown"],
+    )

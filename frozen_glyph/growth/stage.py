@@ -1,0 +1,181 @@
+"""One stage of a run: the model below grows, its new blocks train, adapters may follow; then it is written and scored.
+
+A phase that has finished leaves what it trained in the work folder, so that a run that is killed later in the stage
+does not train it again.
+"""
+
+import dataclasses
+import json
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
+from frozen_glyph.checkpoint.stages import write_stage
+from frozen_glyph.growth.data import TokenWindows
+from frozen_glyph.growth.expand import choose_trainable, grow
+from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
+from frozen_glyph.growth.prefix_cache import PrefixCache
+from frozen_glyph.growth.progress import StageProgress
+from frozen_glyph.growth.quantize import quantize_frozen
+from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
+from frozen_glyph.growth.run_folder import WORK_FOLDER
+from frozen_glyph.growth.train import Phase, frozen_digest, train_phase
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.text.documents import read_text
+from frozen_glyph.text.loss import text_loss
+
+LORA_SEED = 1_000_003  # added to a stage's seed for its LoRA phase
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share; ``first_stage`` is above 1 for a run that goes on from a parent."""
+
+    recipe: GrowthRecipe
+    out: Path
+    ground: Ground
+    tokens: np.memmap
+    windows: TokenWindows
+    held_out: TokenWindows | None
+    valid: list[Path]
+    first_stage: int
+    progress: bool
+
+    def seed(self, stage: int) -> int:
+        return self.recipe.seed + stage - 1
+
+    def title(self, stage: int, phase: str) -> str:
+        last = self.first_stage + len(self.recipe.stages) - 1
+        return f"{self.recipe.name} stage {stage}/{last}{'' if phase == 'blocks' else ' ' + phase}"
+
+
+def grow_stage(run: Run, stage: int) -> dict[str, Any]:
+    """Train stage ``stage`` (counted from 1 over parent and run), add it to the folder and return its record."""
+    plan, training, lora = run.recipe.stages[stage - run.first_stage], run.recipe.training, run.recipe.lora
+    model = grown_model(run, stage, plan)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    quantized = training.quantize_frozen != "none" and model.config.num_frozen_layers > 0
+    phases = {"blocks": train_blocks(run, model, stage, plan, quantized)}
+    adapters: dict[str, str] = {}
+    adapted = lora is not None and lora.follows(stage)
+    if adapted:
+        if quantized:  # adapters are added to the blocks as they are stored
+            model = grown_model(run, stage, plan)
+            load_trained(model, work_folder(run, stage) / "blocks")
+        phases["lora"], adapters = train_adapters(run, model, stage, lora)
+    files = write_stage(run.out, model, stage, changed_below=adapted and lora.merge)
+    return {
+        "stage": stage,
+        **dataclasses.asdict(plan),
+        "num_hidden_layers": model.config.num_hidden_layers,
+        "trainable_parameters": trainable,
+        "parameters": model.num_parameters(),
+        "tokens": sum(phase["tokens"] for phase in phases.values()),
+        "seconds": round(sum(phase["seconds"] for phase in phases.values()), 1),
+        "train_loss": list(phases.values())[-1]["train_loss"],
+        "phases": phases,
+        "nats_per_character": score(run, stage),
+        "files": files | adapters,
+    }
+
+
+def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausalLM:
+    """The model that stage ``stage`` starts from, and what trains in it."""
+    set_seed(run.seed(stage))
+    if stage == 1:
+        model = first_stage_model(first_stage_config(run.recipe, run.ground), run.ground)
+    else:
+        below = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage - 1)
+        model = grow(below, plan.layers, plan.init)
+    choose_trainable(model, plan.train)
+    return model
+
+
+def train_blocks(
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe, quantized: bool
+) -> dict[str, Any]:
+    """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
+    training, work = run.recipe.training, work_folder(run, stage)
+    rate = plan.learning_rate or training.learning_rate
+    phase = Phase(training.steps_of(plan), rate, run.seed(stage), plan.patience)
+    prepare = None
+    if training.prefix_cache != "none" and model.config.num_frozen_layers > 0:
+        identity = f"{Path(run.tokens.filename or '').name} {frozen_digest(model)}"
+        location = work if training.prefix_cache == "disk" else None
+        prepare = PrefixCache(model, run.windows, location, identity)
+    if quantized:
+        quantize_frozen(model, training.quantize_frozen)
+    return run_phase(run, model, stage, "blocks", phase, prepare)
+
+
+def train_adapters(
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, lora: LoraRecipe
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Train adapters of all blocks; afterwards ``model`` holds them merged, or as before and they have a folder."""
+    from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
+
+    training = run.recipe.training
+    rate = lora.learning_rate or training.learning_rate
+    set_seed(run.seed(stage) + LORA_SEED)
+    add_adapters(model, lora)
+    phase = Phase(training.steps_of(lora), rate, run.seed(stage) + LORA_SEED)
+    record = run_phase(run, model, stage, "lora", phase)
+    if lora.merge:
+        merge_adapters(model)
+        return record, {}
+    name = f"lora-{stage}"
+    hashes = write_adapters(model, lora, run.out / name)
+    drop_adapters(model)
+    return record, {f"{name}/{file}": digest for file, digest in hashes.items()}
+
+
+def run_phase(
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, phase: Phase, prepare: Any = None
+) -> dict[str, Any]:
+    """Train one phase, or load what it trained when an earlier call finished it; returns its record."""
+    folder = work_folder(run, stage) / name
+    if not (folder / "phase.json").exists():
+        with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
+            metrics = train_phase(
+                model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare
+            )
+        trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
+        write_tensors(folder / "trained.safetensors", trained)
+        suffix = "" if name == "blocks" else f"-{name}"
+        lines = "".join(json.dumps(entry) + "\n" for entry in bar.history)
+        write_text(run.out / f"metrics-{stage}{suffix}.jsonl", lines)
+        write_json(folder / "phase.json", metrics)
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+    else:
+        load_trained(model, folder)
+    return read_json(folder / "phase.json")
+
+
+def load_trained(model: FrozenGlyphForCausalLM, folder: Path) -> None:
+    """Put the tensors that a finished phase trained into ``model``."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in read_tensors(folder / "trained.safetensors").items():
+            parameters[name].copy_(tensor)
+
+
+def score(run: Run, stage: int) -> dict[str, float]:
+    """Nats per character of the stage as it lies in the folder, by held-out text."""
+    if not run.valid:
+        return {}
+    model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage)
+    return {
+        path.name: text_loss(model, run.ground.tokenizer, read_text(path)).nats_per_character for path in run.valid
+    }
+
+
+def work_folder(run: Run, stage: int) -> Path:
+    return run.out / WORK_FOLDER / f"stage-{stage}"
