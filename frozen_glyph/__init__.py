@@ -22,6 +22,7 @@ _HOME = {
     "grow_from_recipe": "frozen_glyph.growth.run",
     "load_recipe": "frozen_glyph.growth.recipe",
     "merge_experts": "frozen_glyph.merge.write",
+    "export_dense": "frozen_glyph.checkpoint.dense",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
 }
 
