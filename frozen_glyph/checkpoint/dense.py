@@ -34,7 +34,8 @@ def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None =
     if config.get("substrate_dense") or config.get("substrate_trainable"):
         raise CheckpointError(f"{str(folder)!r} has an ordinary embedding already; use the folder as it is")
     stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
-    model = AutoModelForCausalLM.from_pretrained(folder, **stage).to_dense()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **stage)
+    model.to_dense()
     model.config.ladder = None  # one file, one depth
 
     with new_folder(out) as temporary:
@@ -55,8 +56,6 @@ def dense_card(name: str, parent: str, config: Any) -> str:
         f"Dense export of `{parent}`: the same logits, bit for bit. Its frozen token embedding is a table of "
         f"{config.vocab_size:,} x {config.hidden_size:,} numbers, made from the glyph substrate `"
         f"{config.substrate_fingerprint}`.",
-        {
-            "Limitations": "It holds no glyph bits, so it cannot be merged or checked against its substrate; use the parent."
-        },
+        {"Limitations": "It holds no glyph bits, so it can neither be merged nor checked against its substrate."},
         ["dense"],
     )

@@ -38,7 +38,7 @@ def read_expert_configs(folders: list[Path]) -> list[dict[str, Any]]:
             )
         if config.get("substrate_dense"):
             raise ExpertsDoNotMatch(
-                f"expert {str(folder)!r} is a dense export, which holds no glyph bits; merge the checkpoint it came from"
+                f"expert {str(folder)!r} is a dense export, which holds no glyph bits; merge its parent"
             )
         if config.get("substrate_trainable") or not config.get("substrate_fingerprint"):
             raise ExpertsDoNotMatch(

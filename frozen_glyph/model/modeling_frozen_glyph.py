@@ -260,9 +260,9 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
     def to_dense(self) -> "FrozenGlyphPreTrainedModel":
         """Replace the substrate, in place, by an ordinary ``nn.Embedding`` of the same vectors; return the model.
 
-        For servers that know no other embedding. Every logit keeps its bits, and what is saved loads strictly. The table
-        stays frozen and the configuration keeps the fingerprint, which says where the vectors came from; it cannot be
-        checked without the bits, so a dense model does not dock. A model with an ordinary embedding stays as it is.
+        For servers that know no other embedding. Every logit keeps its bits. The table stays frozen, and the
+        configuration keeps the fingerprint to say where the vectors came from; it cannot be checked without the bits,
+        so a dense model does not dock. A model with an ordinary embedding stays as it is.
         """
         if isinstance(self.substrate, FrozenGlyphEmbedding):
             self.set_input_embeddings(self.substrate.to_dense(self.dtype))

@@ -77,7 +77,7 @@ def test_a_missing_table_is_refused(experts, tmp_path):
 
 def test_a_dense_export_does_not_dock(experts, tmp_path):
     out = export_dense(experts[0], tmp_path / "dense")
-    with pytest.raises(ExpertsDoNotMatch, match="is a dense export, which holds no glyph bits; merge the checkpoint"):
+    with pytest.raises(ExpertsDoNotMatch, match="is a dense export, which holds no glyph bits; merge its parent"):
         merge_experts([experts[1], out], tmp_path / "merged")
 
 
