@@ -18,10 +18,13 @@ _HOME = {
     "FrozenGlyphMoEForCausalLM": "frozen_glyph.model.modeling_frozen_glyph_moe",
     "GlyphSubstrate": "frozen_glyph.substrate",
     "build_tokenizer": "frozen_glyph.substrate",
+    "install_glyph_embedding": "frozen_glyph.substrate.install",
+    "load_with_glyph_embedding": "frozen_glyph.substrate.install",
     "grow": "frozen_glyph.growth.expand",
     "grow_from_recipe": "frozen_glyph.growth.run",
     "load_recipe": "frozen_glyph.growth.recipe",
     "merge_experts": "frozen_glyph.merge.write",
+    "export_dense": "frozen_glyph.checkpoint.dense",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
 }
 

@@ -78,6 +78,19 @@ def merge(
     typer.echo(f"merged: {merge_experts(experts, out, rule, numbers)}")
 
 
+@app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
+def to_dense(
+    model: Annotated[Path, typer.Argument(help="A checkpoint folder, grown or merged.")],
+    out: Out,
+    stage: Annotated[int | None, typer.Option(help="Growth stage to export; default: the deepest.")] = None,
+) -> None:
+    """Write a checkpoint with an ordinary embedding table, for servers that know no other; the logits stay the same."""
+    from frozen_glyph.checkpoint.dense import export_dense
+
+    quiet_transformers()
+    typer.echo(f"dense: {export_dense(model, out, stage)}")
+
+
 @app.command("eval", epilog="Example: `frozen-glyph eval runs/merged runs/ru runs/zh --data DIR -o runs/report`")
 def evaluate(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints; the first is compared with each of the others.")],

@@ -36,6 +36,10 @@ def read_expert_configs(folders: list[Path]) -> list[dict[str, Any]]:
             raise ExpertsDoNotMatch(
                 f"expert {str(folder)!r} has model_type {config.get('model_type')!r}; only 'frozen_glyph' can be merged"
             )
+        if config.get("substrate_dense"):
+            raise ExpertsDoNotMatch(
+                f"expert {str(folder)!r} is a dense export, which holds no glyph bits; merge its parent"
+            )
         if config.get("substrate_trainable") or not config.get("substrate_fingerprint"):
             raise ExpertsDoNotMatch(
                 f"expert {str(folder)!r} has no frozen substrate with a fingerprint; grow it on a substrate folder"

@@ -1,7 +1,5 @@
 """Write the merged checkpoint: one substrate, each expert's blocks in a shard of its own, one joint head."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
     copy_file,
+    new_folder,
     read_json,
     read_tensors,
     sha256_file,
@@ -58,8 +57,6 @@ def merge_experts(
     if rule not in MERGE_RULES:
         allowed = ", ".join(MERGE_RULES)
         raise FrozenGlyphError(f"rule={rule!r} is not known.{nearest(rule, MERGE_RULES)} Allowed: {allowed}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FrozenGlyphError(f"{str(out)!r} exists and is not empty; choose a new folder")
     configs = read_expert_configs(folders)
     shares = normalised_weights(weights, len(folders))
     names = list(names) if names is not None else [folder.name for folder in folders]
@@ -67,11 +64,7 @@ def merge_experts(
         raise FrozenGlyphError(f"names={names} must be {len(folders)} names, one for each expert")
     config = merged_config(configs, rule, shares, names)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with new_folder(out) as temporary:
         files = write_merged_weights(folders, configs, temporary)
         config.save_pretrained(temporary)
         copy_model_code(temporary)
@@ -85,9 +78,6 @@ def merge_experts(
         write_text(temporary / "README.md", merge_card(out.name, config))
         recipe = {"rule": rule, "weights": shares, "experts": names}
         write_provenance(temporary, "merge", {"recipe": recipe, "parents": parents, "files": files})
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
@@ -106,7 +96,7 @@ def merged_config(
 ) -> FrozenGlyphMoEConfig:
     """The configuration of the merged model."""
     first = configs[0]
-    shared = (*MUST_AGREE, "num_attention_heads", "dtype")
+    shared = (*MUST_AGREE, "substrate_rotated", "num_attention_heads", "dtype")
     return FrozenGlyphMoEConfig(
         **{key: first[key] for key in shared if key in first},
         max_position_embeddings=min(config["max_position_embeddings"] for config in configs),

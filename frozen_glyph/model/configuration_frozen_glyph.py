@@ -16,6 +16,8 @@ class FrozenGlyphConfig(PreTrainedConfig):
     Fields that are this model's own:
         substrate_bits: bits stored for each token. Equal to ``hidden_size``: used as they are; more: projected down
             by a stored integer matrix; fewer: each bit repeated ``hidden_size // substrate_bits`` times.
+        substrate_rotated: as many bits as ``hidden_size`` pass through such a matrix too.
+        substrate_dense: the vectors are stored as a table in an ordinary, frozen ``nn.Embedding`` (see ``to_dense``).
         substrate_trainable: an ordinary ``nn.Embedding`` instead of a substrate (the published baselines).
         substrate_fingerprint, tokenizer_sha256: identity of the substrate, checked at every load; experts dock only
             when it is equal. ``None`` (a model made from a bare configuration) skips the check.
@@ -51,6 +53,8 @@ class FrozenGlyphConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
     rope_parameters: RopeParameters | dict | None = None
     substrate_bits: int = 1024
+    substrate_rotated: bool = False
+    substrate_dense: bool = False
     substrate_trainable: bool = False
     substrate_fingerprint: str | None = None
     tokenizer_sha256: str | None = None
@@ -85,6 +89,11 @@ class FrozenGlyphConfig(PreTrainedConfig):
             raise ValueError(
                 f"substrate_bits={self.substrate_bits} below hidden_size={self.hidden_size} must divide it, "
                 "because each bit is repeated; choose a divisor"
+            )
+        if self.substrate_rotated and self.substrate_bits != self.hidden_size:
+            raise ValueError(
+                f"substrate_rotated=True needs substrate_bits={self.substrate_bits} to equal hidden_size="
+                f"{self.hidden_size}: more bits are always projected, fewer are repeated; leave it out"
             )
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=True is not possible: the substrate is frozen and the head trains")
@@ -143,6 +152,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = False
     substrate_bits: int = 1024
+    substrate_rotated: bool = False
+    substrate_dense: bool = False
     substrate_trainable: bool = False
     substrate_fingerprint: str | None = None
     tokenizer_sha256: str | None = None

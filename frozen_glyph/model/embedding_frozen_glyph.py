@@ -44,15 +44,16 @@ def substrate_fingerprint(
 class FrozenGlyphEmbedding(nn.Module):
     """Token ids [B, T] -> unit vectors [B, T, D], float32, from ``substrate_bits`` packed bits a token; never trained.
 
-    ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each bit ``D // S`` times in a row).
+    ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each bit ``D // S`` times in a row);
+    as many as ``hidden_size`` are used as they are, or projected too when ``rotated``.
     """
 
-    def __init__(self, vocab_size: int, hidden_size: int, substrate_bits: int) -> None:
+    def __init__(self, vocab_size: int, hidden_size: int, substrate_bits: int, rotated: bool = False) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.substrate_bits = vocab_size, hidden_size, substrate_bits
         self.register_buffer("packed_bits", torch.zeros(vocab_size, substrate_bits // 8, dtype=torch.uint8))
         self.register_buffer("center", torch.zeros(substrate_bits, dtype=torch.uint8))
-        projected = substrate_bits > hidden_size
+        projected = rotated or substrate_bits > hidden_size
         self.register_buffer(
             "projection", torch.zeros(substrate_bits, hidden_size, dtype=torch.int8) if projected else None
         )
@@ -97,6 +98,10 @@ class FrozenGlyphEmbedding(nn.Module):
             return self.table
         ids = torch.arange(self.num_embeddings, device=self.packed_bits.device)
         return torch.cat([self.compute(chunk) for chunk in ids.split(8192)])
+
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> nn.Embedding:
+        """All vectors as the table of an ordinary ``nn.Embedding`` that does not train."""
+        return nn.Embedding.from_pretrained(self.weight.to(dtype), freeze=True)
 
     def fingerprint(self, tokenizer_sha256: str | None) -> str:
         """See ``substrate_fingerprint``."""

@@ -257,8 +257,20 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
 
     @property
     def substrate(self) -> nn.Module:
-        """The token embedding: a ``FrozenGlyphEmbedding``, or ``nn.Embedding`` when ``substrate_trainable``."""
+        """The token embedding: see ``make_substrate``."""
         return self.get_input_embeddings()
+
+    def to_dense(self) -> "FrozenGlyphPreTrainedModel":
+        """Replace the substrate, in place, by an ordinary ``nn.Embedding`` of the same vectors; return the model.
+
+        For servers that know no other embedding. Every logit keeps its bits. The table stays frozen, and the
+        configuration keeps the fingerprint to say where the vectors came from; it cannot be checked without the bits,
+        so a dense model does not dock. A model with an ordinary embedding stays as it is.
+        """
+        if isinstance(self.substrate, FrozenGlyphEmbedding):
+            self.set_input_embeddings(self.substrate.to_dense(self.dtype))
+            self.config.substrate_dense = True
+        return self
 
     def check_substrate(self) -> None:
         """Raise ``ValueError`` unless the substrate has the fingerprint that the configuration names."""
@@ -294,16 +306,21 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         )
 
 
+def make_substrate(config: Any) -> nn.Module:
+    """The token embedding: glyph bits, or an ordinary ``nn.Embedding`` if ``substrate_dense`` or ``_trainable``."""
+    if config.substrate_dense or config.substrate_trainable:
+        return nn.Embedding(config.vocab_size, config.hidden_size)
+    return FrozenGlyphEmbedding(
+        config.vocab_size, config.hidden_size, config.substrate_bits, rotated=config.substrate_rotated
+    )
+
+
 class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
     """Token ids [B, T] -> hidden states [B, T, D]."""
 
     def __init__(self, config: FrozenGlyphConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = (
-            nn.Embedding(config.vocab_size, config.hidden_size)
-            if config.substrate_trainable
-            else FrozenGlyphEmbedding(config.vocab_size, config.hidden_size, config.substrate_bits)
-        )
+        self.embed_tokens = make_substrate(config)
         self.layers = nn.ModuleList(FrozenGlyphBlock(config, index) for index in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.rotary_emb = FrozenGlyphRotaryEmbedding(config)
@@ -312,7 +329,8 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         self.apply_freezing()
 
     def frozen_modules(self) -> list[nn.Module]:
-        return list(self.layers[: self.config.num_frozen_layers])
+        substrate = [] if self.config.substrate_trainable else [self.embed_tokens]
+        return [*substrate, *self.layers[: self.config.num_frozen_layers]]
 
     @merge_with_config_defaults
     @capture_outputs

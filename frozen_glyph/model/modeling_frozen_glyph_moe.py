@@ -23,12 +23,12 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
-from .embedding_frozen_glyph import FrozenGlyphEmbedding
 from .modeling_frozen_glyph import (
     CACHE,
     FrozenGlyphBlock,
     FrozenGlyphPreTrainedModel,
     FrozenGlyphRotaryEmbedding,
+    make_substrate,
     prepare_blocks,
     slice_logits_to_keep,
 )
@@ -95,7 +95,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
 
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = FrozenGlyphEmbedding(config.vocab_size, config.hidden_size, config.substrate_bits)
+        self.embed_tokens = make_substrate(config)
         self.experts = nn.ModuleList()
         first_layer = 0
         for expert_config in config.expert_configs():
@@ -109,7 +109,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         self.apply_freezing()
 
     def frozen_modules(self) -> list[nn.Module]:
-        return [self.experts]
+        return [self.embed_tokens, self.experts]
 
     @merge_with_config_defaults
     @capture_outputs

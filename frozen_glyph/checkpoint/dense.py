@@ -1,0 +1,61 @@
+"""Dense export: a checkpoint whose token embedding is an ordinary ``nn.Embedding``, for servers that know no other.
+
+frozen-glyph to-dense runs/ru -o runs/ru-dense
+"""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, sha256_file, write_text
+from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.stages import copy_model_code
+
+
+def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None = None) -> Path:
+    """Write the model of ``folder``, grown or merged, into the new folder ``out`` with a dense token embedding.
+
+    Every logit keeps its bits, and ``config.json`` the fingerprint of the substrate; ``out`` appears complete or not at
+    all. ``growth_stage`` selects an earlier stage (default: the deepest).
+
+    Raises:
+        CheckpointError: ``folder`` is no checkpoint of ours, is a dense export itself, or ``out`` exists.
+        ValueError: ``folder`` is damaged, or has no such stage; the message names file or stage.
+    """
+    folder, out = Path(folder), Path(out)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):
+        raise CheckpointError(
+            f"{str(folder)!r} has model_type {config.get('model_type')!r}; a dense export is made of 'frozen_glyph' or "
+            "'frozen_glyph_moe'"
+        )
+    if config.get("substrate_dense") or config.get("substrate_trainable"):
+        raise CheckpointError(f"{str(folder)!r} has an ordinary embedding already; use the folder as it is")
+    stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **stage)
+    model.to_dense()
+    model.config.ladder = None  # one file, one depth
+
+    with new_folder(out) as temporary:
+        model.save_pretrained(temporary)
+        copy_model_code(temporary)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(temporary)
+        write_text(temporary / "README.md", dense_card(out.name, folder.name, model.config))
+        parent = {"name": folder.name, "config_sha256": sha256_file(folder / "config.json"), **stage}
+        files = {path.name: sha256_file(path) for path in sorted(temporary.glob("*.safetensors"))}
+        write_provenance(temporary, "dense", {"parents": [parent], "files": files})
+    return out
+
+
+def dense_card(name: str, parent: str, config: Any) -> str:
+    """The model card of a dense export."""
+    return model_card(
+        name,
+        f"Dense export of `{parent}`: the same logits, bit for bit. Its frozen token embedding is a table of "
+        f"{config.vocab_size:,} x {config.hidden_size:,} numbers, made from the glyph substrate `"
+        f"{config.substrate_fingerprint}`.",
+        {"Limitations": "It holds no glyph bits, so it can neither be merged nor checked against its substrate."},
+        ["dense"],
+    )
