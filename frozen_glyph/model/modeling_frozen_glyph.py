@@ -329,7 +329,8 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         self.apply_freezing()
 
     def frozen_modules(self) -> list[nn.Module]:
-        substrate = [] if self.config.substrate_trainable else [self.embed_tokens]
+        trains = self.config.substrate_trainable and self.config.num_frozen_layers == 0  # the baseline's, in stage 1
+        substrate = [] if trains else [self.embed_tokens]
         return [*substrate, *self.layers[: self.config.num_frozen_layers]]
 
     @merge_with_config_defaults
