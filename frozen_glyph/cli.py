@@ -126,7 +126,8 @@ def substrate_build(
         str | None, typer.Option(help="Use this tokenizer (a folder or Hub id) instead of learning one.")
     ] = None,
     width: Annotated[int, typer.Option(help="Length of a token's vector: the model's hidden_size.")] = 256,
-    layout: Annotated[str, typer.Option(help="grid, published, binary or random.")] = "grid",
+    layout: Annotated[str, typer.Option(help="grid, published, binary, random.")] = "grid",
+    pca: Annotated[bool, typer.Option("--pca", help="Rotate to principal components at full width too.")] = False,
     font: Annotated[Path | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
@@ -142,7 +143,7 @@ def substrate_build(
         chosen = AutoTokenizer.from_pretrained(tokenizer)
     else:
         chosen = build_tokenizer(stream_text(text or []), int(vocab) if vocab.isdigit() else vocab)
-    glyphs = GlyphSubstrate.build(chosen, width, layout, load_font(font) if font else None)
+    glyphs = GlyphSubstrate.build(chosen, width, layout, load_font(font) if font else None, pca=pca)
     glyphs.save_pretrained(out)
     met, left = (glyphs.provenance["collisions"][key] for key in ("groups", "remaining"))
     typer.echo(f"{out}: {len(chosen)} tokens x {width}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")

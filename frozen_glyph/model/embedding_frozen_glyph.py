@@ -57,7 +57,7 @@ class FrozenGlyphEmbedding(nn.Module):
         self.register_buffer(
             "projection", torch.zeros(substrate_bits, hidden_size, dtype=torch.int8) if projected else None
         )
-        self.register_buffer("table", None, persistent=False)
+        self.table: torch.Tensor | None = None  # no buffer: accelerate, offloading buffers, stumbles over empty ones
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.compute(input_ids) if self.table is None else nn.functional.embedding(input_ids, self.table)

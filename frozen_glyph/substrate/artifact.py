@@ -35,7 +35,7 @@ class GlyphSubstrate:
     tokenizer: PreTrainedTokenizerBase
     packed_bits: torch.Tensor  # uint8 [V, S // 8]: pixels row by row, eight to a byte, the first one in the high bit
     center: torch.Tensor  # uint8 [S]: the mean of each bit over the vocabulary (of a code: one half), in sixteenths
-    projection: torch.Tensor | None  # int8 [S, D], None when D is S or a multiple of it
+    projection: torch.Tensor | None  # int8 [S, D], None when D is a multiple of S, or S and not rotated
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -47,6 +47,7 @@ class GlyphSubstrate:
         font: Font | None = None,
         bits: int | None = None,
         seed: int = 0,
+        pca: bool = False,
     ) -> "GlyphSubstrate":
         """Make the tokens of ``tokenizer`` into vectors, distinct unless the layout is ``published``.
 
@@ -59,11 +60,13 @@ class GlyphSubstrate:
             bits: of a token. Drawn: 1024 (32x32) or 4096 (64x64); None means 1024 unless the width needs 4096. Codes:
                 None means 1024 random bits, and for ``binary`` as many as the ids need, in whole bytes.
             seed: of layout ``random``.
+            pca: rotate the vectors to their principal components at full width too, as published. The rotation is
+                stored in int8, which moves cosines a little (see ``published``); plain bits tell tokens apart as well.
 
         Raises:
             SubstrateError: bits or width are not allowed, or too small to keep all tokens apart.
         """
-        tensors = build_tensors(list_tokens(tokenizer), width, layout, font, bits, seed)
+        tensors = build_tensors(list_tokens(tokenizer), width, layout, font, bits, seed, pca)
         provenance = {
             **tensors.facts,
             "tokenizer_sha256": tokenizer_sha256(tokenizer),
@@ -84,6 +87,11 @@ class GlyphSubstrate:
         if self.projection is not None:
             return self.projection.shape[1]
         return self.provenance.get("width", self.bits)
+
+    @property
+    def rotated(self) -> bool:
+        """Whether a projection keeps the number of bits: ``FrozenGlyphConfig.substrate_rotated`` of its models."""
+        return self.projection is not None and self.width == self.bits
 
     @property
     def fingerprint(self) -> str:

@@ -56,15 +56,28 @@ class SubstrateTensors(NamedTuple):
 
 
 def build_tensors(
-    tokens: Sequence[Token], width: int | None, layout: str, font: Font | None, bits: int | None, seed: int
+    tokens: Sequence[Token],
+    width: int | None,
+    layout: str,
+    font: Font | None,
+    bits: int | None,
+    seed: int,
+    pca: bool = False,
 ) -> SubstrateTensors:
     """Bits of all ``tokens`` in ``layout`` and what makes them vectors of ``width``; see ``GlyphSubstrate.build``."""
+    if layout == "trainable":
+        raise SubstrateError(
+            "layout 'trainable' is an embedding without a substrate, so there is nothing to build: it is set where a "
+            "model is made, as substrate.layout in a growth recipe or substrate_trainable in a FrozenGlyphConfig"
+        )
     if layout not in LAYOUTS:
         raise SubstrateError(f"layout {layout!r} is unknown; allowed: {sorted(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
     if layout in CODES and font is not None:
         raise SubstrateError(f"layout {layout!r} draws nothing, so font {font.name!r} cannot be used; leave it out")
     bits = choose_bits(layout, width, bits, len(tokens))
     width = choose_width(width, bits)
+    if pca and width > bits:
+        raise SubstrateError(f"pca rotates vectors no wider than their {bits} bits, not {width}; leave one of both out")
     groups: list[list[int]] = []  # of tokens that looked alike and were told apart
     if layout in DRAWN:
         font = font or (load_outline_font() if layout == "published" else load_font())
@@ -83,7 +96,7 @@ def build_tensors(
             f"layout {layout!r} with bits={bits} gives tokens {shared[0]} the same bits; ask for more bits"
         )
     projection = None
-    if width < bits:
+    if pca or width < bits:
         projection = to_int8(principal_directions(bit_covariance(packed_bits))[:, :width])
     check_exact(center, projection)
 

@@ -24,6 +24,10 @@ EXPERT = {
         ({"substrate_bits": 12}, "substrate_bits=12 must be a positive multiple of 8"),
         ({"substrate_bits": 0}, "substrate_bits=0"),
         ({"substrate_bits": 24}, "substrate_bits=24 below hidden_size=1024 must divide it"),
+        (
+            {"substrate_rotated": True, "substrate_bits": 2048},
+            "substrate_rotated=True needs substrate_bits=2048 to equal",
+        ),
         ({"tie_word_embeddings": True}, "tie_word_embeddings=True is not possible"),
         ({"num_frozen_layers": 10}, "num_frozen_layers=10 must lie in 0..num_hidden_layers=9"),
         ({"num_frozen_layers": -1}, "num_frozen_layers=-1"),

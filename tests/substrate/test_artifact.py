@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
+from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
@@ -162,6 +163,30 @@ def test_saving_over_an_older_folder(substrate, folder):
     assert GlyphSubstrate.from_pretrained(folder).fingerprint == substrate.fingerprint
 
 
+def test_a_rotation_at_full_width_keeps_the_geometry(tokenizer, font, tmp_path):
+    plain, rotated = (GlyphSubstrate.build(tokenizer, 1024, font=font, pca=pca) for pca in (False, True))
+    assert torch.equal(rotated.packed_bits, plain.packed_bits) and rotated.fingerprint != plain.fingerprint
+    assert (plain.rotated, rotated.rotated, rotated.projection.shape) == (False, True, (1024, 1024))
+    before, after = (substrate.as_embedding().weight.double() for substrate in (plain, rotated))
+    np.testing.assert_allclose(after.numpy(), rotated.reference_vectors(np.arange(380)), atol=1e-7)
+    assert 0 < (before @ before.T - after @ after.T).abs().max() < 0.02
+    variances = after.var(dim=0)
+    assert variances[:8].min() > 4 * variances[64:].max()  # the leading components lead
+    rotated.save_pretrained(tmp_path)
+    assert GlyphSubstrate.from_pretrained(tmp_path).fingerprint == rotated.fingerprint
+
+
+def test_a_model_on_a_rotated_substrate(tokenizer, font, tmp_path):
+    substrate = GlyphSubstrate.build(tokenizer, 1024, font=font, pca=True)
+    fields = {"vocab_size": 380, "hidden_size": 1024, "num_hidden_layers": 1, "intermediate_size": 8}
+    identity = {"substrate_fingerprint": substrate.fingerprint, "tokenizer_sha256": tokenizer_sha256(tokenizer)}
+    model = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, **identity, substrate_rotated=substrate.rotated))
+    model.substrate.load_state_dict(substrate.as_embedding().state_dict())
+    model.save_pretrained(tmp_path)
+    loaded = FrozenGlyphForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded.substrate.weight, substrate.as_embedding().weight)
+
+
 @pytest.mark.parametrize(("width", "bits"), [(2048, 1024), (3072, 1024), (4096, 4096)])
 def test_widths_above_1024_repeat_or_draw_larger(tokenizer, font, tmp_path, width, bits):
     substrate = GlyphSubstrate.build(tokenizer, width=width, font=font)
@@ -190,6 +215,11 @@ def test_widths_that_are_not_allowed(tokenizer, font, width):
     ("arguments", "message"),
     [
         ({"layout": "gird"}, "layout 'gird' is unknown.*Did you mean 'grid'"),
+        (
+            {"layout": "trainable"},
+            "layout 'trainable' is an embedding without a substrate.*substrate.layout in a growth",
+        ),
+        ({"width": 2048, "pca": True}, "pca rotates vectors no wider than their 1024 bits, not 2048"),
         ({"bits": 2048}, "bits=2048 is not allowed for layout 'grid'; give 1024 or 4096"),
         ({"layout": "binary", "bits": 8}, "bits=8 is not allowed: 380 tokens need a multiple of 8 bits from 16 on"),
         ({"layout": "binary", "width": 1000}, "width 1000 is not allowed for 16 bits"),

@@ -1,0 +1,117 @@
+"""The frozen embedding where models are put to work: compiled, mapped to devices, offloaded, tensor parallel."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+
+PARALLEL = """
+import json, sys, torch
+import torch.distributed as dist
+import frozen_glyph
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+folder, ids, out = json.loads(sys.argv[1])
+torch.set_num_threads(1)
+model = AutoModelForCausalLM.from_pretrained(folder, tp_plan="auto").eval()
+ids = torch.tensor(ids)
+tensors = {
+    "logits": model(ids).logits,
+    "vectors": model.get_input_embeddings()(ids),
+    "shard": torch.tensor(model.model.layers[0].self_attn.q_proj.weight.to_local().shape),
+}
+tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+save_file(tensors, f"{out}/{dist.get_rank()}.safetensors")
+dist.destroy_process_group()
+"""
+
+
+def random_embedding(bits: int = 32, hidden_size: int = 24) -> FrozenGlyphEmbedding:
+    embedding = FrozenGlyphEmbedding(50, hidden_size, bits)
+    generator = torch.Generator().manual_seed(0)
+    embedding.packed_bits.copy_(torch.randint(256, embedding.packed_bits.shape, generator=generator))
+    embedding.center.copy_(torch.randint(17, embedding.center.shape, generator=generator))
+    if embedding.projection is not None:
+        embedding.projection.copy_(torch.randint(-127, 128, embedding.projection.shape, generator=generator))
+    return embedding
+
+
+@pytest.mark.parametrize("hidden_size", [24, 32, 64], ids=["projected", "identity", "repeated"])
+@pytest.mark.parametrize("materialized", [False, True], ids=["computed", "materialized"])
+def test_compiled_in_one_graph(hidden_size, materialized):
+    embedding, ids = random_embedding(hidden_size=hidden_size), torch.arange(50).reshape(5, 10)
+    expected = embedding(ids)
+    if materialized:
+        embedding.materialize()
+    torch._dynamo.reset()
+    compiled = torch.compile(embedding, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(ids), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(compiled(ids), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden_size", [24, 32, 64], ids=["projected", "identity", "repeated"])
+def test_compiled_to_machine_code(hidden_size):
+    """Inductor may round the last step, a division, differently."""
+    embedding, ids = random_embedding(hidden_size=hidden_size), torch.arange(50).reshape(5, 10)
+    torch._dynamo.reset()
+    compiled = torch.compile(embedding, fullgraph=True)
+    torch.testing.assert_close(compiled(ids), embedding(ids), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("device_map", [{"": "cpu"}, "cpu", "auto"], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_device_map(experts, token_ids, device_map, dtype):
+    ids = token_ids(2, 9)
+    expected = AutoModelForCausalLM.from_pretrained(experts[1], dtype=dtype).eval()
+    mapped = AutoModelForCausalLM.from_pretrained(experts[1], dtype=dtype, device_map=device_map).eval()
+    ids = ids.to(mapped.device)
+    assert torch.equal(mapped.substrate.weight.cpu(), expected.substrate.weight)
+    torch.testing.assert_close(mapped(ids).logits.cpu(), expected(ids.cpu()).logits)
+
+
+@pytest.mark.parametrize("buffers", [False, True], ids=["substrate in memory", "substrate on disk"])
+@pytest.mark.parametrize("merged", [False, True], ids=["single", "merged"])
+def test_offloaded_to_disk(experts, merged_folder, token_ids, tmp_path, merged, buffers):
+    folder, ids = merged_folder if merged else experts[1], token_ids(2, 9)
+    expected = AutoModelForCausalLM.from_pretrained(folder).eval()
+    options = {
+        "device_map": {"model": "disk", "lm_head": "cpu"},
+        "offload_folder": tmp_path,
+        "offload_buffers": buffers,
+    }
+    offloaded = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+    assert {parameter.is_meta for parameter in offloaded.model.parameters()} == {True}
+    assert offloaded.substrate.packed_bits.is_meta == buffers
+    assert torch.equal(offloaded(ids).logits, expected(ids).logits)
+
+
+@pytest.mark.slow
+def test_tensor_parallel(experts, token_ids, tmp_path):
+    """Two processes over gloo: attention, MLP and head are divided, the substrate is whole in each."""
+    ids = token_ids(2, 9)
+    expected = AutoModelForCausalLM.from_pretrained(experts[0]).eval()
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    arguments = json.dumps([str(experts[0]), ids.tolist(), str(tmp_path)])
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launch, script, arguments], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    hidden_size = expected.config.hidden_size
+    for rank in range(2):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        assert found["shard"].tolist() == [hidden_size // 2, hidden_size]
+        assert torch.equal(found["vectors"], expected.substrate(ids))
+        torch.testing.assert_close(found["logits"], expected(ids).logits, atol=1e-5, rtol=1e-5)
