@@ -11,19 +11,20 @@ from typing import Any
 from transformers import AutoTokenizer, set_seed
 
 from frozen_glyph.checkpoint.card import markdown_table, model_card
-from frozen_glyph.checkpoint.files import check_hashes, write_text
+from frozen_glyph.checkpoint.files import check_hashes, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.data import TokenWindows, pack, text_hashes
+from frozen_glyph.growth.data import TokenWindows, document_marks, pack, source_identities
 from frozen_glyph.growth.expand import grow
 from frozen_glyph.growth.progress import StageProgress
-from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, RecipeError
+from frozen_glyph.growth.recipe import MODEL_FIELDS, DataRecipe, GrowthRecipe, RecipeError, SourceRecipe
+from frozen_glyph.growth.sources import documents
 from frozen_glyph.growth.train import train_stage
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
-from frozen_glyph.text.documents import read_text, split_documents
+from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
 
 WORK_FOLDER = ".work"
@@ -58,10 +59,15 @@ def grow_from_recipe(
         raise FrozenGlyphError("no training text given; name at least one UTF-8 text file")
     if len({path.name for path in valids}) < len(valids):
         raise FrozenGlyphError(f"held-out texts {[str(path) for path in valids]} must have different file names")
-    provenance = open_run(out, recipe, text_hashes(texts), text_hashes(valids))
-    glyphs = open_substrate(out, recipe, texts, substrate)
-    tokens = pack(texts, glyphs.tokenizer, glyphs.provenance["tokenizer_sha256"], out / WORK_FOLDER)
-    windows = TokenWindows(tokens, recipe.training.context_length)
+    data = DataRecipe([SourceRecipe([str(path) for path in texts])])
+    for path in valids:
+        read_text(path)
+    held_out = [{"name": path.name, "sha256": sha256_file(path)} for path in valids]
+    provenance = open_run(out, recipe, source_identities(data), held_out)
+    glyphs = open_substrate(out, recipe, data, substrate)
+    tokens = pack(data, glyphs.tokenizer, glyphs.provenance["tokenizer_sha256"], out / WORK_FOLDER, progress)
+    boundary = document_marks(glyphs.tokenizer)[0]
+    windows = TokenWindows(tokens, recipe.training.context_length, data.attend_across_documents, boundary)
     first_config = first_stage_config(recipe, glyphs)
     start_run(out, provenance, glyphs)
     for stage, plan in enumerate(recipe.stages, start=1):
@@ -134,7 +140,7 @@ def start_run(out: Path, provenance: dict[str, Any], glyphs: GlyphSubstrate) -> 
         glyphs.save_pretrained(out)
 
 
-def open_substrate(out: Path, recipe: GrowthRecipe, texts: list[Path], given: str | Path | None) -> GlyphSubstrate:
+def open_substrate(out: Path, recipe: GrowthRecipe, data: DataRecipe, given: str | Path | None) -> GlyphSubstrate:
     """The substrate stored in ``out``; on the first call the one in ``given``, or a new one."""
     if (out / SUBSTRATE_FILE).exists():
         stored = GlyphSubstrate.from_pretrained(out)
@@ -151,8 +157,8 @@ def open_substrate(out: Path, recipe: GrowthRecipe, texts: list[Path], given: st
     if recipe.substrate.tokenizer is not None:
         tokenizer = AutoTokenizer.from_pretrained(recipe.substrate.tokenizer)
     else:
-        documents = (document for path in texts for document in split_documents(read_text(path)))
-        tokenizer = build_tokenizer(documents, recipe.substrate.vocab_size)
+        texts = (document for source in data.sources for document in documents(source))
+        tokenizer = build_tokenizer(texts, recipe.substrate.vocab_size)
     return GlyphSubstrate.build(tokenizer, width=recipe.model.get("hidden_size", FrozenGlyphConfig.hidden_size))
 
 
