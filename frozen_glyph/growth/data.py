@@ -1,57 +1,194 @@
-"""Text files -> one packed, memory-mapped array of token ids, cut into training windows; packed once and reused."""
+"""Sources -> one packed, memory-mapped array of token ids, cut into training windows; packed once and reused.
 
-import hashlib
-import json
+Documents are tokenised a batch at a time and appended to a file, so memory is bounded whatever the size of the text.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
-from frozen_glyph.checkpoint.files import write_atomically
+from frozen_glyph.checkpoint.files import sha256_json, write_atomically
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.text.documents import read_text, split_documents
+from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.growth.sources import documents, identities_of, source_identities
+
+__all__ = ["TokenWindows", "document_marks", "held_out_windows", "pack", "source_identities"]
 
 BATCH_DOCUMENTS = 256
+BATCH_CHARACTERS = 1 << 18
+IGNORED = -100  # label of a token that is not to be predicted
 
 
-def text_hashes(paths: list[Path]) -> list[dict[str, str]]:
-    """Name and sha256 of each text, as provenance records them."""
-    return [{"name": path.name, "sha256": hashlib.sha256(read_text(path).encode()).hexdigest()} for path in paths]
+def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, progress: bool = False) -> np.ndarray:
+    """Token ids of the documents of ``data``, each as ``<bos> ... <eos>``: uint16 or uint32 [tokens], memory-mapped.
 
+    The last document is cut where ``data.tokens`` are reached. The file in ``folder`` is named by a fingerprint of
+    sources, weights, limit and tokenizer, reused when it exists, and appears only when it is complete.
 
-def pack(paths: list[Path], tokenizer: Any, tokenizer_sha256: str, folder: Path) -> np.ndarray:
-    """Token ids of all documents of ``paths``, each as ``<bos> ... <eos>``: uint16 or uint32 [tokens], memory-mapped.
-
-    The file in ``folder`` is named by a fingerprint of texts and tokenizer and reused when it exists.
+    Raises:
+        SourceError, TextFileError: a source is not usable.
+        FrozenGlyphError: the tokenizer has no token to mark documents with.
     """
-    identity = json.dumps([text_hashes(paths), tokenizer_sha256])
-    path = folder / f"tokens-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
+    identities = [identities_of(source) for source in data.sources]
+    shares = [
+        [identity, source.field, source.weight] for identity, source in zip(identities, data.sources, strict=True)
+    ]
+    fingerprint = sha256_json([shares, data.tokens, tokenizer_sha256])
+    path = folder / f"tokens-{fingerprint[:16]}.npy"
     if not path.exists():
-        width = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
-        pieces = []
-        for text_path in paths:
-            documents = split_documents(read_text(text_path))
-            for at in range(0, len(documents), BATCH_DOCUMENTS):
-                batch = tokenizer(documents[at : at + BATCH_DOCUMENTS], add_special_tokens=False)["input_ids"]
-                pieces += [
-                    np.array([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id], dtype=width) for ids in batch
-                ]
-
-        def save(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.save(file, np.concatenate(pieces))
-
-        write_atomically(path, save)
+        # The commit that the fingerprint names, even if the dataset is changed in this moment.
+        pinned = [
+            dataclasses.replace(source, revision=identity[0].get("revision", source.revision))
+            for identity, source in zip(identities, data.sources, strict=True)
+        ]
+        pieces = limited(token_documents(pinned, tokenizer), data.tokens)
+        dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+        with packing_bar(data.tokens, progress) as bar:
+            write_atomically(path, lambda temporary: write_tokens(temporary, followed(pieces, bar), dtype))
     return np.load(path, mmap_mode="r")
 
 
-class TokenWindows(Dataset):
-    """Consecutive windows of ``context_length`` tokens; the rest that fills no window is left out."""
+def token_documents(sources: list[SourceRecipe], tokenizer: Any) -> Iterator[list[int]]:
+    """Token ids of all documents with their marks, in the order in which sources and weights bring them."""
+    streams = [encoded(documents(source), tokenizer) for source in sources]
+    weights = [source.weight for source in sources if source.weight is not None]
+    if weights:
+        yield from mixed(streams, weights)
+    else:
+        for stream in streams:
+            yield from stream
 
-    def __init__(self, tokens: np.ndarray, context_length: int) -> None:
-        self.tokens, self.context_length = tokens, context_length
+
+def mixed(streams: Sequence[Iterator[list[int]]], weights: Sequence[float]) -> Iterator[list[int]]:
+    """Draw from the stream that lags most behind its share of the tokens, the first of equals, until one ends.
+
+    So no stream is ever ahead of its share by more than one document.
+    """
+    taken = [0] * len(streams)
+    while True:
+        lagging = min(range(len(streams)), key=lambda index: taken[index] / weights[index])
+        ids = next(streams[lagging], None)
+        if ids is None:
+            return
+        taken[lagging] += len(ids)
+        yield ids
+
+
+def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
+    """Tokenise ``texts`` in batches; each comes back between its marks."""
+    start, end = document_marks(tokenizer)
+    for batch in batches(texts):
+        for ids in tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]:
+            yield [start, *ids, end]
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of at most ``BATCH_DOCUMENTS`` texts, each ended by the text that brings it to ``BATCH_CHARACTERS``."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == BATCH_DOCUMENTS or size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def document_marks(tokenizer: Any) -> tuple[int, int]:
+    """The ids that begin and end a document; one id does both where the tokenizer has only one."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is None and eos is None:
+        raise FrozenGlyphError("the tokenizer has neither bos_token nor eos_token; give it one to mark documents with")
+    return (eos if bos is None else bos), (bos if eos is None else eos)
+
+
+def limited(pieces: Iterable[list[int]], tokens: int | None) -> Iterator[list[int]]:
+    """``pieces`` up to ``tokens`` ids altogether; None: all."""
+    left = sys.maxsize if tokens is None else tokens
+    for ids in pieces:
+        yield ids[:left]
+        left -= len(ids)
+        if left <= 0:
+            return
+
+
+def write_tokens(path: Path, pieces: Iterable[list[int]], dtype: np.dtype) -> None:
+    """Append ``pieces`` to a .npy file; how many ids it holds is written last."""
+    with path.open("wb") as file:
+        write_header(file, dtype, 0)
+        count = 0
+        for ids in pieces:
+            file.write(np.array(ids, dtype=dtype).tobytes())
+            count += len(ids)
+        file.seek(0)
+        write_header(file, dtype, count)
+
+
+def write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
+    """The head of a .npy file of ``count`` ids, which NumPy pads to the same size for any count."""
+    head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, head)
+
+
+def packing_bar(tokens: int | None, visible: bool) -> Progress:
+    """A bar of the tokens packed so far; without a limit it only moves."""
+    bar = Progress(
+        TextColumn("packing text"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} tokens"),
+        TextColumn("{task.speed:,.0f} tokens/s" if visible else ""),
+        TimeElapsedColumn() if tokens is None else TimeRemainingColumn(),
+        console=Console(stderr=True),  # standard output is for results
+        disable=not visible,
+    )
+    bar.add_task("", total=tokens)
+    return bar
+
+
+def followed(pieces: Iterable[list[int]], bar: Progress) -> Iterator[list[int]]:
+    """``pieces``, counted by ``bar``."""
+    for ids in pieces:
+        yield ids
+        bar.advance(bar.task_ids[0], len(ids))
+
+
+class TokenWindows(Dataset):
+    """Consecutive windows of ``context_length`` tokens; the rest that fills no window is left out.
+
+    Items are ``input_ids`` and ``labels``, int64 [T]. Without ``attend_across_documents`` also ``position_ids`` [T]
+    that restart where a document does: from them transformers makes the mask that keeps documents apart under eager,
+    sdpa and flex attention (flash attention looks at them only in batches of one). No document's first token is then
+    predicted from the document before. ``with_index`` adds the window's number as ``index``.
+
+    Args:
+        boundary_id: the id that begins a document, ``document_marks(tokenizer)[0]``.
+
+    Raises:
+        FrozenGlyphError: ``tokens`` fill no window, or ``boundary_id`` is needed and missing.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        context_length: int,
+        attend_across_documents: bool = True,
+        boundary_id: int | None = None,
+        with_index: bool = False,
+    ) -> None:
+        if not attend_across_documents and boundary_id is None:
+            raise FrozenGlyphError("attend_across_documents=False needs boundary_id, the id that begins a document")
+        self.tokens, self.context_length, self.with_index = tokens, context_length, with_index
+        self.boundary_id = None if attend_across_documents else boundary_id
         if len(self) == 0:
             raise FrozenGlyphError(
                 f"the text has {len(tokens)} tokens, fewer than one window of training.context_length="
@@ -62,6 +199,36 @@ class TokenWindows(Dataset):
         return len(self.tokens) // self.context_length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        begin = index * self.context_length
-        ids = torch.from_numpy(self.tokens[begin : begin + self.context_length].astype(np.int64))
-        return {"input_ids": ids, "labels": ids}
+        begin, end = index * self.context_length, (index + 1) * self.context_length
+        ids = torch.from_numpy(self.tokens[begin:end].astype(np.int64))
+        window = {"input_ids": ids, "labels": ids}
+        if self.boundary_id is not None:
+            starts = ids == self.boundary_id
+            # Where one id both begins and ends documents, the one that another follows is an end.
+            following = torch.from_numpy(self.tokens[begin + 1 : end + 1].astype(np.int64))
+            starts[: len(following)] &= following != self.boundary_id
+            positions = torch.arange(self.context_length)
+            window["position_ids"] = positions - torch.where(starts, positions, 0).cummax(0).values
+            window["labels"] = ids.masked_fill(starts, IGNORED)
+        if self.with_index:
+            window["index"] = torch.tensor(index)
+        return window
+
+
+def held_out_windows(
+    paths: Sequence[str | Path],
+    tokenizer: Any,
+    tokenizer_sha256: str,
+    folder: Path,
+    context_length: int,
+    attend_across_documents: bool = True,
+) -> TokenWindows:
+    """Windows of the held-out files ``paths``, for evaluation while training; packed into ``folder`` like all text.
+
+    Raises:
+        SourceError, TextFileError: a file is not usable.
+        FrozenGlyphError: the files fill no window.
+    """
+    data = DataRecipe([SourceRecipe([str(path) for path in paths])])
+    tokens = pack(data, tokenizer, tokenizer_sha256, folder)
+    return TokenWindows(tokens, context_length, attend_across_documents, document_marks(tokenizer)[0])

@@ -390,8 +390,6 @@ def prepare_blocks(
         raise ValueError("give exactly one of input_ids and inputs_embeds")
     if inputs_embeds is None:
         inputs_embeds = model.substrate(input_ids).to(model.dtype)
-    if use_cache and cache is None:
-        cache = DynamicCache(config=model.config)
     if position_ids is None:
         past = cache.get_seq_length() if cache is not None else 0
         position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
@@ -402,6 +400,8 @@ def prepare_blocks(
         position_ids=position_ids,
         **{CACHE: cache},
     )
+    if use_cache and cache is None:  # after the mask: with a cache, packed documents would not be told apart
+        cache = DynamicCache(config=model.config)
     return inputs_embeds, {
         "attention_mask": mask,
         "position_ids": position_ids,

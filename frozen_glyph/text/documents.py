@@ -1,6 +1,9 @@
 """Read UTF-8 text files as documents: paragraphs are lines, a blank line ends a document."""
 
-import re
+import io
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from frozen_glyph.errors import FrozenGlyphError
@@ -8,6 +11,14 @@ from frozen_glyph.errors import FrozenGlyphError
 
 class TextFileError(FrozenGlyphError):
     """A text file is missing, empty or not UTF-8."""
+
+
+def not_utf8(path: Path, byte: int, offset: int) -> TextFileError:
+    """The error that names the first byte of ``path`` that is not UTF-8."""
+    return TextFileError(
+        f"text file {str(path)!r} is not UTF-8: byte 0x{byte:02x} at offset {offset}; "
+        "convert it, for example with `iconv -f CP1251 -t UTF-8`"
+    )
 
 
 def read_text(path: str | Path) -> str:
@@ -22,10 +33,7 @@ def read_text(path: str | Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TextFileError(
-            f"text file {str(path)!r} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}; "
-            "convert it, for example with `iconv -f CP1251 -t UTF-8`"
-        ) from None
+        raise not_utf8(path, error.object[error.start], error.start) from None
     if not text.strip():
         raise TextFileError(f"text file {str(path)!r} is empty; it must hold some text")
     return text
@@ -33,4 +41,18 @@ def read_text(path: str | Path) -> str:
 
 def split_documents(text: str) -> list[str]:
     """Split ``text`` at blank lines into documents, dropping surrounding newlines and empty documents."""
-    return [document for piece in re.split(r"\n\s*\n", text) if (document := piece.strip("\r\n")).strip()]
+    return list(line_documents(io.StringIO(text, newline="\n")))
+
+
+def line_documents(lines: Iterable[str], longest: int = sys.maxsize) -> Iterator[str]:
+    """Join lines to documents at blank lines; one of more than ``longest`` characters is divided between lines."""
+    document: list[str] = []
+    size = 0
+    for line in itertools.chain(lines, [""]):
+        blank = not line.strip()
+        if document and (blank or size + len(line) > longest):
+            yield "".join(document).strip("\r\n")
+            document, size = [], 0
+        if not blank:
+            document.append(line)
+            size += len(line)
