@@ -19,7 +19,7 @@ from frozen_glyph.growth.data import TokenWindows, pack, text_hashes
 from frozen_glyph.growth.expand import grow
 from frozen_glyph.growth.progress import StageProgress
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, RecipeError
-from frozen_glyph.growth.train import train_stage
+from frozen_glyph.growth.train import Phase, train_phase
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
@@ -75,20 +75,20 @@ def grow_from_recipe(
             model = grow(below, plan.layers, plan.init)
         work = out / WORK_FOLDER / f"stage-{stage}"
         with closing(StageProgress(f"{recipe.name} stage {stage}/{len(recipe.stages)}", progress)) as bar:
-            metrics = train_stage(
-                model, windows, recipe.training.steps_of(plan), recipe.training, recipe.seed + stage - 1, work, [bar]
-            )
+            rate = plan.learning_rate or recipe.training.learning_rate
+            phase = Phase(recipe.training.steps_of(plan), rate, recipe.seed + stage - 1)
+            metrics = train_phase(model, windows, phase, recipe.training, work, [bar])
         losses = {path.name: text_loss(model, glyphs.tokenizer, read_text(path)) for path in valids}
-        write_text(out / f"metrics-{stage}.jsonl", "".join(json.dumps(entry) + "\n" for entry in bar.history))
+        write_text(out / f"metrics-{stage}.jsonl", "".join(json.dumps(entry) + "\n" for entry in metrics["history"]))
         entry = {
             "stage": stage,
             **dataclasses.asdict(plan),
             "num_hidden_layers": model.config.num_hidden_layers,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "parameters": model.num_parameters(),
-            "tokens": recipe.training.steps_of(plan) * recipe.training.batch_tokens,
-            "seconds": round(metrics["train_runtime"], 1),
-            "train_loss": bar.history[-1]["loss"],
+            "tokens": metrics["tokens"],
+            "seconds": round(metrics["seconds"], 1),
+            "train_loss": metrics["train_loss"],
             "nats_per_character": {name: loss.nats_per_character for name, loss in losses.items()},
             "files": write_stage(out, model, stage),
         }
