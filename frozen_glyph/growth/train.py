@@ -1,25 +1,54 @@
-"""Train one growth stage with transformers' Trainer: newest blocks, final norm and head; resumable at any instant."""
+"""Train one phase of a growth stage with transformers' Trainer: whatever requires gradients, resumable at any instant.
 
+One process or many (``torchrun``, ``accelerate launch``): a step takes the same windows however they are divided.
+"""
+
+import copy
 import hashlib
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.growth.callbacks import LogAtCheckpoints, Patience
 from frozen_glyph.growth.data import TokenWindows
-from frozen_glyph.growth.recipe import TrainingRecipe
+from frozen_glyph.growth.recipe import RecipeError, TrainingRecipe
+from frozen_glyph.growth.trainer import (
+    StageTrainer,
+    load_trainable,
+    newest_checkpoint,
+    stored_tensors,
+    trainable,
+    whole,
+)
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
 MATERIALIZE_BYTES = 64 << 20
+LOGGING_STEPS = 10
+HISTORY_KEYS = (
+    "step", "tokens", "loss", "eval_loss", "learning_rate", "grad_norm", "seconds", "tokens_per_second"
+)  # fmt: skip
+DECAY_SHARE = 0.2  # of all steps, at the end of warmup_stable_decay
 
 
 class FrozenWeightsChanged(FrozenGlyphError):
     """A frozen tensor has other bits after training than before."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimisation phase, a stage's own blocks or its LoRA phase: ``steps`` at most, fewer with ``patience``."""
+
+    steps: int
+    learning_rate: float
+    seed: int
+    patience: int | None = None
 
 
 def uses_bf16(precision: str) -> bool:
@@ -33,71 +62,137 @@ def uses_bf16(precision: str) -> bool:
 
 
 def frozen_digest(model: torch.nn.Module) -> str:
-    """sha256 over every stored tensor that must not train: the substrate and all parameters without gradient."""
+    """sha256 over every stored tensor that must not train: the substrate and all parameters without gradient.
+
+    Costs one read of the frozen bytes, about a second per GB, and nothing else; a phase takes it twice.
+    """
     digest = hashlib.sha256()
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in trainable:
+    training = trainable(model).keys()
+    for name, tensor in stored_tensors(model):
+        if name not in training:
             digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def newest_checkpoint(work: Path) -> str | None:
-    """The newest of Trainer's checkpoints that was written to its end: its state file comes last."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        try:
-            TrainerState.load_from_json(str(folder / "trainer_state.json"))
-            return str(folder)
-        except (OSError, ValueError):
-            continue
-    return None
-
-
-def train_stage(
-    model: Any,
-    windows: TokenWindows,
-    steps: int,
-    recipe: TrainingRecipe,
-    seed: int,
-    work: Path,
-    callbacks: list[TrainerCallback],
-) -> dict[str, float]:
-    """Train ``model`` in place for ``steps`` optimiser steps and return Trainer's metrics (loss, seconds).
-
-    ``work`` holds Trainer's checkpoints; a run that was killed goes on from the newest and ends with the same bits.
+def device_batches(recipe: TrainingRecipe, world_size: int) -> tuple[int, int]:
+    """(sequences at once on each device, how many of these one optimiser step accumulates).
 
     Raises:
-        FrozenWeightsChanged: a frozen tensor changed.
+        RecipeError: the sequences of a step cannot be shared equally.
     """
-    cuda, distributed = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    micro = recipe.micro_batch_size or max(recipe.batch_size // world_size, 1)
+    if recipe.batch_size % (world_size * micro):
+        raise RecipeError(
+            f"recipe field training.batch_tokens={recipe.batch_tokens} is {recipe.batch_size} sequences, which "
+            f"{world_size} processes with training.micro_batch_size={micro} cannot share equally; "
+            f"use a multiple of {world_size * micro * recipe.context_length} tokens or another number of processes"
+        )
+    return micro, recipe.batch_size // (world_size * micro)
+
+
+def schedule(recipe: TrainingRecipe, phase: Phase) -> dict[str, Any]:
+    """The learning rate over the steps in Trainer's terms: warm-up, then decay to the recipe's share of the peak."""
+    ratio = recipe.final_learning_rate_ratio
+    name, options = {
+        "cosine": ("cosine_with_min_lr", {"min_lr_rate": ratio}),
+        "linear": ("polynomial", {"power": 1.0, "lr_end": ratio * phase.learning_rate}),
+        "constant": ("constant_with_warmup", {}),
+        "warmup_stable_decay": (
+            "warmup_stable_decay",
+            {"num_decay_steps": round(DECAY_SHARE * phase.steps), "decay_type": "linear", "min_lr_ratio": ratio},
+        ),
+    }["constant" if ratio == 1 else recipe.schedule]
+    return {
+        "learning_rate": phase.learning_rate,
+        "warmup_steps": min(recipe.warmup_steps, phase.steps // 2),
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": options,
+    }
+
+
+def check_reporters(names: Sequence[str]) -> None:
+    """``RecipeError`` unless every package that metrics are reported to is installed."""
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in available:
+            raise RecipeError(
+                f"recipe field training.report_to={list(names)}: {name!r} is not installed here (installed: "
+                f"{', '.join(available) or 'none'}); pip install {name}, or leave it out"
+            )
+
+
+def training_arguments(phase: Phase, recipe: TrainingRecipe, work: Path, evaluates: bool) -> TrainingArguments:
+    """Trainer's arguments for ``phase`` on this machine."""
+    cuda, world_size = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
+    micro, accumulated = device_batches(recipe, world_size)
     arguments = TrainingArguments(
         output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": recipe.final_learning_rate_ratio},
-        warmup_steps=min(recipe.warmup_steps, steps // 2),
+        run_name=work.name,
+        max_steps=phase.steps,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=accumulated,
+        **schedule(recipe, phase),
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        adam_beta2=0.95,
+        adam_beta2=recipe.adam_beta2,
         bf16=uses_bf16(recipe.precision),
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
         save_strategy="steps",
         save_steps=recipe.save_steps,
         save_total_limit=2,
-        logging_steps=min(10, steps),
-        seed=seed,
-        data_seed=seed,
-        report_to="none",
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=recipe.eval_steps,
+        prediction_loss_only=True,
+        logging_steps=min(LOGGING_STEPS, phase.steps),
+        logging_nan_inf_filter=False,  # it hides a NaN and asks the device for the loss at every step
+        seed=phase.seed,
+        data_seed=phase.seed,
+        report_to=recipe.report_to or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        ddp_backend="gloo" if distributed and not cuda else None,
+        ddp_backend="gloo" if world_size > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # or the frozen substrate would travel before every forward pass
     )
+    if world_size == 1 and arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs are for `accelerate launch`; Trainer would take torch's old DataParallel
+    return arguments
+
+
+def train_phase(
+    model: Any,
+    windows: TokenWindows,
+    phase: Phase,
+    recipe: TrainingRecipe,
+    work: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+    held_out: TokenWindows | None = None,
+    prepare_inputs: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
+) -> dict[str, Any]:
+    """Train in place what of ``model`` requires gradients.
+
+    ``work`` holds the checkpoints; a run that was killed goes on from the newest whole one and ends with the same
+    bits. ``held_out`` is evaluated every ``recipe.eval_steps``. ``prepare_inputs`` is applied to each training batch
+    (not to held-out ones) before the forward pass.
+
+    Returns:
+        steps, tokens, seconds (over all resumes), train_loss and eval_loss (the last ones, nats per token; eval_loss
+        None without evaluation), and history: what was logged, entry by entry.
+
+    Raises:
+        TrainingDiverged: the loss or a weight is not finite; no such weight was saved.
+        FrozenWeightsChanged: a frozen tensor changed.
+        RecipeError: the batch cannot be shared by the processes; a package in ``report_to`` is missing.
+        CheckpointError: a checkpoint could not be written, for example because the disk is full.
+    """
+    check_reporters(recipe.report_to)
+    evaluates = held_out is not None and recipe.eval_steps is not None
+    if phase.patience is not None and not evaluates:
+        raise RecipeError(f"recipe field stages.patience={phase.patience} needs held-out text and training.eval_steps")
+    arguments = training_arguments(phase, recipe, work, evaluates)
     before = frozen_digest(model)
     substrate = model.substrate
     if (
@@ -105,12 +200,42 @@ def train_stage(
         and 4 * substrate.num_embeddings * substrate.embedding_dim <= MATERIALIZE_BYTES
     ):
         substrate.materialize()
-    trainer = Trainer(model=model, args=arguments, train_dataset=windows, callbacks=callbacks)
-    trainer.remove_callback(transformers.PrinterCallback)
-    metrics = trainer.train(resume_from_checkpoint=newest_checkpoint(work)).metrics
-    if frozen_digest(model) != before:
+    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    trained = copy.deepcopy(model) if sharded else model  # FSDP2 leaves its shards in the model for good
+    if recipe.activation_checkpointing:
+        trained.activation_checkpointing_enable()
+    trainer = StageTrainer(
+        model=trained,
+        args=arguments,
+        train_dataset=windows,
+        eval_dataset=held_out if evaluates else None,
+        callbacks=[LogAtCheckpoints(), *([Patience(phase.patience)] if phase.patience else []), *callbacks],
+        recipe=recipe,
+        prepare_inputs=prepare_inputs,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.resume(newest_checkpoint(work))
+    if recipe.activation_checkpointing:
+        trained.activation_checkpointing_disable()
+    if frozen_digest(trained) != before:
         raise FrozenWeightsChanged(
             f"frozen weights changed while training in {str(work)!r}; nothing of this stage was published. "
             "Train only what requires gradients"
         )
-    return metrics
+    if sharded:
+        load_trainable(model, {name: whole(tensor) for name, tensor in trainable(trained).items()}, work)
+    log = trainer.state.log_history
+    history = [
+        {key: entry[key] for key in HISTORY_KEYS if key in entry}
+        for entry in log
+        if "loss" in entry or "eval_loss" in entry
+    ]
+    last = {key: value for entry in history for key, value in entry.items()}
+    return {
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.global_step * recipe.batch_tokens,
+        "seconds": log[-1]["seconds"],
+        "train_loss": last["loss"],
+        "eval_loss": last.get("eval_loss"),
+        "history": history,
+    }

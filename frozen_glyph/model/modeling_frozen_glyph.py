@@ -31,6 +31,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .loss_frozen_glyph import chunked_causal_loss
 
 # What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
@@ -442,10 +443,12 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
+        skip_logits: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
+        ``skip_logits``, which needs ``labels``: the same loss without logits, which are never whole in memory.
         ``past_key_values`` is the name of ``cache`` before transformers 5.24.
         """
         outputs = self.model(
@@ -457,9 +460,12 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
+        logits, loss = None, None
+        if skip_logits:
+            loss = chunked_causal_loss(outputs.last_hidden_state, self.lm_head, labels, **kwargs)
+        else:
+            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        if labels is not None and not skip_logits:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,

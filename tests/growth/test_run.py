@@ -14,7 +14,7 @@ from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import RecipeError
 from frozen_glyph.growth.run import RunFolderError
-from frozen_glyph.growth.train import train_stage
+from frozen_glyph.growth.train import Phase, train_phase
 from frozen_glyph.substrate.font import DEBIAN_HEX
 from frozen_glyph.text.documents import TextFileError, read_text
 from frozen_glyph.text.loss import text_loss
@@ -89,10 +89,12 @@ def test_folder_is_a_complete_checkpoint(finished, substrate):
 def test_metrics_hold_the_logged_steps(finished):
     for stage in (1, 2):
         lines = (finished[0] / f"metrics-{stage}.jsonl").read_text().splitlines()
-        (entry,) = map(json.loads, lines)
-        assert entry["step"] == 10
-        assert 0 < entry["learning_rate"] < 1e-2
-        assert min(entry["loss"], entry["grad_norm"]) > 0
+        entries = [json.loads(line) for line in lines]
+        assert [entry["step"] for entry in entries] == [4, 8, 10, 12]  # each checkpoint, each tenth step, the last
+        assert [entry["tokens"] for entry in entries] == [4 * 128, 8 * 128, 10 * 128, 12 * 128]
+        for entry in entries:
+            assert 0 < entry["learning_rate"] <= 1e-2
+            assert min(entry["loss"], entry["grad_norm"], entry["seconds"], entry["tokens_per_second"]) > 0
 
 
 def test_card_names_every_stage(finished):
@@ -223,7 +225,7 @@ class TestSecondTry:
         work = tmp_path / "run" / ".work" / "stage-1"
         model = build_model(seed=9, num_hidden_layers=1, max_position_embeddings=32)
         windows = [{"input_ids": torch.arange(3, 35), "labels": torch.arange(3, 35)}] * 8
-        train_stage(model, windows, 8, make_recipe().training, 0, work, [])
+        train_phase(model, windows, Phase(8, 1e-2, seed=0), make_recipe().training, work)
         assert (work / "checkpoint-8" / "trainer_state.json").exists()
         grow_tiny(tmp_path / "run")
         assert shard_hashes(tmp_path / "run") == shard_hashes(finished[0])

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback, set_seed
-from transformers.trainer_callback import TrainerState
 
 from frozen_glyph import grow
 from frozen_glyph.growth.data import TokenWindows
-from frozen_glyph.growth.train import FrozenWeightsChanged, frozen_digest, newest_checkpoint, train_stage, uses_bf16
+from frozen_glyph.growth.train import FrozenWeightsChanged, Phase, frozen_digest, train_phase, uses_bf16
 
 STEPS = 6
 
@@ -34,7 +33,9 @@ def train(make_recipe, windows, tmp_path):
     recipe = make_recipe({"training.save_steps": 2}).training
 
     def train(model, name="work", *callbacks):
-        return train_stage(model, windows, STEPS, recipe, 0, tmp_path / name, list(callbacks))
+        return train_phase(
+            model, windows, Phase(STEPS, recipe.learning_rate, seed=0), recipe, tmp_path / name, callbacks
+        )
 
     return train
 
@@ -80,17 +81,6 @@ def test_digest_sees_frozen_tensors_only(model):
     assert frozen_digest(model) != digest
 
 
-def test_checkpoint_whose_state_file_is_not_whole_is_passed_over(tmp_path):
-    assert newest_checkpoint(tmp_path / "absent") is None
-    for step in (2, 4, 10, 12, 14):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    for step in (2, 4, 10, 12):
-        TrainerState(global_step=step).save_to_json(str(tmp_path / f"checkpoint-{step}" / "trainer_state.json"))
-    half = tmp_path / "checkpoint-12" / "trainer_state.json"
-    half.write_text(half.read_text()[:50])
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-
-
 @pytest.mark.parametrize("complete", [True, False])
 def test_stopped_training_goes_on_from_the_newest_whole_checkpoint(model, train, tmp_path, complete):
     again = copy.deepcopy(model)
@@ -99,7 +89,7 @@ def test_stopped_training_goes_on_from_the_newest_whole_checkpoint(model, train,
     shutil.copytree(tmp_path / "once" / "checkpoint-4", tmp_path / "twice" / "checkpoint-4")
     if not complete:
         shutil.copytree(tmp_path / "once" / "checkpoint-4", tmp_path / "twice" / "checkpoint-5")
-        (tmp_path / "twice" / "checkpoint-5" / "trainer_state.json").unlink()
+        (tmp_path / "twice" / "checkpoint-5" / "manifest.json").unlink()
 
     class FirstStep(TrainerCallback):
         step = None

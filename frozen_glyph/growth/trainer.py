@@ -1,0 +1,192 @@
+"""transformers' Trainer as a growth stage needs it: fused loss, checkpoints of what trains, a stop before NaN is saved.
+
+A checkpoint holds the trainable tensors, Trainer's own optimiser, schedule and random states, and, written last,
+``manifest.json`` with the sha256 of every other file.
+"""
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
+from torch.utils.data import Dataset, RandomSampler
+from transformers import Trainer
+from transformers.trainer_callback import TrainerState
+
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    check_hashes,
+    read_json,
+    read_tensors,
+    sha256_file,
+    write_json,
+    write_tensors,
+)
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.growth.recipe import TrainingRecipe
+
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "model.safetensors"
+STATE_FILE = "trainer_state.json"
+Batch = dict[str, torch.Tensor]
+logger = logging.getLogger(__name__)
+
+
+class TrainingDiverged(FrozenGlyphError):
+    """The loss or a weight is no longer a finite number."""
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that require gradients, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself, or all of it where FSDP2 left this device a shard; then every process must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def load_trainable(model: torch.nn.Module, tensors: dict[str, torch.Tensor], source: Path) -> None:
+    """Copy ``tensors`` into the trainable parameters of ``model``; ``CheckpointError`` when they are others."""
+    parameters = trainable(model)
+    if different := sorted(parameters.keys() ^ tensors.keys()):
+        raise CheckpointError(
+            f"{str(source)!r} holds other tensors than the model trains, such as {different[0]!r}; "
+            "it belongs to another run or stage: remove it"
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def newest_checkpoint(work: Path) -> Path | None:
+    """The newest checkpoint in ``work`` whose files all have the bytes that its manifest says; warns of the others."""
+    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            check_hashes(folder, read_json(folder / MANIFEST_FILE)["files"])
+            return folder
+        except CheckpointError as error:
+            logger.warning("checkpoint %r is passed over, an older one or a new start is used: %s", str(folder), error)
+    return None
+
+
+class StageTrainer(Trainer):
+    """Trains whatever of ``model`` requires gradients.
+
+    ``recipe`` says how many windows make one optimiser step over all devices. ``prepare_inputs`` is applied to each
+    training batch, on its device, before the forward pass.
+    """
+
+    model: Any
+
+    def __init__(
+        self, recipe: TrainingRecipe, prepare_inputs: Callable[[Batch], Batch] | None = None, **kwargs: Any
+    ) -> None:
+        self.recipe, self.prepare_inputs = recipe, prepare_inputs
+        self.started, self.seconds_before = time.monotonic(), 0.0
+        super().__init__(**kwargs)
+        self.work = Path(str(self.args.output_dir))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> RandomSampler:
+        """One permutation of the windows after another, as many as all steps need.
+
+        So every step is full, whatever the number of windows, and is the same however many devices share it.
+        """
+        windows: Any = self.train_dataset
+        return RandomSampler(windows, num_samples=self.args.max_steps * self.recipe.batch_size)
+
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
+        if model.training and self.prepare_inputs is not None:
+            inputs = self.prepare_inputs(inputs)
+        return super().compute_loss(model, {**inputs, "skip_logits": True}, *args, **kwargs)
+
+    def resume(self, checkpoint: Path | None) -> None:
+        """Train to the end from ``checkpoint``, or from the start; one that is the end itself is only loaded."""
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+            self.seconds_before = state.log_history[-1]["seconds"]
+            if read_json(checkpoint / MANIFEST_FILE)["finished"]:
+                self.state = state
+                load_trainable(self.model, read_tensors(checkpoint / WEIGHTS_FILE), checkpoint)
+                return
+        self.started = time.monotonic()
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add seconds and tokens since the phase began, over all its resumes; stop when the loss is not finite."""
+        for name in ("loss", "grad_norm", "eval_loss"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise self.diverged(f"{name} is {logs[name]}", logs.get("learning_rate"))
+        logs["seconds"] = round(self.seconds_before + time.monotonic() - self.started, 3)
+        if "loss" in logs:
+            tokens = self.recipe.batch_tokens
+            last = next((entry for entry in reversed(self.state.log_history) if "loss" in entry), {})
+            steps = self.state.global_step - last.get("step", 0)
+            logs["tokens"] = self.state.global_step * tokens
+            logs["tokens_per_second"] = round(steps * tokens / max(logs["seconds"] - last.get("seconds", 0.0), 1e-3), 1)
+        super().log(logs, start_time)
+
+    def diverged(self, what: str, learning_rate: float | None = None) -> TrainingDiverged:
+        rate = self._get_learning_rate() if learning_rate is None else learning_rate
+        return TrainingDiverged(
+            f"training of {self.work.name!r} diverged: {what} at step {self.state.global_step}, "
+            f"learning rate {rate:.3g}. Earlier checkpoints stay. Lower training.learning_rate (or the stage's own) or "
+            "training.max_grad_norm, lengthen training.warmup_steps, or say training.precision: fp32"
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = self.work / f"checkpoint-{self.state.global_step}"
+        for name, parameter in trainable(self.model).items():
+            local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+            if not local.isfinite().all():
+                raise self.diverged(f"{name} is not finite")
+        try:
+            if self.args.should_save and folder.exists():  # what a run left that was stopped while it saved
+                shutil.rmtree(folder)
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its own random state
+            if self.args.should_save:
+                files = sorted(path for path in folder.rglob("*") if path.is_file())
+                hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+                write_json(folder / MANIFEST_FILE, {"finished": self.control.should_training_stop, "files": hashes})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(self.work).free
+            raise CheckpointError(
+                f"checkpoint {str(folder)!r} could not be written, {free / 1e9:.1f} GB are free there: {error}. "
+                "Earlier checkpoints stay; make room and start the same command again to resume"
+            ) from error
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trainable tensors only; the frozen ones are in the stages below."""
+        folder = Path(output_dir or self.work)
+        tensors = {name: whole(parameter).detach().cpu() for name, parameter in trainable(self.model).items()}
+        if self.args.should_save:
+            write_tensors(folder / WEIGHTS_FILE, tensors)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        folder = Path(resume_from_checkpoint)
+        load_trainable(self.model, read_tensors(folder / WEIGHTS_FILE), folder)
+
+
+def stored_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every stored tensor in order of names, quantised ones as the plain tensors inside."""
+
+    def plain(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        tensor = whole(tensor)
+        if hasattr(tensor, "__tensor_flatten__"):
+            for inner in tensor.__tensor_flatten__()[0]:
+                yield from plain(f"{name}.{inner}", getattr(tensor, inner))
+        else:
+            yield name, tensor
+
+    for name, tensor in sorted(model.state_dict().items()):
+        yield from plain(name, tensor)
