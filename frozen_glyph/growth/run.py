@@ -11,7 +11,7 @@ from accelerate import PartialState
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.data import TokenWindows, held_out_windows, pack
+from frozen_glyph.growth.data import TokenWindows, document_marks, held_out_windows, pack
 from frozen_glyph.growth.ground import Ground, first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
@@ -78,22 +78,19 @@ def open_everything(
     recipe: GrowthRecipe, out: Path, data: DataRecipe, substrate: str | Path | None, progress: bool
 ) -> tuple[Run, dict[str, Any]]:
     """Check the inputs, claim ``out``, and put there what stage 1 needs: parent, substrate, packed tokens."""
-    valid = [Path(path) for path in data.valid]
+    valid, work = [Path(path) for path in data.valid], out / WORK_FOLDER
     held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if valid else []
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)
     ground, adopted = stand(recipe, out, data, substrate)
-    tokens = pack(data, ground.tokenizer, ground.tokenizer_sha256, out / WORK_FOLDER, progress)
-    length, cached = recipe.training.context_length, recipe.training.prefix_cache != "none"
-    separate = {
-        "attend_across_documents": data.attend_across_documents,
-        "boundary_id": ground.tokenizer.bos_token_id,
-    }
-    windows = TokenWindows(tokens, length, **separate, with_index=cached)
+    tokens = pack(data, ground.tokenizer, ground.tokenizer_sha256, work, progress)
+    length, attend = recipe.training.context_length, data.attend_across_documents
+    begin, _ = document_marks(ground.tokenizer)
+    windows = TokenWindows(tokens, length, attend, begin, with_index=recipe.training.prefix_cache != "none")
     held_out = None
     if recipe.training.eval_steps is not None:
         if not valid:
-            raise RecipeError("training.eval_steps is given, but no held-out text; name some with data.valid")
-        held_out = held_out_windows(valid, ground.tokenizer, length, **separate)
+            raise RecipeError("recipe field training.eval_steps needs held-out text; name some in data.valid")
+        held_out = held_out_windows(valid, ground.tokenizer, ground.tokenizer_sha256, work, length, attend)
     if recipe.parent is None:
         first_stage_config(recipe, ground)  # refuses what does not fit together
     claim(out, provenance)

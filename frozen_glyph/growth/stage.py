@@ -7,6 +7,7 @@ does not train it again.
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from frozen_glyph.growth.progress import StageProgress
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER
-from frozen_glyph.growth.train import Phase, frozen_digest, train_phase
+from frozen_glyph.growth.train import Phase, frozen_digest, train_phase, uses_bf16
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
@@ -109,7 +110,7 @@ def train_blocks(
     if training.prefix_cache != "none" and model.config.num_frozen_layers > 0:
         identity = f"{Path(run.tokens.filename or '').name} {frozen_digest(model)}"
         location = work if training.prefix_cache == "disk" else None
-        prepare = PrefixCache(model, run.windows, location, identity)
+        prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
     if quantized:
         quantize_frozen(model, training.quantize_frozen)
     return run_phase(run, model, stage, "blocks", phase, prepare)
@@ -123,8 +124,7 @@ def train_adapters(
 
     training = run.recipe.training
     rate = lora.learning_rate or training.learning_rate
-    set_seed(run.seed(stage) + LORA_SEED)
-    add_adapters(model, lora)
+    add_adapters(model, lora, run.seed(stage) + LORA_SEED)
     phase = Phase(training.steps_of(lora), rate, run.seed(stage) + LORA_SEED)
     record = run_phase(run, model, stage, "lora", phase)
     if lora.merge:
@@ -137,21 +137,19 @@ def train_adapters(
 
 
 def run_phase(
-    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, phase: Phase, prepare: Any = None
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, phase: Phase, prepare: Callable | None = None
 ) -> dict[str, Any]:
     """Train one phase, or load what it trained when an earlier call finished it; returns its record."""
     folder = work_folder(run, stage) / name
     if not (folder / "phase.json").exists():
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
-            metrics = train_phase(
-                model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare
-            )
+            found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
         trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
         write_tensors(folder / "trained.safetensors", trained)
         suffix = "" if name == "blocks" else f"-{name}"
-        lines = "".join(json.dumps(entry) + "\n" for entry in bar.history)
+        lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
         write_text(run.out / f"metrics-{stage}{suffix}.jsonl", lines)
-        write_json(folder / "phase.json", metrics)
+        write_json(folder / "phase.json", found)
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     else:

@@ -345,21 +345,59 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
+        prefix_states: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
+        """``prefix_states`` [B, T, D] is what ``prefix`` returned: the embedding and the frozen blocks are skipped."""
+        cache = past_key_values if cache is None else cache
+        layers: Any = self.layers
+        if prefix_states is not None:
+            self.check_prefix_states(prefix_states, input_ids, inputs_embeds, cache)
+            layers = layers[self.config.num_frozen_layers :]
+            input_ids, inputs_embeds, use_cache = None, prefix_states.to(self.dtype), False
         hidden_states, shared = prepare_blocks(
-            self,
-            input_ids,
-            attention_mask,
-            position_ids,
-            past_key_values if cache is None else cache,
-            inputs_embeds,
-            use_cache,
+            self, input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache
         )
-        position_embeddings = self.rotary_emb(hidden_states, shared["position_ids"])
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, position_embeddings=position_embeddings, **shared, **kwargs)
+        hidden_states = self.run_blocks(layers, hidden_states, **shared, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE: shared["cache"]})
+
+    @torch.no_grad()
+    def prefix(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        """What the embedding and the ``config.num_frozen_layers`` frozen blocks make of ``input_ids``: [B, T, D]."""
+        hidden_states, shared = prepare_blocks(self, input_ids, attention_mask, position_ids, None, None, False)
+        return self.run_blocks(self.layers[: self.config.num_frozen_layers], hidden_states, **shared)
+
+    def run_blocks(self, layers: Any, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """``hidden_states`` [B, T, D] after each of ``layers`` in turn."""
+        position_embeddings = self.rotary_emb(hidden_states, kwargs["position_ids"])
+        for layer in layers:
+            hidden_states = layer(hidden_states, position_embeddings=position_embeddings, **kwargs)
+        return hidden_states
+
+    def check_prefix_states(
+        self,
+        prefix_states: torch.Tensor,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        cache: Cache | None,
+    ) -> None:
+        """Raise ``ValueError`` unless ``prefix_states`` can stand for the frozen blocks of this call."""
+        if self.config.num_frozen_layers == 0:
+            raise ValueError("prefix_states stand for frozen blocks, but config.num_frozen_layers=0; give input_ids")
+        if inputs_embeds is not None or cache is not None:
+            other = "inputs_embeds" if inputs_embeds is not None else "a cache of keys and values"
+            raise ValueError(f"prefix_states cannot be given together with {other}; leave one of them out")
+        shape_BT = prefix_states.shape[:2] if input_ids is None else input_ids.shape
+        if prefix_states.shape != (*shape_BT, self.config.hidden_size) or prefix_states.dim() != 3:
+            raise ValueError(
+                f"prefix_states of shape {tuple(prefix_states.shape)} must be [B, T, D] with [B, T] = "
+                f"{tuple(shape_BT)} and D = hidden_size = {self.config.hidden_size}, as prefix() returns them"
+            )
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -444,12 +482,13 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
         skip_logits: bool = False,
+        prefix_states: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
         ``skip_logits``, which needs ``labels``: the same loss without logits, which are never whole in memory.
-        ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        ``past_key_values`` is the name of ``cache`` before transformers 5.24. ``prefix_states``: see the base model.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -458,6 +497,7 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
             cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            prefix_states=prefix_states,
             **kwargs,
         )
         logits, loss = None, None
