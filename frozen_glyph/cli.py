@@ -54,7 +54,7 @@ def grow(
     from frozen_glyph.growth.run import grow_from_recipe
 
     quiet_transformers()
-    provenance = grow_from_recipe(load_recipe(recipe), text, out, valid or [], substrate, progress=True)
+    provenance = grow_from_recipe(load_recipe(recipe), out, text, valid or [], substrate, progress=True)
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
         typer.echo(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")

@@ -53,6 +53,6 @@ def test_recipes_of_one_folder_run_and_dock(folder, tmp_path):
             training=dataclasses.replace(recipe.training, context_length=16, batch_tokens=32, precision="fp32"),
         )
         experts.append(tmp_path / path.stem)
-        grow_from_recipe(recipe, [tmp_path / "text.txt"], experts[-1])
+        grow_from_recipe(recipe, experts[-1], [tmp_path / "text.txt"])
     if len(experts) > 1:
         merge_experts(experts, tmp_path / "merged")

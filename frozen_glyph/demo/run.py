@@ -78,7 +78,7 @@ def run_demo(
         say(f"[bold]{number}/5[/] grow the {expert} expert in {STAGES} stages")
         recipe, training_text = demo_recipe(expert, seed, steps), [out / "data" / f"{expert}.txt"]
         valid = [out / "data" / f"{language}.valid.txt" for language in ("en", expert)]
-        grow_from_recipe(recipe, training_text, out / expert, valid, out / "substrate", progress)
+        grow_from_recipe(recipe, out / expert, training_text, valid, out / "substrate", progress)
     say("[bold]4/5[/] merge the experts, without training")
     if not (out / "merged").exists():
         merge_experts([out / expert for expert in EXPERTS], out / "merged", names=EXPERTS)

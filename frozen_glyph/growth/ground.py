@@ -38,7 +38,9 @@ class Ground:
         return self.width if self.substrate is None else self.substrate.bits
 
     def save(self, out: Path) -> None:
-        """Write the substrate with its tokenizer, or the tokenizer alone, each file atomically."""
+        """Write the substrate with its tokenizer, or the tokenizer alone, unless ``out`` has it already."""
+        if (out / (TOKENIZER_FILE if self.substrate is None else SUBSTRATE_FILE)).exists():
+            return
         if self.substrate is not None:
             self.substrate.save_pretrained(out)
             return

@@ -81,7 +81,8 @@ def open_everything(
     valid, work = [Path(path) for path in data.valid], out / WORK_FOLDER
     held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if valid else []
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)
-    ground, adopted = stand(recipe, out, data, substrate)
+    texts = (text for source in data.sources for text in documents(source))
+    ground = open_ground(out, recipe, texts, substrate)
     tokens = pack(data, ground.tokenizer, ground.tokenizer_sha256, work, progress)
     length, attend = recipe.training.context_length, data.attend_across_documents
     begin, _ = document_marks(ground.tokenizer)
@@ -94,20 +95,11 @@ def open_everything(
     if recipe.parent is None:
         first_stage_config(recipe, ground)  # refuses what does not fit together
     claim(out, provenance)
-    if not adopted:
-        ground.save(out)
-    elif not provenance["stages"]:
-        provenance["stages"] = adopted
-        write_provenance(out, "growth", provenance)
-    return Run(recipe, out, ground, tokens, windows, held_out, valid, len(adopted) + 1, progress), provenance
-
-
-def stand(
-    recipe: GrowthRecipe, out: Path, data: DataRecipe, substrate: str | Path | None
-) -> tuple[Ground, list[dict[str, Any]]]:
-    """What the run stands on, and the stages that it takes over from a parent."""
     if recipe.parent is None:
-        return open_ground(out, recipe, documents(data), substrate), []
-    raise NotImplementedError
-
-
+        ground.save(out)
+    elif "parent" not in provenance:
+        provenance["stages"] = adopt_parent(recipe.parent, out)
+        provenance["parent"] = {"stages": len(provenance["stages"])}
+        write_provenance(out, "growth", provenance)
+    first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
+    return Run(recipe, out, ground, tokens, windows, held_out, valid, first_stage, progress), provenance

@@ -22,9 +22,9 @@ from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.data import TokenWindows
 from frozen_glyph.growth.expand import choose_trainable, grow
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
+from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.progress import StageProgress
-from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER
 from frozen_glyph.growth.train import Phase, frozen_digest, train_phase, uses_bf16
@@ -71,7 +71,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
             model = grown_model(run, stage, plan)
             load_trained(model, work_folder(run, stage) / "blocks")
         phases["lora"], adapters = train_adapters(run, model, stage, lora)
-    files = write_stage(run.out, model, stage, changed_below=adapted and lora.merge)
+    files = write_stage(run.out, model, stage)
     return {
         "stage": stage,
         **dataclasses.asdict(plan),
@@ -112,6 +112,8 @@ def train_blocks(
         location = work if training.prefix_cache == "disk" else None
         prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
     if quantized:
+        from frozen_glyph.growth.quantize import quantize_frozen  # needs torchao or bitsandbytes
+
         quantize_frozen(model, training.quantize_frozen)
     return run_phase(run, model, stage, "blocks", phase, prepare)
 
@@ -120,8 +122,6 @@ def train_adapters(
     run: Run, model: FrozenGlyphForCausalLM, stage: int, lora: LoraRecipe
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Train adapters of all blocks; afterwards ``model`` holds them merged, or as before and they have a folder."""
-    from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
-
     training = run.recipe.training
     rate = lora.learning_rate or training.learning_rate
     add_adapters(model, lora, run.seed(stage) + LORA_SEED)

@@ -82,7 +82,7 @@ def test_dtype_is_kept_and_the_substrate_stays_whole(model):
 
 
 def test_wrong_arguments_are_refused(model):
-    with pytest.raises(FrozenGlyphError, match="layers=0 must be at least 1"):
-        grow(model, 0)
-    with pytest.raises(FrozenGlyphError, match="init='zero' is not known; allowed: identity, random"):
+    with pytest.raises(FrozenGlyphError, match="layers=-1 must be 0 or more"):
+        grow(model, -1)
+    with pytest.raises(FrozenGlyphError, match="init='zero' is not known; allowed: identity, random, copy"):
         grow(model, 1, init="zero")

@@ -20,7 +20,7 @@ from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.recipe_fields import parse
 torch.set_num_threads(1)
 recipe, out, text, valid, substrate = sys.argv[1:]
-grow_from_recipe(parse(GrowthRecipe, json.loads(recipe), ""), [text], out, [valid], substrate)
+grow_from_recipe(parse(GrowthRecipe, json.loads(recipe), ""), out, [text], [valid], substrate)
 """
 
 
@@ -48,7 +48,7 @@ def wait_for(condition, process, seconds: float = 600) -> None:
 
 
 def test_killed_run_ends_with_the_same_bytes(recipe_content, texts, substrate_folder, grow_tiny, tmp_path):
-    killed, work = tmp_path / "killed" / "run", tmp_path / "killed" / "run" / ".work" / "stage-2"
+    killed, work = tmp_path / "killed" / "run", tmp_path / "killed" / "run" / ".work" / "stage-2" / "blocks"
     arguments = [json.dumps(recipe_content(LONG)), *map(str, (killed, *texts, substrate_folder))]
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, *arguments],

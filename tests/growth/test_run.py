@@ -13,7 +13,7 @@ from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate, grow_from_recip
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import RecipeError
-from frozen_glyph.growth.run import RunFolderError
+from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.growth.train import Phase, train_phase
 from frozen_glyph.substrate.font import DEBIAN_HEX
 from frozen_glyph.text.documents import TextFileError, read_text
@@ -40,7 +40,7 @@ def test_provenance_says_what_was_done(finished, make_recipe, texts):
     recipe = make_recipe()
     assert (stored["kind"], stored["seed"]) == ("growth", 5)
     assert (stored["recipe"], stored["recipe_sha256"]) == (recipe.to_dict(), recipe.sha256)
-    assert stored["text"] == [{"name": "train.txt", "sha256": sha256_file(texts[0])}]
+    assert stored["data"] == [{"name": "train.txt", "sha256": sha256_file(texts[0])}]
     assert stored["valid"] == [{"name": "valid.txt", "sha256": sha256_file(texts[1])}]
     assert "torch" in stored["versions"]
     assert str(folder.parent) not in json.dumps(stored)
@@ -193,7 +193,7 @@ class TestRefusals:
 
     def test_unusable_texts(self, refuse, tmp_path):
         refuse(tmp_path, TextFileError, r"absent\.txt' does not exist", text=[tmp_path / "absent.txt"])
-        refuse(tmp_path, FrozenGlyphError, "no training text given", text=[])
+        refuse(tmp_path, FrozenGlyphError, "no training text: name UTF-8 text files", text=[])
         refuse(tmp_path, FrozenGlyphError, "must have different file names", valid=["ru/v.txt", "zh/v.txt"])
 
 
@@ -248,18 +248,18 @@ def test_run_in_the_current_folder_is_named_after_it(copied, grow_tiny, tmp_path
 @pytest.mark.skipif(not DEBIAN_HEX.is_file(), reason="GNU Unifont is not installed (apt-get install unifont)")
 def test_substrate_is_learnt_from_the_text_by_default(make_recipe, texts, finished, tmp_path):
     small = {"stages": [{"steps": 1}], "substrate": {"vocab_size": 512}}
-    grow_from_recipe(make_recipe(small), [texts[0]], tmp_path / "learnt")
+    grow_from_recipe(make_recipe(small), tmp_path / "learnt", [texts[0]])
     learnt = GlyphSubstrate.from_pretrained(tmp_path / "learnt")
     assert learnt.provenance["font"]["name"] == "unifont.hex"
     assert len(learnt.tokenizer("The cat sat", add_special_tokens=False)["input_ids"]) == 3
     small["substrate"] = {"tokenizer": str(finished[0])}
-    grow_from_recipe(make_recipe(small), [texts[0]], tmp_path / "given")
+    grow_from_recipe(make_recipe(small), tmp_path / "given", [texts[0]])
     given = GlyphSubstrate.from_pretrained(tmp_path / "given")
     assert given.tokenizer.get_vocab() == GlyphSubstrate.from_pretrained(finished[0]).tokenizer.get_vocab()
     shutil.rmtree(tmp_path / "learnt" / ".work")
     assert (
         len(
-            grow_from_recipe(make_recipe(small | {"substrate": {"vocab_size": 512}}), [texts[0]], tmp_path / "learnt")[
+            grow_from_recipe(make_recipe(small | {"substrate": {"vocab_size": 512}}), tmp_path / "learnt", [texts[0]])[
                 "stages"
             ]
         )
