@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a safetensors file atomically."""
+    """Write a safetensors file atomically; its header says the hash of its contents (see ``TensorFile``)."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"}))
+    metadata = {"content_sha256": sha256_tensors(plain), "format": "pt"}
+
+    def save(temporary: Path) -> None:
+        save_file(plain, temporary, metadata=metadata)
+        with temporary.open("rb+") as file:  # safetensors writes the two entries in random order; same bytes instead
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) | {"__metadata__": metadata}
+            file.seek(8)
+            file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
+
+    write_atomically(path, save)
 
 
 def read_json(path: Path) -> Any:
@@ -89,6 +100,43 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (FileNotFoundError, SafetensorError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}; fetch or write the folder again") from None
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The header of a safetensors file: all that can be known of it without reading its tensors."""
+
+    shapes: dict[str, list[int]]
+    nbytes: int  # of the tensors, without the header
+    content_sha256: str | None  # of names, types, shapes and values; an index names it, so that no other file passes
+
+
+def read_header(path: Path) -> TensorFile:
+    """Read the header of a safetensors file; ``CheckpointError`` names it when it is missing, truncated or damaged."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, path.stat().st_size)))
+        metadata = header.pop("__metadata__", {})
+        nbytes = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        shapes = {name: entry["shape"] for name, entry in header.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}; fetch or write the folder again") from None
+    if path.stat().st_size != 8 + size + nbytes:
+        raise CheckpointError(
+            f"{str(path)!r} has {path.stat().st_size} bytes, its header says {8 + size + nbytes}; "
+            "fetch or write the folder again"
+        )
+    return TensorFile(shapes, nbytes, metadata.get("content_sha256"))
+
+
+def sha256_tensors(tensors: dict[str, torch.Tensor]) -> str:
+    """Hex sha256 of names, types, shapes and values of contiguous tensors, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -1,24 +1,36 @@
 """All growth stages in one folder that share frozen shards: substrate, blocks and head of each stage, an index each.
 
-A plain load gives the deepest stage; ``from_pretrained(folder, growth_stage=k)`` reads the index of stage k. Files that
-later stages reuse are never written again; the default index is written last.
+``config.json`` names the index of the deepest stage, which a plain load gives; ``from_pretrained(folder,
+growth_stage=k)`` reads that of stage k. A shard is written once, by the stage that trained it, and never again: where a
+later stage trains the same blocks, it writes a new version of their shard, and stages after it use the newest.
 """
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import frozen_glyph.model
-from frozen_glyph.checkpoint.files import CheckpointError, copy_file, sha256_file, write_json, write_tensors
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    copy_file,
+    read_header,
+    read_json,
+    sha256_file,
+    write_json,
+    write_tensors,
+)
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.model.loading_frozen_glyph import stage_index
 
 SUBSTRATE_SHARD = "substrate.safetensors"
-DEFAULT_INDEX = "model.safetensors.index.json"
+SUBSTRATE_PREFIX, BLOCKS_PREFIX = "model.embed_tokens.", "model.layers."
+DEFAULT_INDEX = "model.safetensors.index.json"  # of the deepest stage, for readers that know no stages
 
 
-def stage_index(stage: int) -> str:
-    """File name that ``variant="stage-k"`` looks for."""
-    return f"model.safetensors.index.stage-{stage}.json"
+def blocks_shard(group: int, stage: int) -> str:
+    """File name of the blocks that stage ``group`` added, as stage ``stage`` trained them."""
+    return f"blocks-{group}.safetensors" if group == stage else f"blocks-{group}.stage-{stage}.safetensors"
 
 
 def copy_model_code(folder: Path) -> None:
@@ -27,54 +39,105 @@ def copy_model_code(folder: Path) -> None:
         copy_file(source, folder / source.name)
 
 
-def write_configs(folder: Path, model: Any) -> None:
-    """Write ``config.json`` and ``generation_config.json`` atomically, which transformers itself does not."""
+def write_configs(folder: Path, model: Any, index: str) -> None:
+    """Write ``generation_config.json`` and ``config.json`` atomically, which transformers itself does not.
+
+    ``config.json`` names the index file, so that one rename moves a plain load from one stage to the next.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         model.config.save_pretrained(temporary)
         model.generation_config.save_pretrained(temporary)
-        for name in ("generation_config.json", "config.json"):
-            copy_file(Path(temporary) / name, folder / name)
+        copy_file(Path(temporary) / "generation_config.json", folder / "generation_config.json")
+        write_json(folder / "config.json", read_json(Path(temporary) / "config.json") | {"transformers_weights": index})
 
 
-def write_index(path: Path, weight_map: dict[str, str], total_size: int) -> None:
-    """Write a shard index as transformers reads it."""
-    write_json(path, {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))})
+def write_index(path: Path, weight_map: dict[str, str]) -> None:
+    """Write a shard index as transformers reads it, with the contents' hash of each shard, which lie beside it."""
+    shards = {shard: read_header(path.parent / shard) for shard in sorted(set(weight_map.values()))}
+    metadata = {
+        "total_size": sum(shard.nbytes for shard in shards.values()),
+        "content_sha256": {name: shard.content_sha256 for name, shard in shards.items()},
+    }
+    write_json(path, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
 
 
-def write_stage(folder: Path, model: Any, stage: int) -> dict[str, str]:
+def read_weight_map(path: Path) -> dict[str, str]:
+    """The shard of each tensor, from an index file; ``CheckpointError`` names it when it is missing or damaged."""
+    index = read_json(path)
+    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+        raise CheckpointError(f"{str(path)!r} is damaged: it has no weight_map; fetch or write the folder again")
+    return index["weight_map"]
+
+
+def layer_of(name: str) -> int | None:
+    """The block that a tensor of the model belongs to; None for substrate, final norm and head."""
+    return int(name.removeprefix(BLOCKS_PREFIX).split(".")[0]) if name.startswith(BLOCKS_PREFIX) else None
+
+
+def assign_shards(
+    names: Iterable[str], ladder: list[int], below: dict[str, str], changed_below: bool = False
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the weight maps (tensors that stage ``len(ladder)`` writes, tensors it shares with the stage before).
+
+    ``names`` are the tensors of the model, ``ladder`` its blocks after each stage, ``below`` the weight map of the
+    stage before. Shared are the substrate and, unless ``changed_below``, the blocks below the newest.
+    """
+    stage = len(ladder)
+    first = 0 if changed_below else max((blocks for blocks in ladder if blocks < ladder[-1]), default=0)
+    own: dict[str, str] = {}
+    for name in names:
+        layer = layer_of(name)
+        if layer is not None:
+            if layer >= first:
+                group = next(number for number, blocks in enumerate(ladder, start=1) if layer < blocks)
+                own[name] = blocks_shard(group, stage)
+        elif not name.startswith(SUBSTRATE_PREFIX):
+            own[name] = f"head-{stage}.safetensors"
+        elif stage == 1:
+            own[name] = SUBSTRATE_SHARD
+    shared = {
+        name: shard
+        for name, shard in below.items()
+        if name.startswith(SUBSTRATE_PREFIX) or ((layer := layer_of(name)) is not None and layer < first)
+    }
+    return own, shared
+
+
+def write_stage(folder: Path, model: Any, stage: int, changed_below: bool = False) -> dict[str, str]:
     """Add ``model`` to ``folder`` as growth stage ``stage`` (from 1) and return the sha256 of each shard it uses.
 
-    ``model.config.ladder`` must hold the block count of every stage up to this one. Only this stage's own blocks,
-    final norm and head are written; lower blocks and the substrate are taken from the shards already there.
+    ``model.config.ladder`` must hold the block count of every stage up to this one. Written are the newest blocks (all
+    blocks when ``changed_below``: a merged LoRA phase), final norm and head, and in stage 1 the substrate. The rest is
+    shared with the stage before as it is in ``folder``; what ``model`` holds there, maybe quantised, is not looked at.
 
     Raises:
-        CheckpointError: the folder's provenance says that this stage is complete.
+        CheckpointError: the folder's provenance says that this stage is complete; the stage before is missing or has
+            other blocks than the ladder says.
     """
     if (folder / PROVENANCE_FILE).exists() and stage <= len(read_provenance(folder).get("stages", [])):
         raise CheckpointError(
             f"stage {stage} exists already in {str(folder)!r}; write the next one or choose a new folder"
         )
     ladder = model.config.ladder
-    first = [0, *ladder[:-1]]
-    shards: dict[str, dict[str, Any]] = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith("model.embed_tokens."):
-            shard = SUBSTRATE_SHARD
-        elif name.startswith("model.layers."):
-            layer = int(name.split(".")[2])
-            owner = max(index for index, begin in enumerate(first) if layer >= begin) + 1
-            shard = f"blocks-{owner}.safetensors"
-        else:
-            shard = f"head-{stage}.safetensors"
-        shards.setdefault(shard, {})[name] = tensor
-    for shard, tensors in shards.items():
-        own = shard in (f"blocks-{stage}.safetensors", f"head-{stage}.safetensors")
-        if own or not (folder / shard).exists():
-            write_tensors(folder / shard, tensors)
-    weight_map = {name: shard for shard, tensors in shards.items() for name in tensors}
-    total_size = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors.values())
+    if not ladder or len(ladder) != stage or ladder[-1] != model.config.num_hidden_layers:
+        raise CheckpointError(
+            f"config.ladder={ladder} must have {stage} entries for stage {stage} and end with num_hidden_layers="
+            f"{model.config.num_hidden_layers}; grow() sets it"
+        )
+    below = read_weight_map(folder / stage_index(stage - 1)) if stage > 1 else {}
+    found = {layer for name in below if (layer := layer_of(name)) is not None}
+    if stage > 1 and found != set(range(ladder[-2])):
+        raise CheckpointError(
+            f"stage {stage - 1} in {str(folder)!r} has {len(found)} blocks, config.ladder={ladder} says {ladder[-2]}; "
+            "write stages in order, each grown from the one before"
+        )
+    state = model.state_dict()
+    own, shared = assign_shards(state, ladder, below, changed_below)
+    for shard in sorted(set(own.values())):
+        write_tensors(folder / shard, {name: state[name] for name in own if own[name] == shard})
+    weight_map = own | shared
     copy_model_code(folder)
-    write_index(folder / stage_index(stage), weight_map, total_size)
-    write_configs(folder, model)
-    write_index(folder / DEFAULT_INDEX, weight_map, total_size)
-    return {shard: sha256_file(folder / shard) for shard in sorted(shards)}
+    write_index(folder / stage_index(stage), weight_map)
+    write_index(folder / DEFAULT_INDEX, weight_map)
+    write_configs(folder, model, stage_index(stage))
+    return {shard: sha256_file(folder / shard) for shard in sorted(set(weight_map.values()))}

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
-FILE_FIELDS = ("model_type", "auto_map")  # say of a config.json what it is, not what the model is like
+FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 DEFAULT_STEPS = 1000
 
 

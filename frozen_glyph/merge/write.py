@@ -19,7 +19,13 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
-from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, SUBSTRATE_SHARD, copy_model_code, write_index
+from frozen_glyph.checkpoint.stages import (
+    DEFAULT_INDEX,
+    SUBSTRATE_PREFIX,
+    SUBSTRATE_SHARD,
+    copy_model_code,
+    write_index,
+)
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.merge.compatible import MUST_AGREE, read_expert_configs
 from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES, FrozenGlyphConfig, FrozenGlyphMoEConfig
@@ -27,7 +33,6 @@ from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "substrate.json")
-SUBSTRATE_PREFIX = "model.embed_tokens."
 RULE_NOTES = {
     "mean": "`mean`: the published rule; logits are the (weighted) mean of the experts' logits. Where an expert never "
     "saw a language, it pulls the mean away from the expert that knows it.",
@@ -153,13 +158,10 @@ def check_expert(folder: Path, config: dict[str, Any], tensors: dict[str, torch.
 def write_merged_weights(folders: list[Path], configs: list[dict[str, Any]], out: Path) -> dict[str, str]:
     """Write substrate, experts, joint head and index into ``out``; return each shard's sha256."""
     weight_map: dict[str, str] = {}
-    total_size = 0
 
     def write(shard: str, tensors: dict[str, torch.Tensor]) -> None:
-        nonlocal total_size
         write_tensors(out / shard, tensors)
         weight_map.update(dict.fromkeys(tensors, shard))
-        total_size += sum(tensor.nbytes for tensor in tensors.values())
 
     heads, biases = [], []
     for index, (folder, config) in enumerate(zip(folders, configs, strict=True)):
@@ -173,7 +175,7 @@ def write_merged_weights(folders: list[Path], configs: list[dict[str, Any]], out
         prefix = f"model.experts.{index}."
         write(f"expert-{index}.safetensors", {prefix + name.removeprefix("model."): t for name, t in tensors.items()})
     write("head.safetensors", {"lm_head.weight": torch.cat(heads, dim=1), "lm_head.bias": torch.stack(biases)})
-    write_index(out / DEFAULT_INDEX, weight_map, total_size)
+    write_index(out / DEFAULT_INDEX, weight_map)
     return {shard: sha256_file(out / shard) for shard in sorted(set(weight_map.values()))}
 
 

@@ -22,10 +22,14 @@ class FrozenGlyphConfig(PreTrainedConfig):
         substrate_fingerprint, tokenizer_sha256: identity of the substrate, checked at every load; experts dock only
             when it is equal. ``None`` (a model made from a bare configuration) skips the check.
         num_frozen_layers: leading blocks that do not train; re-applied at every load.
-        ladder: blocks after each growth stage, for example ``[1, 2, 3]``; ``None`` when nothing was grown.
+        ladder: blocks after each growth stage, for example ``[1, 2, 3]``; a stage that repeats the number before it
+            trained the newest blocks on. ``None`` when nothing was grown.
+        transformers_weights: of transformers; the index file of the weights, which the configuration of a folder with
+            stages names. Not a field: it is never written by ``save_pretrained``.
     """
 
     model_type = "frozen_glyph"
+    transformers_weights = None
     keys_to_ignore_at_inference: ClassVar = ["cache", "past_key_values"]
     base_model_tp_plan: ClassVar = {
         "layers.*.self_attn.q_proj": "colwise",
@@ -108,7 +112,8 @@ class FrozenGlyphConfig(PreTrainedConfig):
         if not 1 <= growth_stage <= len(ladder):
             known = f"1..{len(ladder)}" if ladder else "none: this checkpoint was not grown in stages"
             raise ValueError(f"growth_stage={growth_stage} does not exist; stages here: {known}")
-        return ladder[growth_stage - 1], ladder[growth_stage - 2] if growth_stage > 1 else 0
+        blocks = ladder[growth_stage - 1]
+        return blocks, max((below for below in ladder if below < blocks), default=0)
 
 
 @strict

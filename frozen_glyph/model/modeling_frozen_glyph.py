@@ -10,11 +10,10 @@ import copy
 import inspect
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -31,11 +30,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .loading_frozen_glyph import HUB_ARGUMENTS, examine_shards, stage_index
 from .loss_frozen_glyph import chunked_causal_loss
 
 # What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class FrozenGlyphRotaryEmbedding(nn.Module):
@@ -196,39 +195,44 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         cls,
         pretrained_model_name_or_path: Any,
         *model_args: Any,
-        growth_stage: int | None = None,
+        growth_stage: int | str | None = None,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
         """``PreTrainedModel.from_pretrained``, strictly, with ``growth_stage=k`` for the model after stage k.
 
         Raises:
-            ValueError: no such stage; a file is damaged; a tensor is missing, superfluous or of the wrong shape; the
-                substrate's bits are not those of the fingerprint in the configuration.
+            ValueError: no such stage; a file is damaged or of another checkpoint; a tensor is missing, superfluous or
+                of the wrong shape; the substrate's bits are not those of the fingerprint in the configuration. The
+                message names the file.
+            OSError: a file is missing.
         """
+        source = pretrained_model_name_or_path
         if growth_stage is not None:
-            kwargs |= cls.stage_arguments(pretrained_model_name_or_path, growth_stage, kwargs)
+            kwargs |= cls.stage_arguments(source, growth_stage, kwargs)
         kwargs["use_safetensors"] = True  # never a pickle
         kwargs["ignore_mismatched_sizes"] = True  # they are refused below, by name
         try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-            )
+            model, info = super().from_pretrained(source, *model_args, output_loading_info=True, **kwargs)
         except (SafetensorError, json.JSONDecodeError) as error:
-            damaged = damaged_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+            damaged = [f"{name} {complaint}" for name, complaint in cls.weight_files(source, kwargs)[1].items()]
             raise ValueError(
-                f"checkpoint {str(pretrained_model_name_or_path)!r} is damaged: {', '.join(damaged) or 'a file'} "
-                f"cannot be read ({error}); fetch or write it again"
+                f"checkpoint {str(source)!r} is damaged: {'; '.join(damaged) or error}; fetch or write it again"
             ) from error
-        problems = {
+        owners, complaints = cls.weight_files(source, kwargs)
+        tensors = {
             "missing": sorted(info["missing_keys"]),
             "unexpected": sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head.")),
             "mismatched": sorted(key for key, *_ in info["mismatched_keys"]),
         }
-        if any(problems.values()):
-            found = "; ".join(f"{kind}: {', '.join(keys[:5])}" for kind, keys in problems.items() if keys)
+        problems = [f"{name} {complaint}" for name, complaint in complaints.items()]
+        for kind, keys in tensors.items():
+            if keys:
+                named = (f"{key} ({owners[key]})" if key in owners else key for key in keys[:5])
+                problems.append(f"{kind}: {', '.join(named)}")
+        if problems:
             raise ValueError(
-                f"checkpoint {str(pretrained_model_name_or_path)!r} does not fit {cls.__name__}: {found}. "
+                f"checkpoint {str(source)!r} does not fit {cls.__name__}: {'; '.join(problems)}. "
                 "The folder is incomplete or was written for another configuration; fetch or write it again"
             )
         model.check_substrate()
@@ -236,25 +240,44 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         return (model, info) if output_loading_info else model
 
     @classmethod
-    def stage_arguments(cls, source: Any, growth_stage: int, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of ``from_pretrained`` that select ``growth_stage``; nothing given is changed."""
+    def given_config(cls, source: Any, kwargs: dict[str, Any]) -> Any:
+        """The configuration among the arguments of ``from_pretrained``, or that of the checkpoint."""
         config = kwargs.get("config") or source
-        given = hasattr(config, "model_type")
-        if not given:
-            hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            config = cls.config_class.from_pretrained(config, **hub)
+        if hasattr(config, "model_type"):
+            return config
+        return cls.config_class.from_pretrained(
+            config, **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        )
+
+    @classmethod
+    def weight_files(cls, source: Any, kwargs: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+        """See ``examine_shards``; ``kwargs`` are the arguments of ``from_pretrained``."""
+        if source is None:  # from_pretrained(None, config=..., state_dict=...)
+            return {}, {}
+        config = cls.given_config(source, kwargs)
+        index = kwargs.get("transformers_weights") or getattr(config, "transformers_weights", None)
+        return examine_shards(source, index, kwargs)
+
+    @classmethod
+    def stage_arguments(cls, source: Any, growth_stage: int | str, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of ``from_pretrained`` that select ``growth_stage``; nothing given is changed."""
+        try:
+            stage = int(str(growth_stage))
+        except ValueError:
+            raise ValueError(f"growth_stage={growth_stage!r} must be the number of a stage, counted from 1") from None
+        config = cls.given_config(source, kwargs)
         if not hasattr(config, "stage_layers"):
-            raise ValueError(f"growth_stage={growth_stage}: a {config.model_type!r} checkpoint has no growth stages")
-        blocks, frozen = config.stage_layers(growth_stage)
-        ladder = config.ladder[:growth_stage]
-        arguments: dict[str, Any] = {"variant": f"stage-{growth_stage}"} if len(ladder) < len(config.ladder) else {}
-        fields = {"num_hidden_layers": blocks, "num_frozen_layers": frozen, "ladder": ladder}
-        if not given:
-            return arguments | fields
+            raise ValueError(f"growth_stage={stage}: a {config.model_type!r} checkpoint has no growth stages")
+        blocks, frozen = config.stage_layers(stage)
+        fields = {"num_hidden_layers": blocks, "num_frozen_layers": frozen, "ladder": config.ladder[:stage]}
+        if stage < len(config.ladder):
+            fields["transformers_weights"] = stage_index(stage)
+        if config is not kwargs.get("config"):
+            return fields
         config = copy.deepcopy(config)
         for name, value in fields.items():
             setattr(config, name, value)
-        return arguments | {"config": config}
+        return {"config": config}
 
     @property
     def substrate(self) -> nn.Module:
@@ -398,21 +421,6 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
                 f"prefix_states of shape {tuple(prefix_states.shape)} must be [B, T, D] with [B, T] = "
                 f"{tuple(shape_BT)} and D = hidden_size = {self.config.hidden_size}, as prefix() returns them"
             )
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """Names of the JSON and weight files of ``folder`` that cannot be read."""
-    damaged = []
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        try:
-            if path.suffix == ".json":
-                json.loads(path.read_bytes())
-            else:
-                with safe_open(path, framework="pt"):
-                    pass
-        except (ValueError, SafetensorError):
-            damaged.append(path.name)
-    return damaged
 
 
 def prepare_blocks(

@@ -81,7 +81,7 @@ def test_run_that_stopped_before_it_recorded_a_stage(copied, finished, grow_tiny
     provenance["stages"].pop()
     (copied / "provenance.json").write_text(json.dumps(provenance))
     if "model.safetensors.index.json" in lost:  # still that of stage 1
-        shutil.copyfile(copied / "model.safetensors.index.stage-1.json", copied / "model.safetensors.index.json")
+        shutil.copyfile(copied / "stage-1.safetensors.index.json", copied / "model.safetensors.index.json")
     else:
         for name in lost:
             (copied / name).unlink()

@@ -76,7 +76,7 @@ def test_folder_is_a_complete_checkpoint(finished, substrate):
     folder, _ = finished
     names = {path.name for path in folder.iterdir()}
     assert {"blocks-1.safetensors", "blocks-2.safetensors", "head-1.safetensors", "head-2.safetensors"} <= names
-    assert {"model.safetensors.index.json", "model.safetensors.index.stage-1.json", "generation_config.json"} <= names
+    assert {"model.safetensors.index.json", "stage-1.safetensors.index.json", "generation_config.json"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
     assert GlyphSubstrate.from_pretrained(folder).fingerprint == substrate.fingerprint
     config = json.loads((folder / "config.json").read_text())

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
@@ -58,8 +59,7 @@ def test_stages_load_without_head(staged, token_ids):
 def test_stages_share_shards(staged):
     folder, _ = staged
     maps = [
-        json.loads((folder / f"model.safetensors.index.stage-{stage}.json").read_text())["weight_map"]
-        for stage in (1, 2, 3)
+        json.loads((folder / f"stage-{stage}.safetensors.index.json").read_text())["weight_map"] for stage in (1, 2, 3)
     ]
     assert set(maps[0].values()) == {"substrate.safetensors", "blocks-1.safetensors", "head-1.safetensors"}
     assert set(maps[2].values()) - set(maps[1].values()) == {"blocks-3.safetensors", "head-3.safetensors"}
@@ -123,8 +123,10 @@ def test_auto_classes_know_the_package(experts, merged_folder, tokenizer):
 def rewrite(path, change):
     """Let ``change`` edit a shard's tensors in place."""
     tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
     change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_file(tensors, path, metadata=metadata)
 
 
 def truncate(path):
@@ -150,12 +152,12 @@ DAMAGES = {
         "is damaged: head-2.safetensors cannot be read",
     ),
     "index damaged": (
-        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map"'),
-        "is damaged: model.safetensors.index.json cannot be read",
+        lambda folder: (folder / "stage-2.safetensors.index.json").write_text('{"weight_map"'),
+        "is damaged: stage-2.safetensors.index.json cannot be read",
     ),
     "tensor missing": (
         lambda folder: rewrite(folder / "blocks-2.safetensors", lambda t: t.pop("model.layers.1.mlp.fc_in.bias")),
-        r"does not fit FrozenGlyphForCausalLM: missing: model.layers.1.mlp.fc_in.bias\. The folder is incomplete",
+        r"does not fit FrozenGlyphForCausalLM: missing: model.layers.1.mlp.fc_in.bias \(blocks-2.safetensors\)\. The ",
     ),
     "center missing": (
         lambda folder: rewrite(folder / "substrate.safetensors", lambda t: t.pop("model.embed_tokens.center")),
@@ -194,7 +196,7 @@ def test_a_damaged_folder_is_refused(experts, tmp_path, auto, damage):
 def test_a_damaged_merged_folder_is_refused(merged_folder, tmp_path):
     folder = shutil.copytree(merged_folder, tmp_path / "damaged")
     rewrite(folder / "expert-1.safetensors", lambda tensors: tensors.pop("model.experts.1.norm.weight"))
-    with pytest.raises(ValueError, match=r"missing: model\.experts\.1\.norm\.weight"):
+    with pytest.raises(ValueError, match=r"missing: model\.experts\.1\.norm\.weight \(expert-1\.safetensors\)"):
         AutoModelForCausalLM.from_pretrained(folder)
     rewrite(folder / "substrate.safetensors", flip_one_bit)
     shutil.copy(merged_folder / "expert-1.safetensors", folder)
