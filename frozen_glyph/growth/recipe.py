@@ -240,8 +240,8 @@ class GrowthRecipe:
     def __post_init__(self) -> None:
         require(bool(self.stages), "stages", self.stages, "at least one stage")
         require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
-        check_model(self.model)
         trainable = self.substrate.layout == "trainable"
+        check_model(self.model, trainable)
         for index, stage in enumerate(self.stages):
             first = index == 0 and self.parent is None
             require(stage.layers >= 1 or not first, f"stages[{index}].layers", stage.layers, "at least 1 in stage 1")
@@ -273,13 +273,16 @@ class GrowthRecipe:
         return sha256_json(content)
 
 
-def check_model(model: dict[str, Any]) -> None:
-    """Raise ``RecipeError`` unless ``model`` holds ``FrozenGlyphConfig`` fields with values that fit together."""
+def check_model(model: dict[str, Any], trainable: bool) -> None:
+    """Raise ``RecipeError`` unless ``model`` holds ``FrozenGlyphConfig`` fields with values that fit together.
+
+    ``trainable``: whether ``substrate.layout`` says that the token vectors train.
+    """
     for key in model:
         if key not in MODEL_FIELDS and key not in FILE_FIELDS:
             raise RecipeError(f"unknown recipe key {key!r} in model.{nearest(str(key), MODEL_FIELDS)}")
-    trainable = model.get("substrate_trainable", False)
-    require(not trainable, "model.substrate_trainable", trainable, "left out: say substrate.layout: trainable")
+    given = model.get("substrate_trainable", trainable)
+    require(given == trainable, "model.substrate_trainable", given, "left out: say substrate.layout: trainable")
     try:
         FrozenGlyphConfig(**model)
     except StrictDataclassError as error:

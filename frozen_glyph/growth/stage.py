@@ -71,7 +71,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
             model = grown_model(run, stage, plan)
             load_trained(model, work_folder(run, stage) / "blocks")
         phases["lora"], adapters = train_adapters(run, model, stage, lora)
-    files = write_stage(run.out, model, stage)
+    files = write_stage(run.out, model, stage, changed_below=adapted and lora.merge)
     return {
         "stage": stage,
         **dataclasses.asdict(plan),

@@ -1,0 +1,121 @@
+"""One picture of a whole growth: losses over tokens, stage after stage, with LoRA phases shaded.
+
+Command: ``python -c "from frozen_glyph.growth.plot import plot_growth; plot_growth('runs/ru')"``
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from frozen_glyph.checkpoint.files import CheckpointError, write_atomically
+from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.growth.estimate import short
+
+PICTURE = "growth.png"
+RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
+SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
+
+
+def plot_growth(folder: str | Path) -> Path:
+    """Draw ``growth.png`` into the run folder ``folder`` from its metrics files and provenance; return its path.
+
+    Raises:
+        CheckpointError: the folder holds no growth run, or no metrics yet.
+    """
+    folder = Path(folder)
+    provenance = read_provenance(folder)
+    phases = read_phases(folder, provenance)
+    if not phases:
+        raise CheckpointError(f"folder {str(folder)!r} has no metrics-1.jsonl or later; train a stage first")
+    figure = draw(provenance["recipe"]["name"], phases)
+    write_atomically(folder / PICTURE, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+    return folder / PICTURE
+
+
+def read_phases(folder: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Blocks, kind, tokens at the end, and points (tokens, loss) of each phase that has metrics, in order."""
+    batch = provenance["recipe"]["training"]["batch_tokens"]
+    phases: list[dict[str, Any]] = []
+    begin = 0
+    for stage in provenance["stages"]:
+        for kind, suffix in (("blocks", ""), ("lora", "-lora")):
+            path = folder / f"metrics-{stage['stage']}{suffix}.jsonl"
+            if not path.exists():
+                continue
+            entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            points = {
+                name: np.array(
+                    [(begin + e["step"] * batch, e[name]) for e in entries if e.get(name) is not None]
+                ).reshape(-1, 2)
+                for name in ("loss", "eval_loss")
+            }
+            end = begin + max((entry["step"] for entry in entries), default=0) * batch
+            phases.append({**stage, "kind": kind, "begin": begin, "end": end, **points})
+            begin = end
+    return phases
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """Centred mean over a window that shrinks at both ends, so that the jump at a stage's start is not smeared."""
+    half = len(losses) // (2 * SMOOTHING) + 1
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    at = np.arange(len(losses))
+    reach = np.minimum(half, np.minimum(at, len(losses) - 1 - at))
+    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+
+
+def draw(name: str, phases: list[dict[str, Any]]) -> Figure:
+    """The picture; the loss axis leaves out the fall from the untrained loss, or nothing else could be seen."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    seen = set()
+
+    def once(label: str) -> str | None:
+        """``label`` the first time, for the legend."""
+        new = label not in seen
+        seen.add(label)
+        return label if new else None
+
+    for phase in phases:
+        if phase["kind"] == "lora":
+            axes.axvspan(phase["begin"], phase["end"], color=LORA, zorder=0, label=once("LoRA phase"))
+        elif phase["begin"]:
+            axes.axvline(phase["begin"], color=EDGE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        if len(phase["loss"]):
+            tokens, losses = phase["loss"].T
+            axes.plot(tokens, losses, color=RAW, linewidth=0.8, label=once("training loss"))
+            axes.plot(tokens, smooth(losses), color=SMOOTH, linewidth=1.6, label=once("smoothed"))
+        if len(phase["eval_loss"]):
+            tokens, losses = phase["eval_loss"].T
+            axes.plot(tokens, losses, "o", color=HELD_OUT, markersize=3.5, clip_on=False, label=once("held-out loss"), zorder=4)
+        title = "LoRA" if phase["kind"] == "lora" else f"stage {phase['stage']}\n{blocks(phase['num_hidden_layers'])}"
+        middle = (phase["begin"] + phase["end"]) / 2
+        axes.annotate(
+            title, (middle, 1), xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
+            ha="center", va="bottom", fontsize=8, color="#444444",
+        )  # fmt: skip
+    low, high = visible_range(phases)
+    axes.set(xlim=(0, phases[-1]["end"]), ylim=(low, high), xlabel="tokens", ylabel="loss, nats per token")
+    figure.suptitle(name, fontsize=11, fontweight="bold")
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    return figure
+
+
+def blocks(count: int) -> str:
+    return f"{count} block{'s' if count > 1 else ''}"
+
+
+def visible_range(phases: list[dict[str, Any]]) -> tuple[float, float]:
+    """Limits of the loss axis: everything but the first tenth of the first phase, with a little air."""
+    first = phases[0]["loss"][:, 1]
+    settled = [first[len(first) // 10 :], *(phase["loss"][:, 1] for phase in phases[1:])]
+    values = np.concatenate([*settled, *(phase["eval_loss"][:, 1] for phase in phases)])
+    air = 0.05 * (values.max() - values.min()) or 0.1
+    return values.min() - air, values.max() + air
