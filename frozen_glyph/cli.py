@@ -152,7 +152,8 @@ def evaluate(
 @substrate_app.command(
     "build",
     epilog="Example: `frozen-glyph substrate build --vocab 6144 --text en.txt --text ru.txt -o runs/glyphs`. Or: "
-    "`frozen-glyph substrate build --tokenizer runs/glyphs --layout binary --width 1024 -o runs/codes`",
+    "`frozen-glyph substrate build --tokenizer runs/glyphs --layout binary --width 1024 -o runs/codes`. Or: "
+    "`frozen-glyph substrate build --config hub_configs/substrates/bvv241-2-3.yaml --text en.txt -o runs/bvv`",
 )
 def substrate_build(
     out: Out,
@@ -160,33 +161,33 @@ def substrate_build(
         list[Path] | None, typer.Option(help="UTF-8 text to learn the vocabulary from; repeat for several.")
     ] = None,
     vocab: Annotated[
-        str, typer.Option(help="bmp (65,536 ids), wide (131,072), compact (4,096) or a number.")
-    ] = "compact",
+        str | None, typer.Option(help="bmp (65,536 ids), wide (131,072), compact (4,096, the default) or a number.")
+    ] = None,
+    max_ngram: Annotated[int | None, typer.Option(help="Most code points of an n-gram; default: 4 or 16.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Use this tokenizer (a folder or Hub id) instead of learning one.")
     ] = None,
-    width: Annotated[int, typer.Option(help="Length of a token's vector: the model's hidden_size.")] = 256,
-    layout: Annotated[str, typer.Option(help="grid, published, binary, random.")] = "grid",
-    pca: Annotated[bool, typer.Option("--pca", help="Rotate to principal components at full width too.")] = False,
-    font: Annotated[Path | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Length of a token's vector, the model's hidden_size; default: 256.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="grid (default), published, binary or random.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Bits of a token; default: what suits layout and width.")] = None,
+    pca: Annotated[bool | None, typer.Option("--pca", help="Rotate to principal components at full width too.")] = None,
+    font: Annotated[str | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of these options; those given here go first.")] = None,
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
-    from frozen_glyph.errors import FrozenGlyphError
-    from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer, load_font
-    from frozen_glyph.substrate.ngrams import stream_text
+    from frozen_glyph.substrate.recipe import SubstrateRecipe, build_from_recipe, load_substrate_recipe
 
-    if (tokenizer is None) == (not text):
-        raise FrozenGlyphError("give either --text, to learn a vocabulary from, or --tokenizer")
-    if tokenizer is not None:
-        from transformers import AutoTokenizer
-
-        chosen = AutoTokenizer.from_pretrained(tokenizer)
-    else:
-        chosen = build_tokenizer(stream_text(text or []), int(vocab) if vocab.isdigit() else vocab)
-    glyphs = GlyphSubstrate.build(chosen, width, layout, load_font(font) if font else None, pca=pca)
+    options = {"vocab": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}
+    options |= {"bits": bits, "pca": pca, "font": font}
+    given = {name: value for name, value in options.items() if value is not None}
+    fields = load_substrate_recipe(config) if config is not None else {}
+    glyphs = build_from_recipe(SubstrateRecipe(**(fields | given)), text or [])
     glyphs.save_pretrained(out)
     met, left = (glyphs.provenance["collisions"][key] for key in ("groups", "remaining"))
-    typer.echo(f"{out}: {len(chosen)} tokens x {width}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")
+    size = f"{glyphs.vocab_size} tokens x {glyphs.width}"
+    typer.echo(f"{out}: {size}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")
 
 
 @substrate_app.command("inspect", epilog="Example: `frozen-glyph substrate inspect runs/glyphs`")

@@ -273,3 +273,34 @@ class TestSubstrateCommands:
         (files / "bad.hex").write_text("no font", "utf-8")
         assert "bad.hex" in refused("substrate", "build", "--text", "text.txt", "--font", "bad.hex", "-o", "x")
         assert not (files / "x").exists()
+
+    def test_options_go_before_the_config(self, files, run, refused, font_file):
+        (files / "small.yaml").write_text(f"vocab: 300\nwidth: 48\nfont: {font_file}\n")
+        code, out, _ = run("substrate", "build", "--config", "small.yaml", "--text", "text.txt", "-o", "a")
+        assert code == 0 and out.startswith("a: 300 tokens x 48, ")
+        code, out, _ = run(
+            "substrate", "build", "--config", "small.yaml", "--text", "text.txt", "--width", "1024", "--pca", "-o", "b"
+        )
+        assert code == 0 and out.startswith("b: 300 tokens x 1024, ")
+        (files / "bad.yaml").write_text("widht: 48")
+        assert "Did you mean 'width'?" in refused("substrate", "build", "--config", "bad.yaml", "-o", "c")
+        assert not (files / "c").exists()
+
+    def test_layout_trainable_is_set_elsewhere(self, files, refused):
+        message = refused("substrate", "build", "--tokenizer", "glyphs", "--layout", "trainable", "-o", "x")
+        assert "set where a model is made, as substrate.layout in a growth recipe" in message
+
+
+class TestToDense:
+    def test_it_writes_a_checkpoint(self, run, experts, tmp_path):
+        code, out, err = run("to-dense", experts[1], "-o", tmp_path / "dense", "--stage", "1")
+        assert (code, out.split(), err) == (0, ["dense:", str(tmp_path / "dense")], "")
+        config = json.loads((tmp_path / "dense" / "config.json").read_text())
+        assert (config["substrate_dense"], config["num_hidden_layers"]) == (True, 1)
+
+    def test_what_cannot_be_exported(self, refused, experts, tmp_path):
+        assert "config.json' does not exist" in refused("to-dense", tmp_path / "no", "-o", tmp_path / "dense")
+        assert "growth_stage=7 does not exist" in refused(
+            "to-dense", experts[0], "-o", tmp_path / "dense", "--stage", "7"
+        )
+        assert "is not empty; choose a new folder" in refused("to-dense", experts[0], "-o", experts[1])

@@ -1,0 +1,93 @@
+"""Substrate recipes: the shipped ones lay ids out as published, and a recipe that cannot be followed is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.substrate.font import DEBIAN_OUTLINES
+from frozen_glyph.substrate.recipe import SubstrateRecipe, build_from_recipe, load_substrate_recipe, tokenizer_of
+from frozen_glyph.substrate.tokens import BYTE_TOKENS, list_tokens
+from frozen_glyph.substrate.vocabulary import FREE_IDS
+
+SHIPPED = {path.stem: path for path in (Path(__file__).parents[2] / "hub_configs" / "substrates").glob("*.yaml")}
+PUBLISHED = {"bvv241-2-3": (65_536, 1024), "bvv241-max": (131_072, 1024), "bvv241-abs": (131_072, 4096)}
+
+
+@pytest.fixture
+def text(texts, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(texts), encoding="utf-8")
+    return path
+
+
+def read(name, tokenizer_folder):
+    """A shipped recipe, and what its command line adds."""
+    fields = load_substrate_recipe(SHIPPED[name])
+    return SubstrateRecipe(**fields, **({"tokenizer": str(tokenizer_folder)} if name == "bvv241-nemo" else {}))
+
+
+def test_every_published_layout_is_shipped():
+    assert set(SHIPPED) == {*PUBLISHED, "bvv241-nemo"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ids_are_laid_out_as_published(name, text):
+    recipe = read(name, None)
+    tokenizer = tokenizer_of(recipe, [text])
+    tokens = list_tokens(tokenizer)
+    assert (len(tokens), recipe.width) == PUBLISHED[name]
+    assert (tokenizer.pad_token_id, tokens[0xE000].text) == (57344, "<pad>")
+    assert {token.kind for token in tokens[0xE000:0xE100]} == {"special"}
+    assert [token.text for token in tokens[0xE100:0xE200]] == list(BYTE_TOKENS)
+    for character in "aЯ猫\0\uffff":
+        assert tokens[ord(character)].text == character
+    ngrams = [tokens[i].text for i in (*FREE_IDS, *range(0x10000, len(tokens)))]
+    lengths = {len(ngram) for ngram in ngrams if not ngram.startswith("<unused_")}
+    assert min(lengths) == 2 and max(lengths) <= recipe.max_ngram and ({2, 3} <= lengths)
+    assert (max(lengths) > 3) == (name != "bvv241-2-3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_shipped_recipe_builds(name, text, tokenizer, tmp_path):
+    if not DEBIAN_OUTLINES.is_file():
+        pytest.skip("unifont.otf is not installed (apt-get install -y fonts-unifont)")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    recipe = read(name, tmp_path / "tokenizer")
+    substrate = build_from_recipe(recipe, [] if recipe.tokenizer else [text])
+    assert (substrate.vocab_size, substrate.width) == PUBLISHED.get(name, (380, 1024))
+    assert substrate.bits == substrate.width and substrate.provenance["layout"] == "published"
+
+
+def test_a_recipe_is_the_call_it_stands_for(text, font_file, font, tokenizer):
+    path = text.with_name("recipe.yaml")
+    path.write_text(f"vocab: 380\nwidth: 64\nfont: {font_file}\n")
+    built = build_from_recipe(SubstrateRecipe(**load_substrate_recipe(path)), [text])
+    assert (built.vocab_size, built.width, built.provenance["font"]["sha256"]) == (380, 64, font.sha256)
+    assert built.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "vocabulary: bmp",
+            r"unknown key 'vocabulary' in substrate recipe .*\.yaml'\. Did you mean 'vocab'\? Allowed: vocab,",
+        ),
+        ("width: wide", r"field width='wide' of substrate recipe .*recipe\.yaml' must be int"),
+        ("width: true", "field width=True of .* must be int"),
+        ("pca: 1", "field pca=1 of .* must be bool"),
+        ("vocab: [1]", r"field vocab=\[1\] of .* must be str or int"),
+        ("- vocab", "must hold a mapping of fields"),
+        ("", "must hold a mapping of fields"),
+        ("a: [", r"recipe\.yaml' is not YAML: "),
+        (None, r"recipe\.yaml' cannot be read \(No such file or directory\); give a YAML file"),
+    ],
+)
+def test_recipes_that_are_refused(tmp_path, content, message):
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SubstrateError, match=message):
+        load_substrate_recipe(path)
