@@ -35,12 +35,12 @@ class Scale:
     """How large the study is."""
 
     stages: int = 6
-    stage_tokens: int = 458_752
+    stage_tokens: int = 229_376
     hidden_size: int = 192
     heads: int = 6
     vocab_size: int = 2048
     context_length: int = 256
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     learning_rate: float = 2e-3
 
 

@@ -27,7 +27,7 @@ BATCH_CHARACTERS = 1 << 18
 IGNORED = -100  # label of a token that is not to be predicted
 
 
-def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, progress: bool = False) -> np.ndarray:
+def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, progress: bool = False) -> np.memmap:
     """Token ids of the documents of ``data``, each as ``<bos> ... <eos>``: uint16 or uint32 [tokens], memory-mapped.
 
     The last document is cut where ``data.tokens`` are reached. The file in ``folder`` is named by a fingerprint of
@@ -53,7 +53,7 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
         dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
         with packing_bar(data.tokens, progress) as bar:
             write_atomically(path, lambda temporary: write_tokens(temporary, followed(pieces, bar), dtype))
-    return np.load(path, mmap_mode="r")
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def token_documents(sources: list[SourceRecipe], tokenizer: Any) -> Iterator[list[int]]:
@@ -146,7 +146,6 @@ def packing_bar(tokens: int | None, visible: bool) -> Progress:
         TextColumn("packing text"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} tokens"),
-        TextColumn("{task.speed:,.0f} tokens/s" if visible else ""),
         TimeElapsedColumn() if tokens is None else TimeRemainingColumn(),
         console=Console(stderr=True),  # standard output is for results
         disable=not visible,

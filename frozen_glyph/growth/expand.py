@@ -1,4 +1,4 @@
-"""Add blocks to a model, freeze what it had, and choose what trains (arXiv 2507.07129: growth on a frozen substrate)."""
+"""Add blocks to a model, freeze what it had, choose what trains (arXiv 2507.07129: growth on a frozen substrate)."""
 
 import copy
 from collections.abc import Collection

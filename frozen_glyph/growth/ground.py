@@ -50,9 +50,7 @@ class Ground:
                 copy_file(source, out / source.name)
 
 
-def open_ground(
-    out: Path, recipe: GrowthRecipe, documents: Iterable[str], given: str | Path | None
-) -> Ground:
+def open_ground(out: Path, recipe: GrowthRecipe, documents: Iterable[str], given: str | Path | None) -> Ground:
     """The ground stored in ``out``; on the first call that of the substrate folder ``given``, or a new one.
 
     Raises:

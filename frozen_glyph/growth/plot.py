@@ -19,14 +19,16 @@ RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", 
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
 
 
-def plot_growth(folder: str | Path) -> Path:
+def plot_growth(folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
     """Draw ``growth.png`` into the run folder ``folder`` from its metrics files and provenance; return its path.
+
+    ``provenance`` is what the folder is about to hold; None: what it holds.
 
     Raises:
         CheckpointError: the folder holds no growth run, or no metrics yet.
     """
     folder = Path(folder)
-    provenance = read_provenance(folder)
+    provenance = provenance or read_provenance(folder)
     phases = read_phases(folder, provenance)
     if not phases:
         raise CheckpointError(f"folder {str(folder)!r} has no metrics-1.jsonl or later; train a stage first")
@@ -90,7 +92,16 @@ def draw(name: str, phases: list[dict[str, Any]]) -> Figure:
             axes.plot(tokens, smooth(losses), color=SMOOTH, linewidth=1.6, label=once("smoothed"))
         if len(phase["eval_loss"]):
             tokens, losses = phase["eval_loss"].T
-            axes.plot(tokens, losses, "o", color=HELD_OUT, markersize=3.5, clip_on=False, label=once("held-out loss"), zorder=4)
+            axes.plot(
+                tokens,
+                losses,
+                "o",
+                color=HELD_OUT,
+                markersize=3.5,
+                clip_on=False,
+                label=once("held-out loss"),
+                zorder=4,
+            )
         title = "LoRA" if phase["kind"] == "lora" else f"stage {phase['stage']}\n{blocks(phase['num_hidden_layers'])}"
         middle = (phase["begin"] + phase["end"]) / 2
         axes.annotate(

@@ -51,7 +51,7 @@ def grow_from_recipe(
         provenance["stages"].append(entry)
         if state.is_main_process:
             write_text(run.out / "README.md", run_card(run.out.resolve().name, recipe, provenance))
-            plot_growth(run.out)
+            plot_growth(run.out, provenance)
             write_provenance(run.out, "growth", provenance)
             shutil.rmtree(work_folder(run, stage), ignore_errors=True)
         state.wait_for_everyone()
@@ -102,4 +102,4 @@ def open_everything(
         provenance["parent"] = {"stages": len(provenance["stages"])}
         write_provenance(out, "growth", provenance)
     first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
-    return Run(recipe, out, ground, tokens, windows, held_out, valid, first_stage, progress), provenance
+    return Run(recipe, out, ground, Path(str(tokens.filename)).name, windows, held_out, valid, first_stage, progress), provenance

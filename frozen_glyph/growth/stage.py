@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import set_seed
 
@@ -42,7 +41,7 @@ class Run:
     recipe: GrowthRecipe
     out: Path
     ground: Ground
-    tokens: np.memmap
+    tokens_name: str
     windows: TokenWindows
     held_out: TokenWindows | None
     valid: list[Path]
@@ -59,19 +58,19 @@ class Run:
 
 def grow_stage(run: Run, stage: int) -> dict[str, Any]:
     """Train stage ``stage`` (counted from 1 over parent and run), add it to the folder and return its record."""
-    plan, training, lora = run.recipe.stages[stage - run.first_stage], run.recipe.training, run.recipe.lora
+    plan, training = run.recipe.stages[stage - run.first_stage], run.recipe.training
+    lora = run.recipe.lora if run.recipe.lora and run.recipe.lora.follows(stage) else None
     model = grown_model(run, stage, plan)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     quantized = training.quantize_frozen != "none" and model.config.num_frozen_layers > 0
     phases = {"blocks": train_blocks(run, model, stage, plan, quantized)}
     adapters: dict[str, str] = {}
-    adapted = lora is not None and lora.follows(stage)
-    if adapted:
+    if lora:
         if quantized:  # adapters are added to the blocks as they are stored
             model = grown_model(run, stage, plan)
             load_trained(model, work_folder(run, stage) / "blocks")
         phases["lora"], adapters = train_adapters(run, model, stage, lora)
-    files = write_stage(run.out, model, stage, changed_below=adapted and lora.merge)
+    files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
     return {
         "stage": stage,
         **dataclasses.asdict(plan),
@@ -108,7 +107,7 @@ def train_blocks(
     phase = Phase(training.steps_of(plan), rate, run.seed(stage), plan.patience)
     prepare = None
     if training.prefix_cache != "none" and model.config.num_frozen_layers > 0:
-        identity = f"{Path(run.tokens.filename or '').name} {frozen_digest(model)}"
+        identity = f"{run.tokens_name} {run.windows.boundary_id} {frozen_digest(model)}"
         location = work if training.prefix_cache == "disk" else None
         prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
     if quantized:
@@ -144,7 +143,7 @@ def run_phase(
     if not (folder / "phase.json").exists():
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
             found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
-        trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
+        trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
         write_tensors(folder / "trained.safetensors", trained)
         suffix = "" if name == "blocks" else f"-{name}"
         lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
@@ -170,9 +169,7 @@ def score(run: Run, stage: int) -> dict[str, float]:
     if not run.valid:
         return {}
     model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage)
-    return {
-        path.name: text_loss(model, run.ground.tokenizer, read_text(path)).nats_per_character for path in run.valid
-    }
+    return {path.name: text_loss(model, run.ground.tokenizer, read_text(path)).nats_per_character for path in run.valid}
 
 
 def work_folder(run: Run, stage: int) -> Path:
