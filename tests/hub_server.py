@@ -45,7 +45,7 @@ class LoopbackHub:
     def client_environment(self, home: Path) -> dict[str, str]:
         """Environment of a client process with an empty cache in ``home``."""
         ours = {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        ours |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        ours |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         return {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | ours
 
     def commit(self, repo: str, files: dict[str, bytes]) -> str:
@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "Invalid username or password."}, 401)
         for method, pattern, name in ROUTES:
             if self.command in method.split() and (match := re.fullmatch(pattern, path)):
-                return getattr(self, name)(**match.groupdict())
+                return getattr(self, name)(**{key: text for key, text in match.groupdict().items() if text})
         return self.answer({"error": f"unknown call {self.command} {path}"}, 404)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request

@@ -85,7 +85,7 @@ def trunk(write_expert):
 
 @pytest.fixture(scope="module")
 def hub(trunk, tmp_path_factory):
-    """A Hub with a copy of the run for every reader, so that each one's requests can be told apart, and damaged ones."""
+    """A Hub with a copy of the run for every reader, to tell their requests apart, and damaged copies."""
     foreign = tmp_path_factory.mktemp("foreign") / "blocks-1.safetensors"
     state = FrozenGlyphForCausalLM.from_pretrained(trunk, growth_stage=1).state_dict()
     write_tensors(foreign, {name: tensor + 1 for name, tensor in state.items() if name.startswith("model.layers.")})
@@ -116,7 +116,7 @@ def client(hub, home, code: str, **task) -> dict:
         input=json.dumps(task | {"damaged": list(DAMAGED)}), env=hub.client_environment(home),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.partition("RESULT")[2])
 
 

@@ -53,7 +53,7 @@ def test_numbers_are_those_of_the_loaded_models(described):
     on_disk = sum(path.stat().st_size for path in described.glob("*.safetensors"))
     assert facts["bytes"] < on_disk < 1.1 * facts["bytes"]
     assert facts["stages"][0]["own_bytes"] == facts["stages"][0]["bytes"]
-    blocks = [block for block in model.model.layers[1].state_dict().values()]
+    blocks = model.model.layers[1].state_dict().values()
     head = [*model.model.norm.parameters(), *model.lm_head.parameters()]
     assert facts["stages"][2]["own_bytes"] == sum(tensor.nbytes for tensor in (*blocks, *head))
     assert facts["problems"] == {}

@@ -17,7 +17,9 @@ def shard_bytes(ladder: list[int], changed_below: set[int], fields: dict) -> tup
     models = []
     for stage in range(1, len(ladder) + 1):
         with torch.device("meta"):
-            state = FrozenGlyphForCausalLM(FrozenGlyphConfig(num_hidden_layers=ladder[stage - 1], **fields)).state_dict()
+            state = FrozenGlyphForCausalLM(
+                FrozenGlyphConfig(num_hidden_layers=ladder[stage - 1], **fields)
+            ).state_dict()
         own, shared = assign_shards(state, ladder[:stage], weight_map, stage in changed_below)
         weight_map = own | shared
         assert weight_map.keys() == state.keys()
