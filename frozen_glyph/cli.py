@@ -132,6 +132,28 @@ def to_dense(
     typer.echo(f"dense: {export_dense(model, out, stage)}")
 
 
+@app.command(epilog="Example: `frozen-glyph inspect runs/ru`, or a Hub id, whose shards are not downloaded")
+def inspect(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, or a Hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything known, as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its recorded hash.")] = False,
+) -> None:
+    """Show the stages or experts of a checkpoint: blocks, parameters, losses, sizes, provenance, state of its files."""
+    import json
+
+    from rich.console import Console
+
+    from frozen_glyph.checkpoint.ladder import describe_checkpoint, ladder_table
+
+    facts = describe_checkpoint(source, verify)
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    else:
+        Console(soft_wrap=True).print(ladder_table(facts))
+    if facts["problems"]:
+        sys.exit(1)
+
+
 @app.command("eval", epilog="Example: `frozen-glyph eval runs/merged runs/ru runs/zh --data DIR -o runs/report`")
 def evaluate(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints; the first is compared with each of the others.")],

@@ -165,3 +165,17 @@ def check_hashes(folder: Path, hashes: dict[str, str]) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file atomically."""
     write_atomically(target, lambda temporary: shutil.copyfile(source, temporary))
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Let ``target`` be the same file as ``source`` (a hard link), atomically; a copy where that is not possible."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source.resolve())  # resolved: a cache of the Hub holds symbolic links
+        temporary.replace(target)
+    except OSError:
+        copy_file(source, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays where target is the same file already

@@ -228,14 +228,15 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         problems = [f"{name} {complaint}" for name, complaint in complaints.items()]
         for kind, keys in tensors.items():
             if keys:
-                named = (f"{key} ({owners[key]})" if key in owners else key for key in keys[:5])
+                files = (owners.get(key) or owners.get(f"{cls.base_model_prefix}.{key}") for key in keys[:5])
+                named = (f"{key} ({file})" if file else key for key, file in zip(keys, files, strict=False))
                 problems.append(f"{kind}: {', '.join(named)}")
         if problems:
             raise ValueError(
                 f"checkpoint {str(source)!r} does not fit {cls.__name__}: {'; '.join(problems)}. "
                 "The folder is incomplete or was written for another configuration; fetch or write it again"
             )
-        model.check_substrate()
+        model.check_substrate(owners.get("model.embed_tokens.packed_bits", "the weights"))
         model.apply_freezing()
         return (model, info) if output_loading_info else model
 
@@ -296,15 +297,15 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
             self.config.substrate_dense = True
         return self
 
-    def check_substrate(self) -> None:
-        """Raise ``ValueError`` unless the substrate has the fingerprint that the configuration names."""
+    def check_substrate(self, file: str = "the weights") -> None:
+        """Raise ``ValueError`` unless the substrate, from ``file``, has the fingerprint in the configuration."""
         expected, substrate = self.config.substrate_fingerprint, self.substrate
         if expected is None or not isinstance(substrate, FrozenGlyphEmbedding) or substrate.packed_bits.is_meta:
             return
         found = substrate.fingerprint(self.config.tokenizer_sha256)
         if found != expected:
             raise ValueError(
-                f"the substrate in the weights has fingerprint {found}, the configuration names {expected}: "
+                f"the substrate in {file} has fingerprint {found}, the configuration names {expected}: "
                 "file damaged, or config.json and tokenizer of another model; fetch the checkpoint again"
             )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,27 @@ class TestHelp:
         code, out, err = run(*words)
         assert (code, out) == (2, "")
         assert "Usage:" in err
+
+
+class TestInspect:
+    def test_table_and_json(self, run, experts):
+        code, out, _ = run("inspect", experts[0])
+        assert code == 0
+        assert "ru: growth" in out
+        code, out, _ = run("inspect", experts[0], "--json", "--verify")
+        facts = json.loads(out)
+        assert (code, facts["name"], facts["verified"]) == (0, "ru", True)
+        assert [stage["layers"] for stage in facts["stages"]] == [1, 2]
+
+    def test_a_damaged_folder_has_exit_code_1(self, run, experts, tmp_path):
+        folder = shutil.copytree(experts[0], tmp_path / "run")
+        (folder / "blocks-2.safetensors").unlink()
+        code, out, _ = run("inspect", folder)
+        assert code == 1
+        assert "blocks-2.safetensors" in out
+
+    def test_what_is_no_checkpoint(self, refused, tmp_path):
+        assert "holds no checkpoint of frozen_glyph" in refused("inspect", tmp_path)
 
 
 class TestGrow:

@@ -82,3 +82,17 @@ def test_stage_layers():
             config.stage_layers(stage)
     with pytest.raises(ValueError, match="not grown in stages"):
         FrozenGlyphConfig().stage_layers(1)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "expected"),
+    [
+        ([3, 6, 9], [(3, 0), (6, 3), (9, 6)]),
+        ([1, 2, 2, 3], [(1, 0), (2, 1), (2, 1), (3, 2)]),
+        ([2, 2], [(2, 0), (2, 0)]),
+    ],
+)
+def test_blocks_and_frozen_blocks_of_each_stage(ladder, expected):
+    """A stage without new blocks trains those of the stage before on: no more are frozen."""
+    config = FrozenGlyphConfig(ladder=ladder, num_hidden_layers=ladder[-1])
+    assert [config.stage_layers(stage) for stage in range(1, len(ladder) + 1)] == expected

@@ -18,7 +18,7 @@ from frozen_glyph import (
     FrozenGlyphMoEModel,
     grow,
 )
-from frozen_glyph.checkpoint.files import sha256_file
+from frozen_glyph.checkpoint.files import sha256_file, write_tensors
 from frozen_glyph.checkpoint.stages import write_stage
 
 
@@ -54,6 +54,38 @@ def test_stages_load_without_head(staged, token_ids):
     loaded = AutoModel.from_pretrained(folder, growth_stage=2)
     assert type(loaded) is FrozenGlyphModel
     assert torch.equal(loaded(ids).last_hidden_state, models[1].model(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize("stage", ["2", 2])
+@pytest.mark.parametrize("auto", [FrozenGlyphForCausalLM, AutoModelForCausalLM])
+def test_a_stage_may_be_text(staged, auto, stage):
+    """As it comes from a command line."""
+    assert auto.from_pretrained(staged[0], growth_stage=stage).config.ladder == [2, 3]
+
+
+@pytest.mark.parametrize("stage", ["two", "2.0", True, ""])
+def test_a_stage_that_is_no_number(staged, stage):
+    with pytest.raises(ValueError, match=r"growth_stage=.* must be the number of a stage, counted from 1"):
+        FrozenGlyphForCausalLM.from_pretrained(staged[0], growth_stage=stage)
+
+
+def test_stages_in_model_args_of_lm_eval(staged, token_ids):
+    get_model = pytest.importorskip("lm_eval.api.registry").get_model
+    arguments = f"pretrained={staged[0]},growth_stage=2"
+    model = get_model("hf").create_from_arg_string(arguments, {"batch_size": 1, "device": "cpu"}).model
+    ids = token_ids(2, 9)
+    assert torch.equal(model(ids).logits, staged[1][1](ids).logits)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_loaded_stage_saves_and_loads_as_a_checkpoint_of_its_own(staged, tmp_path, stage):
+    """Without the name of the stage's index, which is not there."""
+    model = FrozenGlyphForCausalLM.from_pretrained(staged[0], growth_stage=stage)
+    model.save_pretrained(tmp_path)
+    assert "transformers_weights" not in json.loads((tmp_path / "config.json").read_text())
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.config.ladder == [2, 3, 4][:stage]
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_stages_share_shards(staged):
@@ -129,6 +161,11 @@ def rewrite(path, change):
     save_file(tensors, path, metadata=metadata)
 
 
+def other_values(path):
+    """What another run of the same recipe would have written."""
+    return {name: tensor + 1 for name, tensor in load_file(path).items()}
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-9])
 
@@ -147,6 +184,18 @@ DAMAGES = {
         lambda folder: truncate(folder / "blocks-2.safetensors"),
         r"is damaged: blocks-2.safetensors cannot be read .*; fetch or write it again",
     ),
+    "shard foreign": (
+        lambda folder: write_tensors(folder / "blocks-2.safetensors", other_values(folder / "blocks-2.safetensors")),
+        "does not fit .*: blocks-2.safetensors is of another checkpoint or was changed",
+    ),
+    "shard of another stage": (
+        lambda folder: shutil.copy(folder / "head-1.safetensors", folder / "head-2.safetensors"),
+        "does not fit .*: head-2.safetensors is of another checkpoint or was changed",
+    ),
+    "index missing": (
+        lambda folder: (folder / "stage-2.safetensors.index.json").unlink(),
+        r"stage-2\.safetensors\.index\.json",
+    ),
     "shard empty": (
         lambda folder: (folder / "head-2.safetensors").write_bytes(b""),
         "is damaged: head-2.safetensors cannot be read",
@@ -161,21 +210,21 @@ DAMAGES = {
     ),
     "center missing": (
         lambda folder: rewrite(folder / "substrate.safetensors", lambda t: t.pop("model.embed_tokens.center")),
-        "missing: model.embed_tokens.center",
+        r"missing: model.embed_tokens.center \(substrate.safetensors\)",
     ),
     "tensor of another shape": (
         lambda folder: rewrite(folder / "blocks-2.safetensors", cut_one_row),
-        "mismatched: model.layers.1.mlp.fc_in.weight",
+        r"mismatched: model.layers.1.mlp.fc_in.weight \(blocks-2.safetensors\)",
     ),
     "tensor superfluous": (
         lambda folder: rewrite(
             folder / "blocks-2.safetensors", lambda t: t.update({"model.layers.7.mlp.fc_in.bias": torch.zeros(2)})
         ),
-        "unexpected: model.layers.7.mlp.fc_in.bias",
+        r"unexpected: model.layers.7.mlp.fc_in.bias \(blocks-2.safetensors\)",
     ),
     "substrate tampered with": (
         lambda folder: rewrite(folder / "substrate.safetensors", flip_one_bit),
-        r"substrate in the weights has fingerprint sha256:\w{64}, the configuration names sha256:\w{64}",
+        r"substrate in substrate.safetensors has fingerprint sha256:\w{64}, the configuration names sha256:\w{64}",
     ),
 }
 
@@ -191,6 +240,13 @@ def test_a_damaged_folder_is_refused(experts, tmp_path, auto, damage):
     assert str(folder) in str(caught.value) or damage == "substrate tampered with"
     if damage != "substrate tampered with" and "center" not in damage:  # what stage 1 needs is whole
         FrozenGlyphForCausalLM.from_pretrained(folder, growth_stage=1)
+
+
+def test_a_damaged_shard_is_named_without_head(experts, tmp_path):
+    folder = shutil.copytree(experts[0], tmp_path / "damaged")
+    rewrite(folder / "blocks-2.safetensors", lambda tensors: tensors.pop("model.layers.1.mlp.fc_in.bias"))
+    with pytest.raises(ValueError, match=r"missing: layers.1.mlp.fc_in.bias \(blocks-2.safetensors\)"):
+        AutoModel.from_pretrained(folder)
 
 
 def test_a_damaged_merged_folder_is_refused(merged_folder, tmp_path):

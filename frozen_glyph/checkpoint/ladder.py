@@ -1,0 +1,221 @@
+"""What a checkpoint holds, stage by stage, from its small files and the headers of its shards: no tensor is read.
+
+Command: ``frozen-glyph inspect FOLDER``
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download, parse_safetensors_file_metadata
+from huggingface_hub.errors import EntryNotFoundError
+from rich.console import Group
+from rich.table import Table
+
+from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes, read_header, read_json
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE
+from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, SUBSTRATE_PREFIX
+from frozen_glyph.model.loading_frozen_glyph import WEIGHTS, stage_index
+
+
+class Source:
+    """Small files and shard headers of a checkpoint folder, or of a Hub repository without fetching its shards."""
+
+    def __init__(self, name: str | Path) -> None:
+        self.name, self.folder = str(name), Path(name) if Path(name).is_dir() else None
+        if self.folder is None and (Path(name).is_absolute() or self.name.count("/") > 1):
+            raise CheckpointError(f"{self.name!r} is no folder, and no Hub id either; give the folder of a checkpoint")
+
+    def json(self, name: str) -> Any:
+        """Content of a JSON file; None when there is no such file."""
+        if self.folder is not None:
+            return read_json(self.folder / name) if (self.folder / name).exists() else None
+        try:
+            return read_json(Path(hf_hub_download(self.name, name)))
+        except EntryNotFoundError:
+            return None
+
+    def header(self, shard: str) -> TensorFile:
+        """Header of a shard; ``CheckpointError`` when it is missing or damaged."""
+        if self.folder is not None:
+            return read_header(self.folder / shard)
+        try:
+            found = parse_safetensors_file_metadata(self.name, shard)
+        except EntryNotFoundError:
+            raise CheckpointError(f"{shard!r} is missing in {self.name!r}") from None
+        nbytes = max((tensor.data_offsets[1] for tensor in found.tensors.values()), default=0)
+        shapes = {name: list(tensor.shape) for name, tensor in found.tensors.items()}
+        return TensorFile(shapes, nbytes, found.metadata.get("content_sha256"))
+
+
+def parameters(header: TensorFile) -> int:
+    """Number of parameters of a shard, as ``num_parameters`` counts them: a frozen substrate has none."""
+    buffers = SUBSTRATE_PREFIX + "packed_bits", SUBSTRATE_PREFIX + "center", SUBSTRATE_PREFIX + "projection"
+    return sum(math.prod(shape) for name, shape in header.shapes.items() if name not in buffers)
+
+
+def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, Any]:
+    """Describe a grown, merged or plain checkpoint: a folder, or a Hub id, whose shards are not downloaded.
+
+    Returns a dictionary of plain values. ``stages``: for each its blocks, parameters (all, trained), losses, shards,
+    bytes (all, own: not shared with the stage before). ``experts`` of a merged checkpoint. ``problems``: file -> what
+    is wrong with it. ``bytes`` of all shards together. Of provenance: recipe, seed, versions, parents.
+
+    Args:
+        verify: also compare every shard with its hash in the provenance, which reads all of a folder.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, its ``config.json`` or provenance is damaged, or ``verify`` is
+            asked of a Hub id.
+    """
+    files = Source(source)
+    config = files.json("config.json")
+    if not isinstance(config, dict) or not str(config.get("model_type")).startswith("frozen_glyph"):
+        raise CheckpointError(f"{files.name!r} holds no checkpoint of frozen_glyph: its config.json says otherwise")
+    provenance = files.json(PROVENANCE_FILE) or {}
+    problems: dict[str, str] = {}
+    headers: dict[str, TensorFile] = {}
+
+    def shards_of(index_name: str | None) -> list[str]:
+        """The readable shards that an index names, their headers read; what cannot be read becomes a problem."""
+        index = None
+        try:
+            index = files.json(index_name) if index_name else None
+            shards = sorted(set(index["weight_map"].values())) if index else [WEIGHTS]
+            if index_name and index is None:
+                problems[index_name], shards = "missing", []
+        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+            problems[str(index_name)], shards = str(error), []
+        expected = (index or {}).get("metadata", {}).get("content_sha256", {})
+        for shard in shards:
+            if shard not in headers and shard not in problems:
+                try:
+                    headers[shard] = files.header(shard)
+                except CheckpointError as error:
+                    problems[shard] = str(error)
+            if shard in headers and headers[shard].content_sha256 != expected.get(shard, headers[shard].content_sha256):
+                problems[shard] = f"is of another checkpoint than {index_name} or was changed"
+        return [shard for shard in shards if shard in headers]
+
+    default = config.get("transformers_weights") or (DEFAULT_INDEX if files.json(DEFAULT_INDEX) else None)
+    ladder = config.get("ladder") or []
+    staged = default == stage_index(len(ladder))
+    stages, before = [], set[str]()
+    entries = {entry["stage"]: entry for entry in provenance.get("stages", [])}
+    for number in range(1, len(ladder) + 1) if staged else []:
+        shards, entry = shards_of(stage_index(number)), entries.get(number, {})
+        stages.append(
+            {
+                "stage": number,
+                "layers": ladder[number - 1],
+                "parameters": sum(parameters(headers[shard]) for shard in shards),
+                "trained_parameters": entry.get("trainable_parameters"),
+                "train_loss": entry.get("train_loss"),
+                "nats_per_character": entry.get("nats_per_character", {}),
+                "bytes": sum(headers[shard].nbytes for shard in shards),
+                "own_bytes": sum(headers[shard].nbytes for shard in shards if shard not in before),
+                "shards": shards,
+                **({"parents": entry["parents"]} if "parents" in entry else {}),
+            }
+        )
+        before |= set(shards)
+    loaded = shards_of(default)
+    if verify:
+        problems |= changed_files(files, provenance, set(problems))
+    return {
+        "name": files.folder.resolve().name if files.folder is not None else files.name,
+        "kind": provenance.get("kind", "plain"),
+        "model_type": config["model_type"],
+        "layers": config.get("num_hidden_layers") if "experts" not in config else None,
+        "parameters": sum(parameters(headers[shard]) for shard in loaded),
+        "loaded_bytes": sum(headers[shard].nbytes for shard in loaded),
+        "bytes": sum(header.nbytes for header in headers.values()),
+        "substrate_fingerprint": config.get("substrate_fingerprint"),
+        "stages": stages,
+        "experts": describe_experts(config, provenance),
+        "rule": config.get("rule"),
+        "recipe": provenance.get("recipe"),
+        "seed": provenance.get("seed"),
+        "versions": provenance.get("versions"),
+        "parents": provenance.get("parents", []),
+        "verified": verify,
+        "problems": dict(sorted(problems.items())),
+    }
+
+
+def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Name, blocks, weight and origin of each expert of a merged checkpoint."""
+    experts, parents = config.get("experts") or [], provenance.get("parents", [])
+    parents = parents if len(parents) == len(experts) else [{}] * len(experts)
+    names, weights = config.get("expert_names") or [], config.get("expert_weights") or []
+    return [
+        {
+            "name": name,
+            "layers": expert["num_hidden_layers"],
+            "weight": weight,
+            "weights_sha256": parent.get("weights_sha256"),
+        }
+        for name, expert, weight, parent in zip(names, experts, weights, parents, strict=True)
+    ]
+
+
+def changed_files(files: Source, provenance: dict[str, Any], known: set[str]) -> dict[str, str]:
+    """Files with other bytes than the provenance says, and what is wrong with each."""
+    if files.folder is None:
+        raise CheckpointError(f"{files.name!r} is on the Hub; download it to verify its bytes")
+    hashes = dict(provenance.get("files", {}))
+    for entry in provenance.get("stages", []):
+        hashes |= entry["files"]
+    problems = {}
+    for name, digest in hashes.items():
+        try:
+            check_hashes(files.folder, {name: digest})
+        except CheckpointError as error:
+            problems[name] = str(error)
+    return {name: problem for name, problem in problems.items() if name not in known}
+
+
+def ladder_table(facts: dict[str, Any]) -> Group:
+    """What ``describe_checkpoint`` found, for a terminal."""
+    title = f"{facts['name']}: {facts['kind']}, {facts['parameters']:,} parameters, {size(facts['bytes'])} on disk"
+    parts: list[Any] = []
+    if facts["stages"]:
+        texts = list(dict.fromkeys(text for stage in facts["stages"] for text in stage["nats_per_character"]))
+        table = Table("stage", "blocks", "parameters", "trained", *texts, "size", "own", "shared", title=title)
+        for stage in facts["stages"]:
+            trained = stage["trained_parameters"]
+            losses = [stage["nats_per_character"].get(text) for text in texts]
+            table.add_row(
+                *(str(stage["stage"]), str(stage["layers"]), f"{stage['parameters']:,}"),
+                "-" if trained is None else f"{trained:,}",
+                *("-" if loss is None else f"{loss:.4f}" for loss in losses),
+                *map(size, (stage["bytes"], stage["own_bytes"], stage["bytes"] - stage["own_bytes"])),
+            )
+        parts.append(table)
+        if texts:
+            parts.append("Losses are nats per character of held-out text.")
+    elif facts["experts"]:
+        table = Table("expert", "blocks", "weight", title=f"{title}, rule {facts['rule']}")
+        for expert in facts["experts"]:
+            table.add_row(expert["name"], str(expert["layers"]), f"{expert['weight']:.3f}")
+        parts.append(table)
+    else:
+        parts.append(title)
+    recipe = facts["recipe"] or {}
+    rows = {
+        "recipe": recipe.get("name"),
+        "seed": facts["seed"],
+        "substrate": facts["substrate_fingerprint"],
+        "parents": ", ".join(f"{parent['name']} {parent['weights_sha256'][:12]}" for parent in facts["parents"]),
+        "versions": ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items()),
+        "files": "; ".join(f"{name}: {problem}" for name, problem in facts["problems"].items())
+        or ("every byte as written" if facts["verified"] else "complete; --verify reads every byte"),
+    }
+    parts += [f"{name}: {value}" for name, value in rows.items() if value not in (None, "")]
+    return Group(*parts)
+
+
+def size(nbytes: int) -> str:
+    """Bytes in words."""
+    power = min((max(nbytes, 1).bit_length() - 1) // 10, 3)
+    return f"{nbytes / 1024**power:.1f} {('B', 'KiB', 'MiB', 'GiB')[power]}" if power else f"{nbytes} B"

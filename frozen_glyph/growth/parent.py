@@ -1,0 +1,160 @@
+"""Go on from a grown checkpoint: its stages 1..k become the first stages of a new run, and share their bits with it.
+
+Two runs that start from one parent hold the same trunk; on one disk they even hold the same files (hard links).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    check_hashes,
+    copy_file,
+    link_file,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
+from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, copy_model_code, read_weight_map, write_stage
+from frozen_glyph.growth.recipe import ParentRecipe
+from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.model.loading_frozen_glyph import WEIGHTS, stage_index
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.substrate.artifact import JSON_FILE as SUBSTRATE_FILE
+
+SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+
+
+def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | None = None) -> list[dict[str, Any]]:
+    """Put stages 1..k of ``parent`` into ``out`` and return their provenance entries.
+
+    Shards are linked, or copied from another disk, after their bytes were compared with the parent's provenance; of a
+    Hub repository only the shards of these stages are fetched. Afterwards ``out`` is a checkpoint whose deepest stage
+    is k. A checkpoint without stages, written by ``save_pretrained``, becomes stage 1. Calling again changes nothing.
+
+    Each entry's ``parents`` name, from the origin to ``parent``, the runs it came from: name, stage,
+    config_sha256, weights_sha256 (of the hashes of the stage's shards: equal for equal bits).
+
+    Args:
+        substrate_fingerprint: of the substrate that the run is to use, where it is known.
+
+    Raises:
+        CheckpointError: the parent is merged or of another model family; it has no such stage, no provenance, or
+            another substrate than ``substrate_fingerprint`` or ``out``; a file is missing or damaged.
+    """
+    folder = fetch(parent.source, ["*.json", "*.jsonl"])
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "frozen_glyph":
+        kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
+        raise CheckpointError(f"parent {parent.source!r} is {kind}: model_type {config.get('model_type')!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    if out.resolve() == folder.resolve():
+        raise CheckpointError(f"parent {parent.source!r} is the run's own folder; choose a new folder")
+    check_substrate(parent, config, substrate_fingerprint, out)
+    ladder = config.get("ladder") or []
+    if config.get("transformers_weights") != stage_index(len(ladder)):
+        return [adopt_plain(parent, folder, out)]
+    stage = parent.stage or len(ladder)
+    if stage > len(ladder):
+        raise CheckpointError(f"parent {parent.source!r} has no stage {stage}; its stages are 1..{len(ladder)}")
+    stages = {entry["stage"]: entry for entry in read_provenance(folder).get("stages", [])}
+    if missing := [number for number in range(1, stage + 1) if number not in stages]:
+        raise CheckpointError(
+            f"provenance of parent {parent.source!r} knows no stage {missing[0]}; finish its run first"
+        )
+    entries = [stages[number] for number in range(1, stage + 1)]
+    hashes = {name: digest for entry in entries for name, digest in entry["files"].items()}
+    check_indices(folder, entries)
+    fetch(parent.source, hashes, revision=folder.name)
+    check_hashes(folder, hashes)
+    for name in hashes:
+        link_file(folder / name, out / name)
+    copy_run_files(folder, out, stage)
+    for number in range(1, stage + 1):
+        copy_file(folder / stage_index(number), out / stage_index(number))
+    copy_file(folder / stage_index(stage), out / DEFAULT_INDEX)
+    copy_model_code(out)
+    layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
+    fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
+    write_json(out / "config.json", config | fields | {"transformers_weights": stage_index(stage)})
+    return [descendant(parent, folder, entry) for entry in entries]
+
+
+def fetch(source: str, names: Iterable[str], revision: str | None = None) -> Path:
+    """The folder ``source``, or that of the cache after the files ``names`` were fetched from the Hub."""
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(names)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"parent {source!r} is no folder and cannot be fetched from the Hub: {error}; "
+            "name a grown folder or a repository that you can read"
+        ) from error
+
+
+def check_substrate(parent: ParentRecipe, config: dict[str, Any], expected: str | None, out: Path) -> None:
+    """Raise ``CheckpointError`` when the run's substrate is known and is not the parent's."""
+    stored = read_json(out / SUBSTRATE_FILE).get("fingerprint") if (out / SUBSTRATE_FILE).exists() else None
+    for fingerprint, owner in ((expected, "the recipe"), (stored, repr(str(out)))):
+        if fingerprint is not None and fingerprint != config.get("substrate_fingerprint"):
+            raise CheckpointError(
+                f"parent {parent.source!r} stands on substrate {config.get('substrate_fingerprint')}, {owner} on "
+                f"{fingerprint}; leave the substrate out of the recipe to use the parent's"
+            )
+
+
+def check_indices(folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Raise ``CheckpointError`` unless the provenance has the hash of every shard that the stages' indices name."""
+    for entry in entries:
+        path = folder / stage_index(entry["stage"])
+        if unknown := sorted(set(read_weight_map(path).values()) - entry["files"].keys()):
+            raise CheckpointError(
+                f"{str(path)!r} names {unknown[0]!r}, which the provenance does not know; fetch the parent again"
+            )
+
+
+def copy_run_files(folder: Path, out: Path, stages: int) -> None:
+    """Copy tokenizer, substrate and metrics of the parent, as far as it has them."""
+    names = (*SHARED_FILES, SUBSTRATE_FILE, *(f"metrics-{number}.jsonl" for number in range(1, stages + 1)))
+    for name in names:
+        if (folder / name).exists():
+            copy_file(folder / name, out / name)
+
+
+def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> dict[str, Any]:
+    """Write a checkpoint without stages into ``out`` as stage 1."""
+    if parent.stage not in (None, 1):
+        raise CheckpointError(f"parent {parent.source!r} was not grown in stages, so it has no stage {parent.stage}")
+    index = folder / DEFAULT_INDEX
+    fetch(parent.source, set(read_weight_map(index).values()) if index.exists() else {WEIGHTS}, revision=folder.name)
+    model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
+    layers = model.config.num_hidden_layers
+    model.config.ladder, model.config.num_frozen_layers = [layers], 0
+    copy_run_files(folder, out, 0)
+    entry = {
+        "stage": 1,
+        "layers": layers,
+        "num_hidden_layers": layers,
+        "parameters": model.num_parameters(),
+        "trainable_parameters": model.num_parameters(),
+        "nats_per_character": {},
+        "files": write_stage(out, model, 1),
+    }
+    return descendant(parent, folder, entry)
+
+
+def descendant(parent: ParentRecipe, folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """The provenance entry of a stage with its origin."""
+    origin = {
+        "name": Path(parent.source).name if Path(parent.source).is_dir() else parent.source,
+        "stage": entry["stage"],
+        "config_sha256": sha256_file(folder / "config.json"),
+        "weights_sha256": sha256_json(entry["files"]),
+    }
+    return entry | {"parents": [*entry.get("parents", []), origin]}
