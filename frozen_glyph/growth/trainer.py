@@ -106,6 +106,27 @@ class StageTrainer(Trainer):
             inputs = self.prepare_inputs(inputs)
         return super().compute_loss(model, {**inputs, "skip_logits": True}, *args, **kwargs)
 
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Mean loss of all predicted tokens of ``eval_dataset``, the same however many processes share it."""
+        windows: Any = self.eval_dataset
+        size = self.args.per_device_eval_batch_size
+        first = self.args.process_index * size
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self.model.eval()
+        for begin in range(first, len(windows) + first, size * self.args.world_size):
+            places = range(begin, begin + size)  # beyond the end: any window, none of whose labels counts
+            inputs = self._prepare_inputs(self.data_collator([windows[min(p, len(windows) - 1)] for p in places]))
+            labels = inputs["labels"] = inputs["labels"].clone()
+            labels[max(len(windows) - begin, 0) :] = -100
+            with self.compute_loss_context_manager():
+                sums[0] += self.model(**inputs, skip_logits=True, num_items_in_batch=1).loss
+            sums[1] += labels[:, 1:].ne(-100).sum()
+        total, count = self.accelerator.reduce(sums).tolist()
+        self.log(metrics := {"eval_loss": total / count})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def resume(self, checkpoint: Path | None) -> None:
         """Train to the end from ``checkpoint``, or from the start; one that is the end itself is only loaded."""
         if checkpoint is not None:
