@@ -87,7 +87,7 @@ class PrefixCache:
 
 def checksum(states: torch.Tensor) -> int:
     """CRC-32 of the bytes of ``states``, plus 1: 0 is what a file that nobody wrote to holds."""
-    return 1 + zlib.crc32(memoryview(states.view(torch.uint8).numpy()))
+    return 1 + zlib.crc32(states.view(torch.uint8).numpy().data)
 
 
 def check_prefix(model: Any) -> None:
