@@ -33,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write the report to this JSON file as well")
     parser.add_argument("--machine", default="", help="what the report calls this machine")
     parser.add_argument("--folder", help="where the cache on disk lies (default: the system's temporary folder)")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
@@ -44,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict:
-    shape, size = (arguments.width, arguments.vocab_size), arguments.batch
+    shape, size = (arguments.width, arguments.vocab_size, arguments.device), arguments.batch
     windows = ToyWindows(arguments.batches * size, arguments.context_length, arguments.vocab_size)
     deep = {name: toy_model(arguments.depth, arguments.depth - 1, *shape) for name in ("memory", "disk", "uncached")}
     caches = {
@@ -58,7 +59,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     loss = {}
     for at in range(arguments.batches + arguments.rounds):
         for name, step in steps.items():
-            inputs = windows.batch(at, size, index=name in caches)
+            inputs = windows.batch(at, size, arguments.device, index=name in caches)
             prepare = caches.get(name, dict)
             elapsed, loss[name] = timed(lambda step=step, prepare=prepare, inputs=inputs: step(prepare(inputs)))
             if at >= arguments.batches:
@@ -68,6 +69,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
         difference = {name: max(largest, abs(loss[name] - loss["uncached"])) for name, largest in difference.items()}
     times = {name: spread(values) for name, values in seconds.items()}
     return {
+        "device": arguments.device,
         "width": arguments.width,
         "depth": arguments.depth,
         "batch_tokens": size * arguments.context_length,

@@ -1,4 +1,4 @@
-"""What the growth benchmarks share: a toy text with something to learn, models over it, a training step, the machine."""
+"""What growth benchmarks share: a toy text with something to learn, models over it, a training step, the machine."""
 
 import os
 import platform
@@ -16,9 +16,9 @@ from frozen_glyph.growth.train import uses_bf16
 from frozen_glyph.substrate.codes import random_code
 
 
-def toy_model(depth: int, frozen: int, width: int, vocab_size: int, seed: int = 0) -> FrozenGlyphForCausalLM:
+def toy_model(depth: int, frozen: int, width: int, vocab_size: int, device: str = "cpu") -> FrozenGlyphForCausalLM:
     """``depth`` blocks, ``frozen`` of them frozen, over random codes whose vectors are computed once."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = FrozenGlyphConfig(
         vocab_size=vocab_size,
         hidden_size=width,
@@ -32,7 +32,7 @@ def toy_model(depth: int, frozen: int, width: int, vocab_size: int, seed: int = 
     model.substrate.packed_bits.copy_(torch.from_numpy(random_code(vocab_size, width, seed=0)))
     model.substrate.center.fill_(8)
     model.substrate.materialize()
-    return model.train()
+    return model.to(device).train()
 
 
 class ToyWindows(TokenWindows):
@@ -49,15 +49,16 @@ class ToyWindows(TokenWindows):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return super().__getitem__(index) | {"index": torch.tensor(index)}
 
-    def batch(self, step: int, size: int, index: bool = False) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, size: int, device: str = "cpu", index: bool = False) -> dict[str, torch.Tensor]:
         """Batch number ``step`` of ``size`` windows, round and round."""
         items = [self[(step * size + row) % len(self)] for row in range(size)]
-        return {name: torch.stack([item[name] for item in items]) for name in items[0] if index or name != "index"}
+        names = [name for name in items[0] if index or name != "index"]
+        return {name: torch.stack([item[name] for item in items]).to(device) for name in names}
 
 
-def precision() -> AbstractContextManager:
+def precision(device: torch.device) -> AbstractContextManager:
     """Autocast as the growth command's ``precision: auto`` chooses it."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16("auto"))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16("auto"))
 
 
 def train_steps(model: Any, learning_rate: float = 1e-3) -> Callable[[dict[str, torch.Tensor]], float]:
@@ -66,7 +67,7 @@ def train_steps(model: Any, learning_rate: float = 1e-3) -> Callable[[dict[str, 
 
     def step(inputs: dict[str, torch.Tensor]) -> float:
         optimizer.zero_grad()
-        with precision():
+        with precision(model.device):
             loss = model(**inputs).loss
         loss.backward()
         optimizer.step()
