@@ -19,7 +19,7 @@ from toy import ToyWindows, environment, precision, spread, timed, toy_model, tr
 
 from frozen_glyph import grow
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.quantize import LIBRARIES, quantize_frozen, stored_tensors
+from frozen_glyph.growth.quantize import LIBRARIES, plain_parts, quantize_frozen
 
 HELD_OUT = 16  # windows
 
@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def frozen_block_bytes(model: Any) -> int:
     """Bytes of all parameters of the frozen blocks."""
     blocks = model.model.layers[: model.config.num_frozen_layers]
-    return sum(part.nbytes for weight in blocks.parameters() for part in stored_tensors(weight.data))
+    return sum(part.nbytes for weight in blocks.parameters() for part in plain_parts(weight.data))
 
 
 def published(below: Any, model: Any) -> Any:

@@ -38,12 +38,12 @@ def quantize_frozen(model: Any, kind: Literal["int8", "int4", "nf4"]) -> None:
             quantize_with_torchao(linear, kind)
 
 
-def stored_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
+def plain_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The plain tensors that hold ``tensor``: itself, or the parts of a quantised one."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
-    return [part for name in names for part in stored_tensors(getattr(tensor, name))]
+    return [part for name in names for part in plain_parts(getattr(tensor, name))]
 
 
 def check_kind(kind: str, device: torch.device) -> None:

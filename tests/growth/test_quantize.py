@@ -11,7 +11,7 @@ from frozen_glyph.checkpoint.files import sha256_file
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.lora import add_adapters
-from frozen_glyph.growth.quantize import quantize_frozen, quantize_with_torchao, stored_tensors
+from frozen_glyph.growth.quantize import plain_parts, quantize_frozen, quantize_with_torchao
 from frozen_glyph.growth.recipe import LoraRecipe
 
 needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
@@ -55,12 +55,12 @@ def test_int8_takes_a_quarter_of_the_bytes_and_the_same_bits_each_time(model):
     twin, weights = copy.deepcopy(model), []
     for each in (model, twin):
         quantize_frozen(each, "int8")
-        weights.append([part for name, p in each.named_parameters() if not is_plain(p) for part in stored_tensors(p)])
+        weights.append([part for name, p in each.named_parameters() if not is_plain(p) for part in plain_parts(p)])
     assert all(type(part) is torch.Tensor and torch.equal(part, twin) for part, twin in zip(*weights, strict=True))
     size, full = sum(part.nbytes for part in weights[0]), 4 * 2 * 12 * 48 * 48
     assert full / 4 < size < full / 3
     plain = torch.ones(2)
-    assert stored_tensors(plain)[0] is plain
+    assert plain_parts(plain)[0] is plain
 
 
 @needs_torchao
@@ -68,7 +68,7 @@ def test_int8_takes_a_quarter_of_the_bytes_and_the_same_bits_each_time(model):
 def test_training_above_moves_what_trains_and_no_frozen_bit(model, token_ids, bf16):
     quantize_frozen(model, "int8")
     ids = token_ids(2, 12)
-    before = {name: [part.clone() for part in stored_tensors(p.data)] for name, p in model.named_parameters()}
+    before = {name: [part.clone() for part in plain_parts(p.data)] for name, p in model.named_parameters()}
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=1e-2)
     losses = []
@@ -83,7 +83,7 @@ def test_training_above_moves_what_trains_and_no_frozen_bit(model, token_ids, bf
     moved = {
         name
         for name, parameter in model.named_parameters()
-        if not all(map(torch.equal, stored_tensors(parameter.data), before[name]))
+        if not all(map(torch.equal, plain_parts(parameter.data), before[name]))
     }
     assert moved == trainable.keys()
 
