@@ -43,14 +43,15 @@ class PrefixCache:
 
     def __init__(self, model: Any, windows: Any, location: Path | None, identity: str, bf16: bool = False) -> None:
         check_prefix(model)
-        if "index" not in windows[0]:
+        first = windows[0]
+        if "index" not in first:
             raise FrozenGlyphError(
                 "a prefix cache needs windows that say which they are: TokenWindows(with_index=True)"
             )
         self.model, self.windows, self.bf16 = model.model, windows, bf16
-        shape = (len(windows), len(windows[0]["input_ids"]), model.config.hidden_size)
+        shape = (len(windows), len(first["input_ids"]), model.config.hidden_size)
         self.nbytes = prefix_cache_bytes(*shape)
-        fingerprint = sha256_json([identity, *shape, model.config.num_frozen_layers, bf16])[:16]
+        fingerprint = sha256_json([identity, *shape, sorted(first), model.config.num_frozen_layers, bf16])[:16]
         if location is None:
             check_memory(self.nbytes)
             self.states = torch.empty(shape, dtype=torch.bfloat16)
