@@ -7,6 +7,7 @@ that a part left out of a computation changes the result.
 import hashlib
 import itertools
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import that reads it
 
@@ -33,6 +34,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real texts and questions: FROZEN_GLYPH_DATA, else ``shared/data`` beside the repository."""
+    folder = Path(os.environ.get("FROZEN_GLYPH_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"{str(folder)!r} does not exist; name the folder of real data in FROZEN_GLYPH_DATA")
+    return folder
 
 
 @pytest.fixture(scope="session")

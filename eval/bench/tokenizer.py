@@ -3,7 +3,11 @@
 Both vocabularies have the same size and are learnt from the same text with the `tokenizers` library in the same run;
 both then encode the same documents by the same call, in turns: the ratio is the result, not the MB/s of this machine.
 
-    python eval/bench/tokenizer.py --text en.txt ru.txt zh.txt --out eval/results/tokenizer.json
+    python eval/bench/tokenizer.py --text en.txt ru.txt zh.txt --out eval/results/bench-tokenizer.json
+
+With ``--count-gb`` it measures only the memory and time of learning from a long text: the files, repeated.
+
+    python eval/bench/tokenizer.py --text en.txt ru.txt zh.txt --count-gb 1 --vocab bmp --out FILE
 """
 
 import argparse
@@ -11,6 +15,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import tokenizers
@@ -34,9 +39,13 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=float, default=[1, 4, 16], help="MB to encode (default: 1 4 16)")
     parser.add_argument("--large", action="store_true", help="encode 64 MB as well")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many turns counts (default: 3)")
+    parser.add_argument("--count-gb", type=float, help="only learn from so many GB of the files, repeated")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     vocab = int(arguments.vocab) if arguments.vocab.isdigit() else arguments.vocab
+    if arguments.count_gb:
+        finish(measure_learning(arguments.text, vocab, arguments.count_gb), arguments.out)
+        return
     sizes = sorted({*arguments.sizes, *([64] if arguments.large else [])})
 
     files = {path.stem: "".join(stream_text([path])) for path in arguments.text}
@@ -61,14 +70,48 @@ def main() -> None:
             language: {name: len(held) / len(tokenizer.encode(held)) for name, tokenizer in contestants.items()}
             for language, held in held_out.items()
         },
+        **circumstances(),
+    }
+    print_tables(report)
+    finish(report, arguments.out)
+
+
+def finish(report: dict, out: Path | None) -> None:
+    if out is None:
+        print(report)
+    else:
+        write_json(out, report)
+
+
+def circumstances() -> dict:
+    return {
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load": os.getloadavg()[0]},
         "tokenizers_version": tokenizers.__version__,
     }
-    print_tables(report)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, report)
+
+
+def measure_learning(paths: list[Path], vocab: int | str, gigabytes: float) -> dict:
+    """Learn a vocabulary from the files, read again and again until ``gigabytes`` of UTF-8 have gone by."""
+    size = 0
+
+    def repeated() -> Iterator[str]:
+        nonlocal size
+        while size < gigabytes * 1000 * MB:
+            for block in stream_text(paths):
+                size += len(block.encode())
+                yield block
+
+    wall, processor = time.perf_counter(), time.process_time()
+    tokenizer = build_tokenizer(repeated(), vocab)
+    return {
+        "vocab": vocab,
+        "vocab_size": len(tokenizer),
+        "learnt_mb": size / MB,
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - processor,
+        **circumstances(),
+    }
 
 
 def train_byte_level(lines: list[str], vocab: int | str) -> Tokenizer:

@@ -122,11 +122,8 @@ def test_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
             load_tasks([task], tmp_path)
 
 
-@pytest.mark.skipif(
-    not Path(os.environ.get("FROZEN_GLYPH_DATA", "-")).is_dir(), reason="FROZEN_GLYPH_DATA names no folder of real data"
-)
-def test_real_data_have_the_expected_shape() -> None:
-    tasks = load_tasks(ALL_TASKS, os.environ["FROZEN_GLYPH_DATA"])["tasks"]
+def test_real_data_have_the_expected_shape(real_data: Path) -> None:
+    tasks = load_tasks(ALL_TASKS, str(real_data))["tasks"]
     sizes = {name: len(task.eval_docs) for name, task in tasks.items()}
     assert sizes["fg_squad_published"] == 256
     assert sizes["fg_arc_easy"] == 2376 and sizes["fg_arc_challenge"] == 1172

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -151,11 +149,8 @@ def real_pairs(data):
             yield f"{target}\nEnglish:", " " + english
 
 
-@pytest.mark.skipif(
-    not Path(os.environ.get("FROZEN_GLYPH_DATA", "-")).is_dir(), reason="FROZEN_GLYPH_DATA names no folder of real data"
-)
-def test_real_questions_keep_their_tokens(made):
-    pairs = list(real_pairs(Path(os.environ["FROZEN_GLYPH_DATA"])))
+def test_real_questions_keep_their_tokens(made, real_data):
+    pairs = list(real_pairs(real_data))
     assert len(pairs) > 20_000
     for context, continuation in pairs:
         assert_context_keeps_its_tokens(made, context, continuation)
