@@ -227,9 +227,7 @@ class TestMemory:
     def test_what_saves_activations(self, change):
         training = {"context_length": LENGTH, "batch_tokens": 4 * LENGTH, "precision": "fp32"}
         deep = [{"layers": 6}]
-        (plain,), (spared,) = (
-            estimate(recipe_of(stages=deep, training=training | more)) for more in ({}, change)
-        )
+        (plain,), (spared,) = (estimate(recipe_of(stages=deep, training=training | more)) for more in ({}, change))
         assert spared["memory_bytes"]["activations"] < 0.7 * plain["memory_bytes"]["activations"]
 
     def test_quantising_shrinks_frozen_weights(self):
