@@ -59,7 +59,9 @@ def grow(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print parameters, FLOPs, tokens and memory of every stage; write nothing."),
+        typer.Option(
+            "--dry-run", help="Print what every stage costs: parameters, FLOPs, tokens, memory; write nothing."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
     flops_per_second: Annotated[
