@@ -27,15 +27,16 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoTokenizer
 
+from frozen_glyph.growth.expand import choose_trainable
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, LoraRecipe, StageRecipe, TrainingRecipe
 from frozen_glyph.growth.train import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+from frozen_glyph.model.loss_frozen_glyph import CHUNK_TOKENS
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.substrate.build import choose_bits
 from frozen_glyph.substrate.vocabulary import VOCABULARIES
 
-LOSS_TOKENS = 1024  # whose logits are held at a time
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 SECONDS_PER_DAY = 86_400
 
@@ -57,15 +58,10 @@ def estimate(recipe: GrowthRecipe) -> list[dict[str, Any]]:
         if plan.layers:
             frozen, blocks = blocks, blocks + plan.layers
         model = meta_model(fields, blocks, frozen)
-        parts = {"blocks": model.model.layers[frozen:], "norm": model.model.norm, "head": model.lm_head}
-        for name, part in {**parts, "embeddings": model.substrate}.items():
-            part.requires_grad_(name in plan.train)
+        choose_trainable(model, plan.train)
         phases.append({"stage": stage, "phase": "blocks", **estimate_phase(model, plan, recipe.training, 0)})
         if recipe.lora is not None and recipe.lora.follows(stage):
-            for part in (model.substrate, model.model.layers):
-                part.requires_grad_(False)
-            for part in (model.model.norm, model.lm_head):
-                part.requires_grad_(True)
+            choose_trainable(model, ["norm", "head"])
             adapters = adapter_parameters(model, recipe.lora)
             phases.append(
                 {"stage": stage, "phase": "lora", **estimate_phase(model, recipe.lora, recipe.training, adapters)}
@@ -194,7 +190,7 @@ def memory_bytes(model: Any, training: TrainingRecipe, adapters: int, trainable:
     else:
         activations += len(passed) * kept
     activations += tokens * (2 if bf16 else 4) * 2 * inner  # the block at work: gradients of the MLP
-    loss = 2 * 4 * min(tokens, LOSS_TOKENS) * config.vocab_size
+    loss = 2 * 4 * min(tokens, CHUNK_TOKENS) * config.vocab_size
     parts = {
         "weights": int(weights),
         "gradients": 4 * trainable,
