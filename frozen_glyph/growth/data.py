@@ -146,7 +146,6 @@ def packing_bar(tokens: int | None, visible: bool) -> Progress:
         TextColumn("packing text"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} tokens"),
-        TextColumn("{task.speed:,.0f} tokens/s" if visible else ""),
         TimeElapsedColumn() if tokens is None else TimeRemainingColumn(),
         console=Console(stderr=True),  # standard output is for results
         disable=not visible,
