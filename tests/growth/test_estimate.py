@@ -187,7 +187,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - pages * os.sys
     ("width", "vocab", "blocks", "frozen", "batch", "length"),
     [(512, 16384, 6, 4, 4, 256), (256, 8192, 6, 0, 16, 256)],
 )
-def test_memory_is_as_measured_within_two_fifths(width, vocab, blocks, frozen, batch, length):
+def test_memory_is_as_measured_within_a_quarter(width, vocab, blocks, frozen, batch, length):
     shape = {"hidden_size": width, "vocab_size": vocab, "num_attention_heads": 8, "substrate_bits": 64}
     stages = [{"layers": frozen}] * (frozen > 0) + [{"layers": blocks - frozen}]
     recipe = recipe_of(
@@ -198,7 +198,7 @@ def test_memory_is_as_measured_within_two_fifths(width, vocab, blocks, frozen, b
     foretold = estimate(recipe)[-1]["memory_bytes"]["total"]
     found = step_memory(shape | {"num_hidden_layers": blocks, "max_position_embeddings": length}, frozen, batch, length)
     print(f"foretold {foretold / 1e6:.0f} MB, measured {found / 1e6:.0f} MB")
-    assert 1 / 1.4 < foretold / found < 1.4
+    assert 1 / 1.25 < foretold / found < 1.25
 
 
 class TestMemory:
