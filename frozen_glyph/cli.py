@@ -58,8 +58,7 @@ def grow(
         typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print parameters, FLOPs, tokens and memory of every stage; write nothing."),
+        bool, typer.Option("--dry-run", help="Print parameters, tokens, FLOPs and memory of each stage; write nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
     flops_per_second: Annotated[

@@ -6,14 +6,14 @@ FLOPs of a token (a multiply-add is 2; the factors are those of arXiv 2001.08361
 2P forward, 2P for the gradient of its weights where they train, 2P for the gradient of its input where something below
 trains. Attention over T tokens: causal, so T/2 keys on average: 2TD forward and twice that where gradients pass. So the
 frozen prefix costs 2P, what trains 6P, and in a LoRA phase, where gradients cross every frozen block, 4P and 6 a weight
-of the adapters. The substrate's lookup, norms, activation functions and softmax are left out; a prefix cache, which spares the prefix when
-windows are read again, is not counted on.
+of the adapters. The substrate's lookup, norms, activation functions and softmax are left out; a prefix cache, which
+spares the prefix when windows are read again, is not counted on.
 
 Memory of one device that holds everything, ``micro_batch_size`` sequences at a time: float32 weights, gradients and two
 Adam moments of what trains; what blocks that gradients pass through keep for the backward pass (attention keeps no
 scores); gradients of one block while it is walked back; and a chunk of logits with its gradient, not all of them. With
-bfloat16 the products are kept in 2 bytes, and weights that gradients pass through have a 2-byte copy. Library and framework overhead
-(hundreds of MB on CUDA) comes on top.
+bfloat16 the products are kept in 2 bytes, and weights that gradients pass through have a 2-byte copy. Overhead of
+library and framework (hundreds of MB on CUDA) comes on top.
 
 Shapes: D hidden size, F intermediate size, T context length, V vocabulary.
 """
@@ -27,15 +27,16 @@ from rich.table import Table
 from torch import nn
 from transformers import AutoTokenizer
 
+from frozen_glyph.growth.expand import choose_trainable
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, LoraRecipe, StageRecipe, TrainingRecipe
 from frozen_glyph.growth.train import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+from frozen_glyph.model.loss_frozen_glyph import CHUNK_TOKENS
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.substrate.build import choose_bits
 from frozen_glyph.substrate.vocabulary import VOCABULARIES
 
-LOSS_TOKENS = 1024  # whose logits are held at a time
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 SECONDS_PER_DAY = 86_400
 
@@ -57,15 +58,10 @@ def estimate(recipe: GrowthRecipe) -> list[dict[str, Any]]:
         if plan.layers:
             frozen, blocks = blocks, blocks + plan.layers
         model = meta_model(fields, blocks, frozen)
-        parts = {"blocks": model.model.layers[frozen:], "norm": model.model.norm, "head": model.lm_head}
-        for name, part in {**parts, "embeddings": model.substrate}.items():
-            part.requires_grad_(name in plan.train)
+        choose_trainable(model, plan.train)
         phases.append({"stage": stage, "phase": "blocks", **estimate_phase(model, plan, recipe.training, 0)})
         if recipe.lora is not None and recipe.lora.follows(stage):
-            for part in (model.substrate, model.model.layers):
-                part.requires_grad_(False)
-            for part in (model.model.norm, model.lm_head):
-                part.requires_grad_(True)
+            choose_trainable(model, ["norm", "head"])
             adapters = adapter_parameters(model, recipe.lora)
             phases.append(
                 {"stage": stage, "phase": "lora", **estimate_phase(model, recipe.lora, recipe.training, adapters)}
@@ -185,8 +181,8 @@ def memory_bytes(model: Any, training: TrainingRecipe, adapters: int, trainable:
     if bf16:
         weights += 2 * sum(part.weight.numel() for block in [*passed, model.lm_head] for _, part in linears(block))
 
-    # A block keeps: two residuals (float32); inputs of q, k, v (with bfloat16 a copy each); q, k, v; attention's output;
-    # input of the MLP; before and after its activation.
+    # A block keeps two residuals, the input of q, k and v (with bfloat16 a copy for each), q, k, v, attention's output,
+    # the MLP's input, and its inner states before and after the activation.
     kept = tokens * (2 * 4 * width + (8 * width + 2 * inner) * 2 if bf16 else (8 * width + 2 * inner) * 4)
     activations = 2 * tokens * 4 * width  # the final norm's input and output
     if training.activation_checkpointing:
@@ -194,7 +190,7 @@ def memory_bytes(model: Any, training: TrainingRecipe, adapters: int, trainable:
     else:
         activations += len(passed) * kept
     activations += tokens * (2 if bf16 else 4) * 2 * inner  # the block at work: gradients of the MLP
-    loss = 2 * 4 * min(tokens, LOSS_TOKENS) * config.vocab_size
+    loss = 2 * 4 * min(tokens, CHUNK_TOKENS) * config.vocab_size
     parts = {
         "weights": int(weights),
         "gradients": 4 * trainable,

@@ -4,6 +4,7 @@ Command: ``python -c "from frozen_glyph.growth.plot import plot_growth; plot_gro
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.growth.estimate import short
 
 PICTURE = "growth.png"
+METRICS = re.compile(r"metrics-(\d+)(-lora)?\.jsonl")
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
 
@@ -38,25 +40,24 @@ def plot_growth(folder: str | Path, provenance: dict[str, Any] | None = None) ->
 
 
 def read_phases(folder: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Blocks, kind, tokens at the end, and points (tokens, loss) of each phase that has metrics, in order."""
+    """Title, kind, tokens at both ends, and points (tokens, loss) of each phase that has metrics, in order."""
     batch = provenance["recipe"]["training"]["batch_tokens"]
+    blocks = {entry["stage"]: entry["num_hidden_layers"] for entry in provenance["stages"]}
     phases: list[dict[str, Any]] = []
     begin = 0
-    for stage in provenance["stages"]:
-        for kind, suffix in (("blocks", ""), ("lora", "-lora")):
-            path = folder / f"metrics-{stage['stage']}{suffix}.jsonl"
-            if not path.exists():
-                continue
-            entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-            points = {
-                name: np.array(
-                    [(begin + e["step"] * batch, e[name]) for e in entries if e.get(name) is not None]
-                ).reshape(-1, 2)
-                for name in ("loss", "eval_loss")
-            }
-            end = begin + max((entry["step"] for entry in entries), default=0) * batch
-            phases.append({**stage, "kind": kind, "begin": begin, "end": end, **points})
-            begin = end
+    files = (METRICS.fullmatch(path.name) for path in folder.glob("metrics-*.jsonl"))
+    for stage, kind in sorted((int(match[1]), match[2] or "") for match in files if match):
+        lines = (folder / f"metrics-{stage}{kind}.jsonl").read_text("utf-8").splitlines()
+        entries = [json.loads(line) for line in lines]
+        end = begin + max((entry["step"] for entry in entries), default=0) * batch
+        phase = {"lora": kind == "-lora", "begin": begin, "end": end, "title": "LoRA" if kind else f"stage {stage}"}
+        if not kind and stage in blocks:
+            phase["title"] += f"\n{blocks[stage]} block{'s' if blocks[stage] > 1 else ''}"
+        for name in ("loss", "eval_loss"):
+            points = [(begin + entry["step"] * batch, entry[name]) for entry in entries if entry.get(name) is not None]
+            phase[name] = np.array(points).reshape(-1, 2)
+        phases.append(phase)
+        begin = end
     return phases
 
 
@@ -82,7 +83,7 @@ def draw(name: str, phases: list[dict[str, Any]]) -> Figure:
         return label if new else None
 
     for phase in phases:
-        if phase["kind"] == "lora":
+        if phase["lora"]:
             axes.axvspan(phase["begin"], phase["end"], color=LORA, zorder=0, label=once("LoRA phase"))
         elif phase["begin"]:
             axes.axvline(phase["begin"], color=EDGE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
@@ -102,10 +103,9 @@ def draw(name: str, phases: list[dict[str, Any]]) -> Figure:
                 label=once("held-out loss"),
                 zorder=4,
             )
-        title = "LoRA" if phase["kind"] == "lora" else f"stage {phase['stage']}\n{blocks(phase['num_hidden_layers'])}"
         middle = (phase["begin"] + phase["end"]) / 2
         axes.annotate(
-            title, (middle, 1), xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
+            phase["title"], (middle, 1), xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
             ha="center", va="bottom", fontsize=8, color="#444444",
         )  # fmt: skip
     low, high = visible_range(phases)
@@ -117,10 +117,6 @@ def draw(name: str, phases: list[dict[str, Any]]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     return figure
-
-
-def blocks(count: int) -> str:
-    return f"{count} block{'s' if count > 1 else ''}"
 
 
 def visible_range(phases: list[dict[str, Any]]) -> tuple[float, float]:

@@ -187,6 +187,38 @@ class TestGrow:
         assert message in refused(*GROW)
         assert not (files / "run" / "provenance.json").exists()
 
+    def test_dry_run_prints_every_stage_and_writes_nothing(self, run, files):
+        before = sorted(files.rglob("*"))
+        code, out, err = run(
+            "grow", "recipe.yaml", "--dry-run", "--set", "stages.1.steps=7", "--flops-per-second", "1e9"
+        )
+        assert (code, err) == (0, "")
+        header = next(line for line in out.splitlines() if "trainable" in line)
+        assert header.split()[:4] == ["stage", "blocks", "steps", "tokens"] and "days" in header
+        assert [line.split()[:3] for line in out.splitlines() if line.split()[:1] in (["1"], ["2"])] == [
+            ["1", "1", "3"],
+            ["2", "2", "7"],
+        ]
+        assert sorted(files.rglob("*")) == before
+
+    def test_dry_run_as_json(self, run, files):
+        found = json.loads(run("grow", "recipe.yaml", "--dry-run", "--json", "--out", "run")[1])
+        assert [phase["stage"] for phase in found["phases"]] == [1, 2]
+        assert found["totals"]["tokens"] == sum(phase["tokens"] for phase in found["phases"]) == 2 * 3 * 128
+        assert not (files / "run").exists()
+
+    def test_settings_change_the_recipe(self, run, refused, files):
+        assert run(*GROW, "--set", "stages=[{steps: 1}]", "--set", "name=other")[0] == 0
+        recipe = json.loads((files / "run" / "provenance.json").read_text())["recipe"]
+        assert (recipe["name"], len(recipe["stages"])) == ("other", 1)
+        assert "'batch_token' in training. Did you mean 'batch_tokens'?" in refused(
+            *GROW, "--set", "training.batch_token=1"
+        )
+        assert refused(*GROW, "--set", "training").startswith("setting 'training' must look like")
+
+    def test_no_text_anywhere(self, refused, files):
+        assert "no training text" in refused("grow", "recipe.yaml", "--out", "run")
+
     def test_folder_of_another_recipe(self, run, refused, files):
         assert run(*GROW)[0] == 0
         write_recipe(files / "recipe.yaml", seed=1)
