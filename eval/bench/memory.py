@@ -8,7 +8,8 @@ AdamW) and reports its peak less the bytes of its frozen blocks. On CUDA the pea
 exact as well: the profiler reports every allocation of torch from before the model is made, so the largest total is the
 peak, free of interpreter and libraries. The resident memory of the process stands beside it as a check from outside;
 it also holds those, and what malloc keeps. From stage 2 on everything but the frozen blocks should stay: the newest
-block with gradients, optimizer state and saved activations, the head, and the substrate. Stage 1 has no frozen block and is left out.
+block with gradients, optimizer state and saved activations, the head, and the substrate. Stage 1 freezes no block and
+is left out.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     python eval/bench/throughput.py --out eval/results/bench-throughput.json
     python eval/bench/throughput.py --layers 9 --width 1024 --batch 32 --context 1024 --device cuda
 
-All three have the same blocks, width, heads, vocabulary and context, and blocks with the same number of parameters but
-for biases: Llama's gated MLP has three matrices, so it is 8/3 instead of 4 wide. Nobody drops out. ``--embeddings``
-says what the other two do with their input table: ``tied`` to the head (the same trainable parameters as ours),
-``untied`` (a table more to train), or ``frozen`` (untied, not trained: the nearest to ours). The three train in turns
-in one process, a call of Trainer each, whose first steps are warm-up; a turn's seconds are those of all later steps.
+All three have the same depth, width, heads, vocabulary, context and loss (that of transformers), no dropout, and blocks
+of the same number of parameters but for biases: Llama's gated MLP has three matrices, so it is 8/3 instead of 4 wide.
+``--embeddings`` says what the other two do with their input table: ``tied`` to the head (the same trainable parameters
+as ours), ``untied`` (a table more to train), or ``frozen`` (untied, not trained: the nearest to ours). The three train
+in turns in one process, a call of Trainer each, whose first steps are warm-up; a turn's time is that of the later ones.
 """
 
 import argparse
