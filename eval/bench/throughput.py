@@ -58,10 +58,11 @@ def measure(arguments: argparse.Namespace) -> dict:
             at_rest = torch.cuda.memory_allocated() if arguments.device == "cuda" else 0
             trainers[name] = TimedTrainer(build(arguments), arguments, folder)
             measured[name] = trainers[name].describe()
+            if arguments.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             trainers[name].seconds()  # makes the optimizer's state
             if arguments.device == "cuda":
                 measured[name]["peak_gibibytes"] = round((torch.cuda.max_memory_allocated() - at_rest) / 2**30, 2)
-                torch.cuda.reset_peak_memory_stats()
         seconds = alternate({name: trainer.seconds for name, trainer in trainers.items()}, arguments.repeats)
     for name, entry in measured.items():
         entry |= speed(seconds[name], entry["flops"], arguments)
@@ -189,7 +190,8 @@ class TimedTrainer:
     def describe(self) -> dict:
         """Its size and the FLOPs of a step."""
         config = self.model.config
-        flops = count_flops(lambda: self.model(**self.batch).loss.backward())
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.trainer.args.bf16):
+            flops = count_flops(lambda: self.model(**self.batch).loss.backward())
         self.model.zero_grad()
         return {
             "class": type(self.model).__name__,
