@@ -1,0 +1,106 @@
+"""Step time of a growth stage over the monolithic step of the same depth, against the ratio of their FLOPs.
+
+    python eval/bench/growth_step.py --out eval/results/bench-growth-step.json
+    python eval/bench/growth_step.py --blocks 3 3 3 --width 1024 --batch 32 --context 1024 --device cuda
+    python eval/bench/growth_step.py --blocks 4 4 4 4 --width 1024 --batch 32 --context 1024 --device cuda
+
+A stage runs its frozen blocks forward only, and its own blocks and the head forward and backward. Growing pays what it
+promises when the time ratio is no more than 1.10 times the FLOP ratio. Both settings run the same step (forward with
+labels, backward, AdamW on what trains); FLOPs are counted while it runs. Every stage has a process of its own, in which
+the two settings make their steps in turns after a warm-up.
+"""
+
+import argparse
+import itertools
+import json
+
+import torch
+from training_step import (
+    TrainingStep,
+    add_shape_arguments,
+    alternate,
+    build_model,
+    count_flops,
+    describe,
+    ratios,
+    run_part,
+    speed,
+    write_report,
+)
+
+ALLOWED = 1.10  # times the FLOP ratio
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.part:
+        print(json.dumps(measure_stage(arguments, arguments.part)))
+        return
+    stages = [run_part("--part", str(stage)) for stage in range(2, len(arguments.blocks) + 1)]
+    worst = max(stage["time_ratio_over_flop_ratio"]["seconds_median"] for stage in stages)
+    report = {
+        **describe(arguments),
+        "blocks": arguments.blocks,
+        "repeats": arguments.repeats,
+        "stages": stages,
+        "worst_time_ratio_over_flop_ratio": worst,
+        "allowed": ALLOWED,
+        "holds": worst <= ALLOWED,
+    }
+    write_report(report, arguments.out)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--blocks", type=int, nargs="+", default=[3, 3, 3], help="blocks that each stage adds (default: 3 3 3)"
+    )
+    add_shape_arguments(parser, width=512, batch=4, context=256)
+    parser.add_argument("--repeats", type=int, default=7, help="steps of each setting that count (default: 7)")
+    parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if len(arguments.blocks) < 2:
+        parser.error("--blocks needs two stages at least: the first stage is itself monolithic")
+    return arguments
+
+
+def measure_stage(arguments: argparse.Namespace, stage: int) -> dict:
+    """Stage ``stage`` (from 2) beside the monolithic model of its depth."""
+    ladder = list(itertools.accumulate(arguments.blocks))
+    layers, frozen = ladder[stage - 1], ladder[stage - 2]
+    settings = {"monolithic": 0, "growth": frozen}
+    steps, flops, peaks = {}, {}, {}
+    for name, frozen_layers in settings.items():
+        at_rest = torch.cuda.memory_allocated() if arguments.device == "cuda" else 0
+        steps[name] = TrainingStep(build_model(arguments, layers, frozen_layers), arguments)
+        flops[name] = count_flops(steps[name])  # the first step makes the optimizer's state: warm-up
+        if arguments.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        steps[name]()
+        if arguments.device == "cuda":
+            peaks[name] = round((torch.cuda.max_memory_allocated() - at_rest) / 2**30, 2)
+    seconds = alternate({name: step.seconds for name, step in steps.items()}, arguments.repeats)
+    measured = {
+        name: {
+            **speed(seconds[name], flops[name], arguments),
+            "trainable_parameters": sum(parameter.numel() for parameter in step.trainable),
+            "peak_gibibytes": peaks.get(name),
+        }
+        for name, step in steps.items()
+    }
+
+    flop_ratio = flops["growth"] / flops["monolithic"]
+    time_ratio = ratios(measured["growth"], measured["monolithic"])
+    return {
+        "stage": stage,
+        "layers": layers,
+        "frozen_layers": frozen,
+        **measured,
+        "flop_ratio": round(flop_ratio, 4),
+        "time_ratio": time_ratio,
+        "time_ratio_over_flop_ratio": {key: round(value / flop_ratio, 4) for key, value in time_ratio.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Training speed of the monolithic setting beside transformers' Llama and GPT-2 of the same shape under one Trainer.
+
+    python eval/bench/throughput.py --out eval/results/bench-throughput.json
+    python eval/bench/throughput.py --layers 9 --width 1024 --batch 32 --context 1024 --device cuda
+
+All three have the same depth, width, heads, vocabulary, context and loss (that of transformers), no dropout, and blocks
+of the same number of parameters but for biases: Llama's gated MLP has three matrices, so it is 8/3 instead of 4 wide.
+``--embeddings`` says what the other two do with their input table: ``tied`` to the head (the same trainable parameters
+as ours), ``untied`` (a table more to train), or ``frozen`` (untied, not trained: the nearest to ours). The three train
+in turns in one process, a call of Trainer each, whose first steps are warm-up; a turn's time is that of the later ones.
+"""
+
+import argparse
+import tempfile
+
+import torch
+from torch.utils.data import Dataset
+from training_step import (
+    Clock,
+    Seconds,
+    add_shape_arguments,
+    alternate,
+    build_model,
+    count_flops,
+    describe,
+    ratios,
+    speed,
+    write_report,
+)
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from frozen_glyph.growth.train import uses_bf16
+
+OURS = "frozen_glyph"
+WARM_UP = 2  # steps of every call that do not count
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    write_report(measure(arguments), arguments.out)
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    """The three models in turns."""
+    contestants = {OURS: build_ours, "llama": build_llama, "gpt2": build_gpt2}
+    with tempfile.TemporaryDirectory() as folder:
+        trainers, measured = {}, {}
+        for name, build in contestants.items():
+            at_rest = torch.cuda.memory_allocated() if arguments.device == "cuda" else 0
+            trainers[name] = TimedTrainer(build(arguments), arguments, folder)
+            measured[name] = trainers[name].describe()
+            if arguments.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            trainers[name].seconds()  # makes the optimizer's state
+            if arguments.device == "cuda":
+                measured[name]["peak_gibibytes"] = round((torch.cuda.max_memory_allocated() - at_rest) / 2**30, 2)
+        seconds = alternate({name: trainer.seconds for name, trainer in trainers.items()}, arguments.repeats)
+    for name, entry in measured.items():
+        entry |= speed(seconds[name], entry["flops"], arguments)
+    ours_over_theirs = {name: ratios(entry, measured[OURS]) for name, entry in measured.items() if name != OURS}
+    return {
+        **describe(arguments),
+        **{key: getattr(arguments, key) for key in ("layers", "embeddings", "steps", "repeats")},
+        "models": measured,
+        "our_tokens_per_second_over_theirs": ours_over_theirs,
+        "holds": all(ratio["seconds_median"] >= 1 for ratio in ours_over_theirs.values()),
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=9, help="blocks (default: 9)")
+    add_shape_arguments(parser, width=512, batch=4, context=256)
+    parser.add_argument("--embeddings", choices=("tied", "untied", "frozen"), default="tied", help="of the other two")
+    parser.add_argument("--steps", type=int, default=3, help="steps of a turn that count (default: 3)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each model (default: 5)")
+    return parser.parse_args()
+
+
+def build_ours(arguments: argparse.Namespace) -> torch.nn.Module:
+    return build_model(arguments, arguments.layers)
+
+
+def build_llama(arguments: argparse.Namespace) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=arguments.vocab,
+        hidden_size=arguments.width,
+        intermediate_size=round(8 / 3 * arguments.width / 8) * 8,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads or arguments.width // 32,
+        max_position_embeddings=arguments.context,
+        tie_word_embeddings=arguments.embeddings == "tied",
+    )
+    return with_input_table(LlamaForCausalLM(config), arguments)
+
+
+def build_gpt2(arguments: argparse.Namespace) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=arguments.vocab,
+        n_embd=arguments.width,
+        n_layer=arguments.layers,
+        n_head=arguments.heads or arguments.width // 32,
+        n_positions=arguments.context,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=arguments.embeddings == "tied",
+    )
+    return with_input_table(GPT2LMHeadModel(config), arguments)
+
+
+def with_input_table(model: torch.nn.Module, arguments: argparse.Namespace) -> torch.nn.Module:
+    model.get_input_embeddings().requires_grad_(arguments.embeddings != "frozen")
+    return model
+
+
+class RandomWindows(Dataset):
+    """As many windows of random ids as training asks for; always the same."""
+
+    def __init__(self, arguments: argparse.Namespace, length: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.ids = torch.randint(arguments.vocab, (length, arguments.context), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.ids[index], "labels": self.ids[index]}
+
+
+class WarmUp(TrainerCallback):
+    """Starts a clock when the warm-up is over."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == WARM_UP:
+            self.clock = Clock(self.device)
+
+
+class TimedTrainer:
+    """transformers' Trainer around ``model``, asked again and again for the seconds of a step."""
+
+    def __init__(self, model: torch.nn.Module, arguments: argparse.Namespace, folder: str) -> None:
+        self.model, self.steps = model, arguments.steps
+        self.device = torch.device(arguments.device)
+        self.warm_up = WarmUp(self.device)
+        cuda = self.device.type == "cuda"
+        settings = TrainingArguments(
+            output_dir=folder,
+            max_steps=WARM_UP + arguments.steps,
+            per_device_train_batch_size=arguments.batch,
+            lr_scheduler_type="constant",
+            learning_rate=1e-4,
+            bf16=uses_bf16(arguments.precision),
+            use_cpu=not cuda,
+            dataloader_pin_memory=cuda,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        windows = RandomWindows(arguments, arguments.batch * settings.max_steps)
+        self.trainer = Trainer(model=model, args=settings, train_dataset=windows, callbacks=[self.warm_up])
+        self.trainer.remove_callback(PrinterCallback)
+        self.batch = {
+            name: torch.stack([windows[index][name] for index in range(arguments.batch)]).to(self.device)
+            for name in ("input_ids", "labels")
+        }
+
+    def seconds(self) -> Seconds:
+        """Of one step, the mean over a turn."""
+        self.trainer.train()
+        return self.warm_up.clock.read(self.steps)
+
+    def describe(self) -> dict:
+        """Its size and the FLOPs of a step."""
+        config = self.model.config
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.trainer.args.bf16):
+            flops = count_flops(lambda: self.model(**self.batch).loss.backward())
+        self.model.zero_grad()
+        return {
+            "class": type(self.model).__name__,
+            "intermediate_size": getattr(config, "intermediate_size", 4 * config.hidden_size),
+            "parameters": self.model.num_parameters(),
+            "trainable_parameters": self.model.num_parameters(only_trainable=True),
+            "flops": flops,
+        }
+
+
+if __name__ == "__main__":
+    main()
