@@ -1,0 +1,305 @@
+"""Statistics and Markdown of ``substrate_study.py``: which embedding has the lower held-out loss, and how sure is it?
+
+A run is the plain JSON data that the study wrote of it.
+"""
+
+import dataclasses
+import os
+import platform
+from typing import Any
+
+import numpy as np
+
+from frozen_glyph.checkpoint.card import markdown_table
+from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.statistics import PairedDifference
+
+BASELINES = ("trainable", "grid")
+RESAMPLES = 10_000
+ALPHA = 0.05
+
+JsonRun = dict[str, Any]
+
+
+def crossed_bootstrap(first: np.ndarray, second: np.ndarray, characters: np.ndarray) -> PairedDifference:
+    """Second minus first in nats per character, mean over seeds: ``paired_bootstrap``, drawing seeds as well as blocks.
+
+    Args:
+        first, second: nats [seeds, blocks] of two kinds at the same seeds. characters: [blocks].
+    """
+    gap, (seeds, blocks) = second - first, first.shape
+    generator = np.random.default_rng(0)
+    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
+    drawn_blocks = generator.multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
+    differences = ((drawn_seeds @ gap / seeds) * drawn_blocks).sum(axis=1) / (drawn_blocks @ characters)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    smaller_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    p_value = min(1.0, 2 * (smaller_side + 1) / (RESAMPLES + 1))
+    return PairedDifference(float(gap.mean(axis=0).sum() / characters.sum()), float(low), float(high), p_value)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values corrected for their number, in the order given (Holm 1979, https://www.jstor.org/stable/4615733)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values)):
+        largest = max(largest, (len(p_values) - rank) * p_values[index])
+        adjusted[index] = min(1.0, largest)
+    return adjusted
+
+
+def losses(run: JsonRun) -> dict[str, float]:
+    """Nats per character by language."""
+    return {language: sum(text["nats"]) / sum(text["characters"]) for language, text in run["texts"].items()}
+
+
+def compare(kinds: dict[str, list[JsonRun]]) -> list[dict[str, Any]]:
+    """Every kind minus each baseline, by language; a verdict needs a small corrected p and one sign at all seeds."""
+    rows: list[dict[str, Any]] = []
+    for number, base in enumerate(BASELINES, start=1):
+        for kind in kinds if base in kinds else ():
+            if kind in BASELINES[:number]:  # itself, or compared before
+                continue
+            for language, text in kinds[kind][0]["texts"].items():
+                first, second = (
+                    np.array([run["texts"][language]["nats"] for run in kinds[name]]) for name in (base, kind)
+                )
+                characters = np.array(text["characters"])
+                by_seed = ((second - first).sum(axis=1) / characters.sum()).tolist()
+                row = {"kind": kind, "baseline": base, "language": language, "by_seed": by_seed}
+                rows.append(row | dataclasses.asdict(crossed_bootstrap(first, second, characters)))
+    for row, p_holm in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        decided = p_holm < ALPHA and len(set(np.sign(row["by_seed"]))) == 1
+        row["p_holm"] = p_holm
+        row["verdict"] = ("lower" if row["difference"] < 0 else "higher") if decided else "undecided"
+    return rows
+
+
+def check_equal_starts(runs: list[JsonRun]) -> None:
+    """Raise ``FrozenGlyphError`` unless runs of one seed had the same initial blocks and head and the same batches."""
+    for key in ("initial_blocks_and_head", "batch_order"):
+        for seed in {run["seed"] for run in runs}:
+            if len({run[key] for run in runs if run["seed"] == seed}) > 1:
+                raise FrozenGlyphError(f"runs of seed {seed} differ in {key}; delete the work folder and run again")
+
+
+def make_report(
+    runs: list[JsonRun], settings: dict[str, Any], rate: float, chance: dict[str, Any], texts: dict[str, str]
+) -> dict[str, Any]:
+    """Everything measured, as plain JSON data; runs at another learning rate than ``rate`` only check the rate."""
+    check_equal_starts(runs)
+    kinds: dict[str, list[JsonRun]] = {}
+    for run in runs:
+        if run["learning_rate"] == rate:
+            kinds.setdefault(run["kind"], []).append(run)
+    seeds = [run["seed"] for run in next(iter(kinds.values()))]
+    checked = {run["kind"] for run in runs if run["learning_rate"] != rate}
+    return {
+        "settings": settings | {"learning_rate": rate, "seeds": seeds},
+        "precision": runs[0]["precision"],
+        "texts": texts,
+        "held_out": {
+            language: {
+                "characters": int(sum(text["characters"])),
+                "tokens": text["tokens"],
+                "blocks": len(text["nats"]),
+            }
+            for language, text in runs[0]["texts"].items()
+        },
+        "chance": chance,
+        "kinds": {kind: summarise(chosen) for kind, chosen in kinds.items()},
+        "comparisons": compare(kinds),
+        "rates": [
+            {"kind": run["kind"], "learning_rate": run["learning_rate"], **losses(run)}
+            for run in sorted(runs, key=lambda run: (run["kind"], run["learning_rate"]))
+            if run["seed"] == seeds[0] and run["kind"] in checked
+        ],
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+        "versions": versions(),
+    }
+
+
+def summarise(runs: list[JsonRun]) -> dict[str, Any]:
+    """The runs of one kind, one run a seed."""
+    by_seed = {language: [losses(run)[language] for run in runs] for language in runs[0]["texts"]}
+    return {
+        "nats_per_character": {language: float(np.mean(values)) for language, values in by_seed.items()},
+        "by_seed": by_seed,
+        "curve": [
+            {key: float(np.mean([point[key] for point in points])) for key in points[0]}
+            for points in zip(*[run["curve"] for run in runs], strict=True)
+        ],
+        **{key: runs[0][key] for key in ("trainable_parameters", "embedding_norm", "substrate")},
+        "seconds": [round(run["seconds"]) for run in runs],
+        "cpu_seconds": [round(run["cpu_seconds"]) for run in runs],
+    }
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def report_markdown(report: dict[str, Any]) -> str:
+    """The report for people: what it shows, what it does not, the tables, the protocol."""
+    settings, languages = report["settings"], list(report["held_out"])
+    budget = f"{settings['tokens'] / 1e6:.2f} million tokens"
+    means = [
+        {
+            "embedding": name,
+            **{
+                language: f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+                for language, values in entry["by_seed"].items()
+            },
+            "trained parameters": f"{entry['trainable_parameters']:,}",
+            "processor seconds a run": f"{np.mean(entry['cpu_seconds']):.0f}",
+        }
+        for name, entry in report["kinds"].items()
+    ]
+    chance = [
+        {"guess": guess, **{language: f"{report['chance'][language][guess]:.3f}" for language in languages}}
+        for guess in report["chance"][languages[0]]
+    ]
+    differences = [
+        {
+            "first minus second": f"{row['kind']} - {row['baseline']}",
+            "text": row["language"],
+            "difference [95% interval]": f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
+            "each seed": ", ".join(f"{value:+.3f}" for value in row["by_seed"]),
+            "p (Holm)": f"{row['p_holm']:.3f}",
+            "verdict": row["verdict"],
+        }
+        for row in report["comparisons"]
+    ]
+    curves = [
+        {"text": language, "embedding": name}
+        | {f"step {point['step']:.0f}": f"{point[language]:.3f}" for point in entry["curve"]}
+        for language in languages
+        for name, entry in report["kinds"].items()
+    ]
+    sections = [
+        "# Frozen or trained embedding, drawing or code? A small controlled comparison",
+        f"Held-out loss of a model {settings['width']} wide and {settings['layers']} blocks deep after the same "
+        f"{budget} of English, Russian and Chinese text. The token embedding is all that differs.",
+        "## What it shows",
+        shown(report),
+        "## What it does not show",
+        not_shown(report, budget),
+        "## Loss",
+        "Nats per character; mean over seeds (smallest to largest).",
+        markdown_table(means),
+        "For scale, guessing without a model: all tokens equally likely, or as often as in the training text.",
+        markdown_table(chance),
+        "## Differences",
+        "Nats per character; negative means that the kind named first is better.",
+        markdown_table(differences) if differences else "",
+        "## On the way",
+        f"Nats per character on the first {settings['curve_share']:.1%} of each held-out text, mean over seeds.",
+        markdown_table(curves),
+        *rate_check(report),
+        "## Protocol",
+        protocol(report),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def shown(report: dict[str, Any]) -> str:
+    """One line per pair: where the loss is lower, where higher, where the runs do not tell; then the blind spots."""
+    pairs: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in report["comparisons"]:
+        verdicts = pairs.setdefault((row["kind"], row["baseline"]), {})
+        verdicts.setdefault(row["verdict"], []).append(f"{row['language']} ({row['difference']:+.3f})")
+    lines = []
+    for (kind, base), verdicts in pairs.items():
+        words = [
+            f"undecided on {', '.join(cells)}"
+            if verdict == "undecided"
+            else f"**{verdict}** loss on {', '.join(cells)}"
+            for verdict, cells in verdicts.items()
+        ]
+        lines.append(f"* `{kind}` against `{base}`: {'; '.join(words)}.")
+    if "published" in report["kinds"]:
+        collisions = report["kinds"]["published"]["substrate"]["collisions"]
+        blank = next((group for group in collisions["first_groups"] if " " in {text for _, text in group}), [])
+        names = ", ".join(f"`{text!r}`" for _, text in blank[:6])
+        lines.append(
+            f"* `published` gives {collisions['remaining']} tokens the vector of another one, so the model cannot tell "
+            f"them apart when it reads them; {names} share one vector."
+        )
+    return "\n".join(lines)
+
+
+def not_shown(report: dict[str, Any], budget: str) -> str:
+    """The limits of the study, as a list."""
+    settings = report["settings"]
+    trainable = report["kinds"].get("trainable")
+    limits = [
+        f"**One tiny size, one short budget.** {budget} are no more than one reading of the training text, and the "
+        "models are far from converged: much of a difference may be speed of learning, not what is learnt in the end.",
+        f"**A compact vocabulary** of {settings['vocab_size']:,} ids, most of them met often. The published "
+        "vocabularies are 16 times larger; rare tokens, where a drawing could help, hardly occur here.",
+        f"**Narrow vectors.** Drawn and random substrates have 1,024 bits, of which {settings['width']} principal "
+        "components remain here; the published models are as wide as their substrate.",
+        f"**Few seeds.** {len(settings['seeds'])} say little about other seeds, so a verdict needs a Holm-corrected p "
+        f"below {ALPHA} and the same sign at every seed. The held-out texts are a few books and articles, and the "
+        "intervals do not cover the choice of books.",
+        "**Loss is not ability.** Nothing here measures what the models can do.",
+    ]
+    if trainable:
+        limits.insert(
+            3,
+            "**Unequal capacity.** `trainable` trains its embedding on top of what the others train, and its vectors "
+            f"start {trainable['embedding_norm'][0]:.2f} long, as transformers initialises them, where frozen ones "
+            "have length 1.",
+        )
+    return "\n".join(f"* {limit}" for limit in limits)
+
+
+def rate_check(report: dict[str, Any]) -> list[str]:
+    """Loss of the kinds that also tried other learning rates, and their differences to the first baseline."""
+    rows, settings = report["rates"], report["settings"]
+    if not rows:
+        return []
+    languages = list(report["held_out"])
+    table = [
+        {"embedding": row["kind"], "learning rate": f"{row['learning_rate']:g}"}
+        | {language: f"{row[language]:.3f}" for language in languages}
+        for row in rows
+    ]
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    best = {(kind, name): min(row[name] for row in rows if row["kind"] == kind) for kind in kinds for name in languages}
+    parts = [
+        "## Does it hinge on the learning rate?",
+        f"Seed {settings['seeds'][0]} only; the study's rate is {settings['learning_rate']:g}.",
+        markdown_table(table),
+    ]
+    base = next((name for name in BASELINES if name in kinds), None)
+    if base and len(kinds) > 1:
+        cells = [
+            f"`{kind}` minus `{base}`: "
+            + ", ".join(f"{name} {best[kind, name] - best[base, name]:+.3f}" for name in languages)
+            for kind in kinds
+            if kind != base
+        ]
+        parts.append(f"Each at the best of these rates for the text, {'; '.join(cells)}.")
+    return parts
+
+
+def protocol(report: dict[str, Any]) -> str:
+    """How the numbers came about, in one paragraph."""
+    settings, machine = report["settings"], report["machine"]
+    blocks = ", ".join(f"{text['blocks']} {language}" for language, text in report["held_out"].items())
+    seconds = [value for kind in report["kinds"].values() for value in kind["seconds"]]
+    return (
+        f"`python eval/substrate_study.py --data DIR --out OUT`; seeds {', '.join(map(str, settings['seeds']))}. "
+        f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer. "
+        f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "
+        f"(0.9, 0.95), rate {settings['learning_rate']:g}, {settings['warmup_steps']} warm-up steps, cosine to "
+        f"{settings['final_learning_rate_ratio']:.0%}, weight decay {settings['weight_decay']}, gradients clipped at "
+        f"{settings['max_grad_norm']:g}, {report['precision']}. At one seed all kinds start with the same blocks and "
+        "head and read the same batches in the same order (checked by hash); `random` draws a new code at every seed. "
+        f"Scored with `frozen_glyph.text.loss` in {blocks} blocks. Intervals and p-values: bootstrap paired by block "
+        f"that draws blocks and seeds, {RESAMPLES:,} times; Holm's correction over all rows. One thread a run, "
+        f"{min(seconds)} to {max(seconds)} seconds each beside other work on {machine['cores']} cores "
+        f"({machine['platform']}). "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+        + "."
+    )

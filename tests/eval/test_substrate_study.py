@@ -1,0 +1,166 @@
+"""The substrate study: equal starts, what trains and what does not, resuming, statistics; the command at smoke size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.statistics import paired_bootstrap
+
+EVAL = Path(__file__).parents[2] / "eval"
+SENTENCES = {
+    "en": "The cat sat on the mat, and the hat is on the cat.\n",
+    "ru": "Кот сидел на окне, другой кот тоже сидел там.\n",
+    "zh": "猫坐在垫子上。另一只猫也坐在那里。\n",
+}
+
+
+@pytest.fixture(scope="module")
+def study():
+    sys.path.insert(0, str(EVAL))  # as `python eval/substrate_study.py` does
+    try:
+        import substrate_study
+
+        yield substrate_study
+    finally:
+        sys.path.remove(str(EVAL))
+
+
+@pytest.fixture(scope="module")
+def report_module(study):
+    import substrate_report
+
+    return substrate_report
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data folder with a little text in each language."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "text").mkdir()
+    for language, sentence in SENTENCES.items():
+        (folder / "text" / f"{language}.txt").write_text(sentence * 400, encoding="utf-8")
+        (folder / "text" / f"{language}.valid.txt").write_text(sentence * 12, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(study, data, tmp_path_factory):
+    return study.prepare(data, tmp_path_factory.mktemp("work"), study.SMOKE)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(study, folder):
+    return study.AutoTokenizer.from_pretrained(folder)
+
+
+def test_training_text_is_drawn_in_equal_shares_of_whole_paragraphs(study):
+    text = "".join(f"paragraph {number} " + "x" * 1000 + "\n" for number in range(100))
+    taken = study.sample_text(text, 30_000)
+    assert 30_000 <= len(taken) < 30_000 + 2 * study.PIECE
+    assert set(taken.split("\n")) - {""} <= set(text.split("\n"))
+    assert taken == study.sample_text(text, 30_000)
+
+
+def test_every_window_is_read_before_one_is_read_again(study):
+    order = study.batch_order(7, study.SMOKE, seed=3).flatten()
+    assert sorted(order[:7].tolist()) == sorted(order[7:14].tolist()) == list(range(7))
+    assert not torch.equal(order, study.batch_order(7, study.SMOKE, seed=4).flatten())
+
+
+def test_kinds_differ_in_the_embedding_alone(study, tokenizer):
+    models = {kind: study.build_model(kind, 0, tokenizer, study.SMOKE)[0] for kind in ("binary", "random", "trainable")}
+    digests = {study.digest(study.shared_tensors(model)) for model in models.values()}
+    assert len(digests) == 1
+    other, _ = study.build_model("binary", 1, tokenizer, study.SMOKE)
+    assert study.digest(study.shared_tensors(other)) not in digests
+    vectors = [model.substrate.weight for model in models.values()]
+    assert not torch.equal(vectors[0], vectors[1])
+    trained = {
+        kind: [name for name, p in model.named_parameters() if p.requires_grad] for kind, model in models.items()
+    }
+    assert set(trained["trainable"]) - set(trained["binary"]) == {"model.embed_tokens.weight"}
+    assert trained["binary"] == trained["random"]
+
+
+@pytest.mark.parametrize("kind", ["random", "trainable"])
+def test_training_lowers_the_loss_and_moves_only_what_trains(study, folder, tokenizer, kind):
+    model, _ = study.build_model(kind, 0, tokenizer, study.SMOKE)
+    before = model.substrate.weight.detach().clone()
+    windows = study.open_windows(folder, tokenizer, study.SMOKE.context_length)
+    order = study.batch_order(len(windows), study.dataclasses.replace(study.SMOKE, steps=20), seed=0)
+    losses = list(study.train(model, windows, order, 1e-2, study.SMOKE))
+    assert losses[-1] < losses[0] - 0.5
+    assert torch.equal(before, model.substrate.weight) == (kind != "trainable")
+
+
+def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(study, data, folder, tokenizer):
+    levels = study.chance_levels(data, folder, study.SMOKE)
+    text = (data / "text" / "zh.valid.txt").read_text("utf-8")
+    tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert levels["zh"]["uniform"] == pytest.approx(tokens * np.log(len(tokenizer)) / len(text))
+    assert all(level["unigram"] < level["uniform"] for level in levels.values())
+
+
+def test_with_one_seed_the_crossed_bootstrap_is_the_paired_one(report_module):
+    generator = np.random.default_rng(1)
+    characters = generator.integers(50, 200, 300).astype(float)
+    first = characters * 2 + generator.normal(0, 20, 300)
+    second = first + generator.normal(0.3, 5, 300)
+    ours = report_module.crossed_bootstrap(first[None], second[None], characters)
+    theirs = paired_bootstrap(first, second, characters)
+    assert ours.difference == pytest.approx(theirs.difference)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-4)
+
+
+def test_seeds_that_disagree_widen_the_interval(report_module):
+    characters, first = np.full(200, 100.0), np.full((3, 200), 150.0)
+    agree = report_module.crossed_bootstrap(first, first + 1.0, characters)
+    differ = report_module.crossed_bootstrap(first, first + np.array([[-2.0], [1.0], [4.0]]), characters)
+    assert agree.difference == pytest.approx(differ.difference) == pytest.approx(0.01)
+    assert differ.low < 0 < differ.high
+    assert agree.high - agree.low < 1e-9 < differ.high - differ.low
+
+
+def test_holm(report_module):
+    assert report_module.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert report_module.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_runs_that_started_differently_are_refused(report_module):
+    runs = [{"seed": 0, "initial_blocks_and_head": name, "batch_order": "x"} for name in "ab"]
+    with pytest.raises(FrozenGlyphError, match="seed 0 differ in initial_blocks_and_head"):
+        report_module.check_equal_starts(runs)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_report_and_resumes(data, tmp_path):
+    arguments = ["--data", data, "--out", tmp_path / "study", "--work", tmp_path / "work", "--smoke"]
+    arguments += ["--kinds", "binary", "random", "trainable", "--seeds", "0", "1", "--check-kinds", "trainable"]
+    command = [sys.executable, EVAL / "substrate_study.py", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(EVAL.parent)}
+    subprocess.run(list(map(str, command)), env=environment, check=True)
+    report = json.loads((tmp_path / "study.json").read_text("utf-8"))
+    assert len(report["comparisons"]) == 2 * 3 and len(report["rates"]) == 3
+    for row in report["comparisons"]:
+        kinds = report["kinds"]
+        expected = [kinds[row[key]]["nats_per_character"][row["language"]] for key in ("kind", "baseline")]
+        assert row["difference"] == pytest.approx(expected[0] - expected[1])
+        assert np.mean(row["by_seed"]) == pytest.approx(row["difference"])
+    markdown = (tmp_path / "study.md").read_text("utf-8")
+    assert "## What it does not show" in markdown and "`binary` against `trainable`" in markdown
+
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-seed*.json")}
+    assert len(runs) == 8
+    gone = min(runs)
+    gone.unlink()
+    subprocess.run(list(map(str, command)), env=environment, check=True)
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-seed*.json")}
+    assert {path for path in runs if again[path] != runs[path]} == {gone}
+    assert json.loads((tmp_path / "study.json").read_text("utf-8"))["comparisons"] == report["comparisons"]
