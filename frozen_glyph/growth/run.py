@@ -12,7 +12,7 @@ from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.data import TokenWindows, document_marks, held_out_windows, pack
-from frozen_glyph.growth.ground import Ground, first_stage_config, open_ground
+from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.recipe import DataRecipe, GrowthRecipe, RecipeError, SourceRecipe
@@ -81,6 +81,12 @@ def open_everything(
     valid, work = [Path(path) for path in data.valid], out / WORK_FOLDER
     held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if valid else []
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)
+    if recipe.parent is not None:
+        claim(out, provenance)
+        if "parent" not in provenance:
+            provenance["stages"] = adopt_parent(recipe.parent, out)
+            provenance["parent"] = {"stages": len(provenance["stages"])}
+            write_provenance(out, "growth", provenance)
     texts = (text for source in data.sources for text in documents(source))
     ground = open_ground(out, recipe, texts, substrate)
     tokens = pack(data, ground.tokenizer, ground.tokenizer_sha256, work, progress)
@@ -94,12 +100,9 @@ def open_everything(
         held_out = held_out_windows(valid, ground.tokenizer, ground.tokenizer_sha256, work, length, attend)
     if recipe.parent is None:
         first_stage_config(recipe, ground)  # refuses what does not fit together
-    claim(out, provenance)
-    if recipe.parent is None:
+        claim(out, provenance)
         ground.save(out)
-    elif "parent" not in provenance:
-        provenance["stages"] = adopt_parent(recipe.parent, out)
-        provenance["parent"] = {"stages": len(provenance["stages"])}
-        write_provenance(out, "growth", provenance)
     first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
-    return Run(recipe, out, ground, Path(str(tokens.filename)).name, windows, held_out, valid, first_stage, progress), provenance
+    return Run(
+        recipe, out, ground, Path(str(tokens.filename)).name, windows, held_out, valid, first_stage, progress
+    ), provenance

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import set_seed
 
 from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
@@ -24,6 +25,7 @@ from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_m
 from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.progress import StageProgress
+from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER
 from frozen_glyph.growth.train import Phase, frozen_digest, train_phase, uses_bf16
@@ -57,20 +59,25 @@ class Run:
 
 
 def grow_stage(run: Run, stage: int) -> dict[str, Any]:
-    """Train stage ``stage`` (counted from 1 over parent and run), add it to the folder and return its record."""
+    """Train stage ``stage`` (counted from 1 over parent and run), add it to the folder and return its record.
+
+    Every process trains; the first one writes, and its record alone is complete.
+    """
     plan, training = run.recipe.stages[stage - run.first_stage], run.recipe.training
     lora = run.recipe.lora if run.recipe.lora and run.recipe.lora.follows(stage) else None
     model = grown_model(run, stage, plan)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    quantized = training.quantize_frozen != "none" and model.config.num_frozen_layers > 0
-    phases = {"blocks": train_blocks(run, model, stage, plan, quantized)}
+    phases = {"blocks": train_blocks(run, model, stage, plan)}
     adapters: dict[str, str] = {}
+    if training.quantize_frozen != "none":  # what is written stands on the blocks as they are stored
+        model = grown_model(run, stage, plan)
+        load_trained(model, work_folder(run, stage) / "blocks")
     if lora:
-        if quantized:  # adapters are added to the blocks as they are stored
-            model = grown_model(run, stage, plan)
-            load_trained(model, work_folder(run, stage) / "blocks")
         phases["lora"], adapters = train_adapters(run, model, stage, lora)
-    files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
+    files, losses = {}, {}
+    if PartialState().is_main_process:
+        files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
+        losses = score(run, stage)
     return {
         "stage": stage,
         **dataclasses.asdict(plan),
@@ -81,7 +88,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
         "seconds": round(sum(phase["seconds"] for phase in phases.values()), 1),
         "train_loss": list(phases.values())[-1]["train_loss"],
         "phases": phases,
-        "nats_per_character": score(run, stage),
+        "nats_per_character": losses,
         "files": files | adapters,
     }
 
@@ -98,22 +105,20 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
     return model
 
 
-def train_blocks(
-    run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe, quantized: bool
-) -> dict[str, Any]:
+def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> dict[str, Any]:
     """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
-    training, work = run.recipe.training, work_folder(run, stage)
+    training = run.recipe.training
     rate = plan.learning_rate or training.learning_rate
     phase = Phase(training.steps_of(plan), rate, run.seed(stage), plan.patience)
     prepare = None
-    if training.prefix_cache != "none" and model.config.num_frozen_layers > 0:
-        identity = f"{run.tokens_name} {run.windows.boundary_id} {frozen_digest(model)}"
-        location = work if training.prefix_cache == "disk" else None
-        prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
-    if quantized:
-        from frozen_glyph.growth.quantize import quantize_frozen  # needs torchao or bitsandbytes
-
-        quantize_frozen(model, training.quantize_frozen)
+    if model.config.num_frozen_layers > 0:
+        digest = frozen_digest(model)
+        if training.quantize_frozen != "none":
+            quantize_frozen(model, training.quantize_frozen)
+        if training.prefix_cache != "none":
+            location = work_folder(run, stage) if training.prefix_cache == "disk" else None
+            identity = f"{run.tokens_name} {run.windows.boundary_id} {digest} {training.quantize_frozen}"
+            prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
     return run_phase(run, model, stage, "blocks", phase, prepare)
 
 
@@ -130,7 +135,7 @@ def train_adapters(
         merge_adapters(model)
         return record, {}
     name = f"lora-{stage}"
-    hashes = write_adapters(model, lora, run.out / name)
+    hashes = write_adapters(model, lora, run.out / name) if PartialState().is_main_process else {}
     drop_adapters(model)
     return record, {f"{name}/{file}": digest for file, digest in hashes.items()}
 
@@ -143,17 +148,25 @@ def run_phase(
     if not (folder / "phase.json").exists():
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
             found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
-        trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
-        write_tensors(folder / "trained.safetensors", trained)
-        suffix = "" if name == "blocks" else f"-{name}"
-        lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
-        write_text(run.out / f"metrics-{stage}{suffix}.jsonl", lines)
-        write_json(folder / "phase.json", found)
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        if PartialState().is_main_process:
+            write_phase(run, model, stage, name, found)
+        PartialState().wait_for_everyone()
     else:
         load_trained(model, folder)
     return read_json(folder / "phase.json")
+
+
+def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: dict[str, Any]) -> None:
+    """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints."""
+    folder = work_folder(run, stage) / name
+    trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
+    write_tensors(folder / "trained.safetensors", trained)
+    suffix = "" if name == "blocks" else f"-{name}"
+    lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
+    write_text(run.out / f"metrics-{stage}{suffix}.jsonl", lines)
+    write_json(folder / "phase.json", found)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def load_trained(model: FrozenGlyphForCausalLM, folder: Path) -> None:

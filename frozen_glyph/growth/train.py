@@ -128,8 +128,8 @@ def training_arguments(phase: Phase, recipe: TrainingRecipe, work: Path, evaluat
     micro, accumulated = device_batches(recipe, world_size)
     if uses_bf16(recipe.precision) and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         raise RecipeError(
-            f"recipe field training.precision={recipe.precision!r}: DeepSpeed would cast the frozen weights to bfloat16 "
-            "too; say training.precision: fp32, or launch with DistributedDataParallel or FSDP2"
+            f"recipe field training.precision={recipe.precision!r}: DeepSpeed would cast the frozen weights to "
+            "bfloat16 too; say training.precision: fp32, or launch with DistributedDataParallel or FSDP2"
         )
     arguments = TrainingArguments(
         output_dir=str(work),
