@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from frozen_glyph.errors import FrozenGlyphError
@@ -29,6 +29,10 @@ from frozen_glyph.growth.trainer import (
 )
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
+# transformers renamed it; the old name warns.
+CHECKPOINTING = "activation_checkpointing"
+if not hasattr(PreTrainedModel, f"{CHECKPOINTING}_enable"):
+    CHECKPOINTING = "gradient_checkpointing"
 MATERIALIZE_BYTES = 64 << 20
 LOGGING_STEPS = 10
 HISTORY_KEYS = (
@@ -150,7 +154,6 @@ def training_arguments(phase: Phase, recipe: TrainingRecipe, work: Path, evaluat
         save_total_limit=2,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=recipe.eval_steps,
-        prediction_loss_only=True,
         logging_steps=min(LOGGING_STEPS, phase.steps),
         logging_nan_inf_filter=False,  # it hides a NaN and asks the device for the loss at every step
         seed=phase.seed,
@@ -208,7 +211,7 @@ def train_phase(
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     trained = copy.deepcopy(model) if sharded else model  # FSDP2 leaves its shards in the model for good
     if recipe.activation_checkpointing:
-        trained.activation_checkpointing_enable()
+        getattr(trained, f"{CHECKPOINTING}_enable")()
     trainer = StageTrainer(
         model=trained,
         args=arguments,
@@ -221,7 +224,7 @@ def train_phase(
     trainer.remove_callback(PrinterCallback)
     trainer.resume(newest_checkpoint(work))
     if recipe.activation_checkpointing:
-        trained.activation_checkpointing_disable()
+        getattr(trained, f"{CHECKPOINTING}_disable")()
     if frozen_digest(trained) != before:
         raise FrozenWeightsChanged(
             f"frozen weights changed while training in {str(work)!r}; nothing of this stage was published. "

@@ -170,8 +170,9 @@ class StageTrainer(Trainer):
         try:
             if self.args.should_save and folder.exists():  # what a run left that was stopped while it saved
                 shutil.rmtree(folder)
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # each process writes its own random state
+            self.accelerator.wait_for_everyone()  # each process has written its own random state
             if self.args.should_save:
                 files = sorted(path for path in folder.rglob("*") if path.is_file())
                 hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

@@ -20,6 +20,7 @@ from frozen_glyph.growth.data import TokenWindows
 from frozen_glyph.growth.progress import StageProgress
 from frozen_glyph.growth.recipe import RecipeError
 from frozen_glyph.growth.train import (
+    CHECKPOINTING,
     FrozenWeightsChanged,
     Phase,
     device_batches,
@@ -385,7 +386,7 @@ def test_activation_checkpointing_computes_the_same(model, train):
 def test_no_graph_under_the_frozen_prefix(model, token_ids):
     """Checkpointing must not ask for gradients of the frozen input: then every frozen block would run backwards."""
     model.train()
-    model.activation_checkpointing_enable()
+    getattr(model, f"{CHECKPOINTING}_enable")()
     seen = {}
     for index, block in enumerate(model.model.layers):
         block.register_forward_hook(
