@@ -54,7 +54,8 @@ def main() -> None:
         variant, seed = arguments.run
         run_variant(variant, int(seed), scale, arguments.data, arguments.work)
         return
-    jobs = [(variant, seed) for seed in range(arguments.seeds) for variant in VARIANTS]
+    main, others = VARIANTS[:3], VARIANTS[3:]
+    jobs = [(variant, seed) for part in (main, others) for seed in range(arguments.seeds) for variant in part]
     arguments.work.mkdir(parents=True, exist_ok=True)
     build_ground(scale, arguments.data, arguments.work)
     with ThreadPoolExecutor(arguments.processes) as pool:

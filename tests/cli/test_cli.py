@@ -174,7 +174,7 @@ class TestGrow:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (None, "text file 'text.txt' does not exist; give the path of a UTF-8 text file"),
+            (None, "source file 'text.txt' does not exist; give the path of a file with documents"),
             (b"", "text file 'text.txt' is empty; it must hold some text"),
             ("The кот".encode("cp1251"), "text file 'text.txt' is not UTF-8: byte 0xea at offset 4; convert it"),
             (b"cat", "fewer than one window of training.context_length=32; give more text"),
