@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from frozen_glyph.errors import FrozenGlyphError
@@ -28,10 +28,11 @@ from frozen_glyph.growth.trainer import (
     whole,
 )
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 
 # transformers renamed it; the old name warns.
 CHECKPOINTING = "activation_checkpointing"
-if not hasattr(PreTrainedModel, f"{CHECKPOINTING}_enable"):
+if not hasattr(FrozenGlyphPreTrainedModel, f"{CHECKPOINTING}_enable"):
     CHECKPOINTING = "gradient_checkpointing"
 MATERIALIZE_BYTES = 64 << 20
 LOGGING_STEPS = 10

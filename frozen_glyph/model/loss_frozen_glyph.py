@@ -1,7 +1,8 @@
 """Cross entropy of a linear head without its logits: they exist for a few tokens at a time, in both passes.
 
 The gradients are computed together with the loss, chunk by chunk, while a chunk's logits exist (as Liger does, arXiv
-2410.10989, section 3.2); the backward pass only scales them.
+2410.10989, section 3.2); the backward pass only scales them. PyTorch's own ``linear_cross_entropy`` (2.13) takes less
+memory in float32 but more time, and rounds the loss itself to bfloat16 (eval/bench/loss.py compares).
 
 Shapes: N tokens, C tokens of a chunk, D hidden size, V vocabulary.
 """
