@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
     parser.add_argument("--context-length", type=int, default=256)
     parser.add_argument("--vocab-size", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=24, help="steps of each model that are timed")
+    parser.add_argument("--rounds", type=int, default=12, help="steps of each model that are timed")
     parser.add_argument("--batches", type=int, default=4, help="different batches; each comes again and again")
     return parser.parse_args()
 
@@ -54,7 +54,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     }
     steps = {name: train_steps(model) for name, model in (deep | {"depth 1": toy_model(1, 0, *shape)}).items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    first_visit: dict[str, list[float]] = {name: [] for name in caches}
+    first_visit: dict[str, list[float]] = {name: [] for name in steps}  # the uncached ones for comparison
     difference = dict.fromkeys(caches, 0.0)
     loss = {}
     for at in range(arguments.batches + arguments.rounds):
@@ -62,10 +62,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
             inputs = windows.batch(at, size, arguments.device, index=name in caches)
             prepare = caches.get(name, dict)
             elapsed, loss[name] = timed(lambda step=step, prepare=prepare, inputs=inputs: step(prepare(inputs)))
-            if at >= arguments.batches:
-                seconds[name].append(elapsed)
-            elif name in caches:
-                first_visit[name].append(elapsed)
+            (seconds if at >= arguments.batches else first_visit)[name].append(elapsed)
         difference = {name: max(largest, abs(loss[name] - loss["uncached"])) for name, largest in difference.items()}
     times = {name: spread(values) for name, values in seconds.items()}
     return {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a minute
 BENCH = Path(__file__).parents[2] / "eval" / "bench"
 TINY = ["--width", "64", "--heads", "2", "--vocab", "500", "--batch", "2", "--context", "32", "--precision", "fp32"]
 

@@ -175,7 +175,7 @@ class TestGrow:
         ("content", "message"),
         [
             (None, "source file 'text.txt' does not exist; give the path of a file with documents"),
-            (b"", "text file 'text.txt' is empty; it must hold some text"),
+            (b"", "source 'text.txt' is empty; it must hold some text"),
             ("The кот".encode("cp1251"), "text file 'text.txt' is not UTF-8: byte 0xea at offset 4; convert it"),
             (b"cat", "fewer than one window of training.context_length=32; give more text"),
         ],
@@ -238,7 +238,7 @@ class TestGrow:
         process = subprocess.Popen(words, cwd=files, env=environment, **pipes, **reset)
         try:
             end = time.monotonic() + 600
-            while not list(files.glob("run/.work/stage-1/checkpoint-*/trainer_state.json")):
+            while not list(files.glob("run/.work/stage-1/blocks/checkpoint-*/trainer_state.json")):
                 assert process.poll() is None and time.monotonic() < end, "the run did not come to its first save"
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
