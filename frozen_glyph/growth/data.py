@@ -147,13 +147,15 @@ def write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
 
 def packing_bar(tokens: int | None, visible: bool) -> Progress:
     """A bar of the tokens packed so far; without a limit it only moves."""
+    console = Console(stderr=True)  # standard output is for results
     bar = Progress(
         TextColumn("packing text"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} tokens"),
         TimeElapsedColumn() if tokens is None else TimeRemainingColumn(),
-        console=Console(stderr=True),  # standard output is for results
-        disable=not visible,
+        console=console,
+        transient=True,
+        disable=not (visible and console.is_terminal),
     )
     bar.add_task("", total=tokens)
     return bar

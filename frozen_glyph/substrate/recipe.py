@@ -4,15 +4,13 @@ frozen-glyph substrate build --config hub_configs/substrates/bvv241-2-3.yaml --t
 """
 
 import dataclasses
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from frozen_glyph.errors import nearest
+from frozen_glyph.recipe_fields import parse, read_recipe
 from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import SubstrateError
 from frozen_glyph.substrate.font import load_font
@@ -42,29 +40,10 @@ def load_substrate_recipe(path: str | Path) -> dict[str, Any]:
     """The fields that a recipe file sets.
 
     Raises:
-        SubstrateError: the file is missing or no YAML mapping, a key is unknown, or a value has the wrong type.
+        RecipeError: the file is missing or no YAML mapping, a key is unknown, or a value has the wrong type.
     """
-    try:
-        fields = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise SubstrateError(
-            f"substrate recipe {str(path)!r} cannot be read ({error.strerror}); give a YAML file"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SubstrateError(f"substrate recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(fields, dict):
-        raise SubstrateError(f"substrate recipe {str(path)!r} must hold a mapping of fields")
-    hints = typing.get_type_hints(SubstrateRecipe)
-    for key, value in fields.items():
-        if key not in hints:
-            raise SubstrateError(
-                f"unknown key {key!r} in substrate recipe {str(path)!r}.{nearest(str(key), hints)} Allowed: "
-                f"{', '.join(hints)}"
-            )
-        allowed = typing.get_args(hints[key]) or (hints[key],)
-        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            kinds = " or ".join(kind.__name__ for kind in allowed if kind is not type(None))
-            raise SubstrateError(f"field {key}={value!r} of substrate recipe {str(path)!r} must be {kinds}")
+    fields = read_recipe(Path(path), "substrate recipe")
+    parse(SubstrateRecipe, fields, "")
     return fields
 
 

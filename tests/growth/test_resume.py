@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,52 @@ def test_killed_run_ends_with_the_same_bytes(recipe_content, texts, substrate_fo
     for first, second in zip(resumed["stages"], straight["stages"], strict=True):
         assert (first["files"], first["nats_per_character"]) == (second["files"], second["nats_per_character"])
     assert not work.exists()
+
+
+MANY_INSTANTS = {
+    "stages": [{"steps": 40}, {"layers": 2, "steps": 40, "init": "random"}],
+    "training.save_steps": 5,
+    "lora": {"rank": 2, "from_stage": 2, "steps": 20},
+}
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_instants(recipe_content, texts, substrate_folder, grow_tiny, tmp_path):
+    """Steps, checkpoints, hand-over of stages, LoRA phase, merge, publishing: killed wherever the clock falls."""
+    grow_tiny(tmp_path / "straight" / "run", MANY_INSTANTS)
+    expected = written(tmp_path / "straight" / "run")
+    killed, instants = tmp_path / "killed" / "run", random.Random(0)
+    arguments = [json.dumps(recipe_content(MANY_INSTANTS)), *map(str, (killed, *texts, substrate_folder))]
+
+    def latest() -> float:
+        return max((path.stat().st_mtime for path in killed.rglob("*") if path.is_file()), default=0.0)
+
+    kills = 0
+    while kills < 20:
+        before = latest()
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None:
+            try:
+                if latest() > before:
+                    break
+            except FileNotFoundError:  # a file was renamed while we looked
+                break
+        time.sleep(instants.uniform(0, 2))
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        elif kills < 20:
+            assert process.returncode == 0
+            assert written(killed) == expected
+            shutil.rmtree(killed)
+        process.wait()
+    grow_tiny(killed, MANY_INSTANTS)
+    assert written(killed) == expected
 
 
 @pytest.mark.parametrize("lost", [(), ("model.safetensors.index.json",), ("head-2.safetensors", "README.md")])
