@@ -5,7 +5,7 @@ when the Auto classes' own module is imported; at once if it already is.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -14,8 +14,9 @@ AUTO_CONFIG_MODULE = "transformers.models.auto.configuration_auto"
 AUTO_MODEL_MODULE = "transformers.models.auto.modeling_auto"
 
 
-def register_configs(auto: ModuleType) -> None:
+def register_configs() -> None:
     """Add the configurations to ``AutoConfig``, and have ``save_pretrained`` copy the model's files."""
+    auto = sys.modules[AUTO_CONFIG_MODULE]
     from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 
     for config in (FrozenGlyphConfig, FrozenGlyphMoEConfig):
@@ -23,8 +24,9 @@ def register_configs(auto: ModuleType) -> None:
         config.register_for_auto_class()
 
 
-def register_models(auto: ModuleType) -> None:
+def register_models() -> None:
     """Add the models to ``AutoModel`` and ``AutoModelForCausalLM``."""
+    auto = sys.modules[AUTO_MODEL_MODULE]
     from frozen_glyph.model import modeling_frozen_glyph as single
     from frozen_glyph.model import modeling_frozen_glyph_moe as merged
 
@@ -38,27 +40,52 @@ def register_models(auto: ModuleType) -> None:
         causal.register_for_auto_class("AutoModelForCausalLM")
 
 
-REGISTER = {AUTO_CONFIG_MODULE: register_configs, AUTO_MODEL_MODULE: register_models}
+# What to register once which modules have run.
+REGISTER = {
+    register_configs: {AUTO_CONFIG_MODULE},
+    register_models: {AUTO_CONFIG_MODULE, AUTO_MODEL_MODULE},
+}
+# Registering imports these, and must not meet them half imported: the base class may bring the Auto classes in
+# before it has finished itself, and our own modules bring it in.
+IMPORTED = {
+    "transformers.modeling_utils",
+    "frozen_glyph.model.configuration_frozen_glyph",
+    "frozen_glyph.model.modeling_frozen_glyph",
+    "frozen_glyph.model.modeling_frozen_glyph_moe",
+}
+AWAITED = IMPORTED.union(*REGISTER.values())
+finished: set[str] = set()
+registered: set[Callable[[], None]] = set()
+
+
+def has_run(name: str) -> None:
+    """Note that module ``name`` has run, and register what had to wait for it."""
+    finished.add(name)
+    if IMPORTED & sys.modules.keys() <= finished:
+        for register, needed in REGISTER.items():
+            if needed <= finished and register not in registered:
+                registered.add(register)
+                register()
 
 
 class RegisterAfterImport(MetaPathFinder):
-    """Finds the Auto classes' modules the ordinary way and registers our classes once they have run."""
+    """Finds the awaited modules the ordinary way and says when they have run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in REGISTER:
+        if fullname not in AWAITED:
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 
-            def run_then_register(module: ModuleType) -> None:
+            def run_and_note(module: ModuleType) -> None:
                 run(module)
-                REGISTER[fullname](module)
+                has_run(fullname)
 
-            spec.loader.exec_module = run_then_register  # type: ignore[method-assign]
+            spec.loader.exec_module = run_and_note  # type: ignore[method-assign]
         return spec
 
 
@@ -66,6 +93,6 @@ def install() -> None:
     """Register now what can be registered now, the rest when it is imported."""
     if not any(isinstance(finder, RegisterAfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegisterAfterImport())
-    for name, register in REGISTER.items():
-        if name in sys.modules:
-            register(sys.modules[name])
+    for name in sorted(AWAITED & sys.modules.keys()):
+        if not getattr(sys.modules[name].__spec__, "_initializing", False):
+            has_run(name)

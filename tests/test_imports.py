@@ -123,7 +123,15 @@ import frozen_glyph
 """
 
 
-@pytest.mark.parametrize("first", [PACKAGE_FIRST, TRANSFORMERS_FIRST], ids=["package", "transformers"])
+BASE_CLASS_BETWEEN = """
+import frozen_glyph
+from transformers import PreTrainedModel
+"""
+
+
+@pytest.mark.parametrize(
+    "first", [PACKAGE_FIRST, TRANSFORMERS_FIRST, BASE_CLASS_BETWEEN], ids=["package", "transformers", "base class"]
+)
 def test_import_orders(first, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error::ImportWarning", "-c", first + REGISTERED],
