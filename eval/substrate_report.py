@@ -84,7 +84,12 @@ def check_equal_starts(runs: list[JsonRun]) -> None:
 
 
 def make_report(
-    runs: list[JsonRun], settings: dict[str, Any], rate: float, chance: dict[str, Any], texts: dict[str, str]
+    runs: list[JsonRun],
+    settings: dict[str, Any],
+    rate: float,
+    chance: dict[str, Any],
+    dimensions: dict[str, float],
+    texts: dict[str, str],
 ) -> dict[str, Any]:
     """Everything measured, as plain JSON data; runs at another learning rate than ``rate`` only check the rate."""
     check_equal_starts(runs)
@@ -107,7 +112,9 @@ def make_report(
             for language, text in runs[0]["texts"].items()
         },
         "chance": chance,
-        "kinds": {kind: summarise(chosen) for kind, chosen in kinds.items()},
+        "kinds": {
+            kind: summarise(chosen) | {"effective_dimensions": dimensions[kind]} for kind, chosen in kinds.items()
+        },
         "comparisons": compare(kinds),
         "rates": [
             {"kind": run["kind"], "learning_rate": run["learning_rate"], **losses(run)}
@@ -149,6 +156,7 @@ def report_markdown(report: dict[str, Any]) -> str:
                 language: f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
                 for language, values in entry["by_seed"].items()
             },
+            "effective dimensions": f"{entry['effective_dimensions']:.0f}",
             "trained parameters": f"{entry['trainable_parameters']:,}",
             "processor seconds a run": f"{np.mean(entry['cpu_seconds']):.0f}",
         }
@@ -184,7 +192,8 @@ def report_markdown(report: dict[str, Any]) -> str:
         "## What it does not show",
         not_shown(report, budget),
         "## Loss",
-        "Nats per character; mean over seeds (smallest to largest).",
+        "Nats per character; mean over seeds (smallest to largest). Effective dimensions: in how many directions the "
+        "fresh token vectors spread, (sum of variances)^2 / sum of squared variances.",
         markdown_table(means),
         "For scale, guessing without a model: all tokens equally likely, or as often as in the training text.",
         markdown_table(chance),

@@ -37,7 +37,8 @@ from frozen_glyph.text.documents import read_text, split_documents
 from frozen_glyph.text.loss import text_loss
 
 LANGUAGES = ("en", "ru", "zh")
-KINDS = ("grid", "published", "binary", "random", "trainable")
+KINDS = ("grid", "published", "binary", "random", "trainable", "random-trained")  # the last two train the embedding
+CHECK_KINDS = ("grid", "random", "trainable")  # also trained at other learning rates
 PIECE = 4096  # characters: at least so much of a book stays together in the training text
 CURVE = (1 / 8, 1 / 4, 1 / 2, 1)  # shares of the budget after which the model is also scored
 CURVE_SHARE = 1 / 8  # of every held-out text is read for the curve
@@ -167,7 +168,10 @@ def chance_levels(data: Path, folder: Path, settings: Settings) -> dict[str, dic
 def build_model(
     kind: str, seed: int, tokenizer: Any, settings: Settings
 ) -> tuple[FrozenGlyphForCausalLM, dict[str, Any]]:
-    """A fresh model on substrate ``kind``, and facts about it; blocks and head follow from ``seed`` alone."""
+    """A fresh model on substrate ``kind``, and facts about it; blocks and head follow from ``seed`` alone.
+
+    ``trainable`` starts as transformers initialises an embedding, ``random-trained`` with the vectors of ``random``.
+    """
     fields = {
         "vocab_size": len(tokenizer),
         "hidden_size": settings.width,
@@ -180,18 +184,28 @@ def build_model(
     model = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_trainable=True))
     if kind == "trainable":
         return model, {}
-    glyphs = GlyphSubstrate.build(tokenizer, width=settings.width, layout=kind, seed=seed)
+    layout = "random" if kind == "random-trained" else kind
+    glyphs = GlyphSubstrate.build(tokenizer, width=settings.width, layout=layout, seed=seed)
+    facts = {key: glyphs.provenance[key] for key in ("bits", "width", "collisions", "smallest_distance")}
+    if kind == "random-trained":
+        model.substrate.load_state_dict({"weight": glyphs.as_embedding().weight})
+        return model, facts
     frozen = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_bits=glyphs.bits))
     frozen.load_state_dict({**frozen.state_dict(), **shared_tensors(model)})
     frozen.substrate.load_state_dict(glyphs.as_embedding().state_dict())
     frozen.substrate.materialize()
-    facts = {key: glyphs.provenance[key] for key in ("bits", "width", "collisions", "smallest_distance")}
     return frozen, facts
 
 
 def shared_tensors(model: FrozenGlyphForCausalLM) -> dict[str, torch.Tensor]:
     """All stored tensors but the embedding."""
     return {name: tensor for name, tensor in model.state_dict().items() if "embed_tokens" not in name}
+
+
+def effective_dimensions(vectors: torch.Tensor) -> float:
+    """How many directions carry the spread of ``vectors`` [V, D]: (sum of variances)^2 / sum of squared variances."""
+    variances = torch.linalg.eigvalsh(torch.cov(vectors.detach().double().T)).clamp_min(0)
+    return float(variances.sum() ** 2 / variances.square().sum())
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:
@@ -332,7 +346,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help=f"optimiser steps of a run (default: {Settings.steps})")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (default: %(default)s)")
     parser.add_argument("--check-rates", nargs="*", type=float, default=[1e-3, 4e-3], help="tried at the first seed")
-    parser.add_argument("--check-kinds", nargs="*", choices=KINDS, default=["grid", "trainable"], help="that try them")
+    parser.add_argument("--check-kinds", nargs="*", choices=KINDS, default=CHECK_KINDS, help="that try them")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (default: %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a size that takes seconds a run and shows nothing")
     arguments = parser.parse_args()
@@ -345,11 +359,14 @@ def main() -> None:
     runs = list(dict.fromkeys(runs))
     folder = prepare(arguments.data, arguments.work, settings)
     carry_out_all(runs, arguments.data, folder, settings, arguments.jobs)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    fresh = {kind: build_model(kind, seeds[0], tokenizer, settings)[0].substrate.weight for kind in arguments.kinds}
     report = make_report(
         [read_json(folder / run.file) for run in runs],
         dataclasses.asdict(settings) | {"tokens": settings.tokens, "curve_share": CURVE_SHARE},
         rate,
         chance_levels(arguments.data, folder, settings),
+        {kind: effective_dimensions(vectors) for kind, vectors in fresh.items()},
         read_json(folder / "study.json")["texts"],
     )
     write_json(arguments.out.with_suffix(".json"), report)

@@ -46,7 +46,7 @@ def data(tmp_path_factory):
     (folder / "text").mkdir()
     for language, sentence in SENTENCES.items():
         (folder / "text" / f"{language}.txt").write_text(sentence * 400, encoding="utf-8")
-        (folder / "text" / f"{language}.valid.txt").write_text(sentence * 12, encoding="utf-8")
+        (folder / "text" / f"{language}.valid.txt").write_text((sentence * 12).strip(), encoding="utf-8")
     return folder
 
 
@@ -75,21 +75,21 @@ def test_every_window_is_read_before_one_is_read_again(study):
 
 
 def test_kinds_differ_in_the_embedding_alone(study, tokenizer):
-    models = {kind: study.build_model(kind, 0, tokenizer, study.SMOKE)[0] for kind in ("binary", "random", "trainable")}
+    kinds = ("binary", "random", "trainable", "random-trained")
+    models = {kind: study.build_model(kind, 0, tokenizer, study.SMOKE)[0] for kind in kinds}
     digests = {study.digest(study.shared_tensors(model)) for model in models.values()}
     assert len(digests) == 1
     other, _ = study.build_model("binary", 1, tokenizer, study.SMOKE)
     assert study.digest(study.shared_tensors(other)) not in digests
-    vectors = [model.substrate.weight for model in models.values()]
-    assert not torch.equal(vectors[0], vectors[1])
-    trained = {
-        kind: [name for name, p in model.named_parameters() if p.requires_grad] for kind, model in models.items()
-    }
-    assert set(trained["trainable"]) - set(trained["binary"]) == {"model.embed_tokens.weight"}
-    assert trained["binary"] == trained["random"]
+    vectors = {kind: model.substrate.weight for kind, model in models.items()}
+    assert not torch.equal(vectors["binary"], vectors["random"])
+    assert torch.equal(vectors["random"], vectors["random-trained"])
+    trained = {kind: {n for n, p in model.named_parameters() if p.requires_grad} for kind, model in models.items()}
+    assert trained["binary"] == trained["random"] == trained["trainable"] - {"model.embed_tokens.weight"}
+    assert trained["random-trained"] == trained["trainable"]
 
 
-@pytest.mark.parametrize("kind", ["random", "trainable"])
+@pytest.mark.parametrize("kind", ["random", "random-trained"])
 def test_training_lowers_the_loss_and_moves_only_what_trains(study, folder, tokenizer, kind):
     model, _ = study.build_model(kind, 0, tokenizer, study.SMOKE)
     before = model.substrate.weight.detach().clone()
@@ -97,7 +97,13 @@ def test_training_lowers_the_loss_and_moves_only_what_trains(study, folder, toke
     order = study.batch_order(len(windows), study.dataclasses.replace(study.SMOKE, steps=20), seed=0)
     losses = list(study.train(model, windows, order, 1e-2, study.SMOKE))
     assert losses[-1] < losses[0] - 0.5
-    assert torch.equal(before, model.substrate.weight) == (kind != "trainable")
+    assert torch.equal(before, model.substrate.weight) == (kind == "random")
+
+
+def test_effective_dimensions_count_directions_of_equal_spread(study):
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+    assert study.effective_dimensions(torch.nn.functional.pad(corners, (0, 5))) == pytest.approx(3)
+    assert study.effective_dimensions(corners * torch.tensor([1.0, 1.0, 0.001])) == pytest.approx(2, abs=1e-3)
 
 
 def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(study, data, folder, tokenizer):
