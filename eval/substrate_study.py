@@ -31,6 +31,7 @@ from transformers import AutoTokenizer
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate, build_tokenizer
 from frozen_glyph.checkpoint.files import read_json, sha256_file, sha256_json, write_json, write_text
 from frozen_glyph.growth.data import TokenWindows, pack
+from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
 from frozen_glyph.growth.train import uses_bf16
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 from frozen_glyph.text.documents import read_text, split_documents
@@ -135,8 +136,8 @@ def prepare(data: Path, work: Path, settings: Settings) -> Path:
 
 def open_windows(folder: Path, tokenizer: Any, context_length: int) -> TokenWindows:
     """The training text of all languages as windows of tokens."""
-    paths = [folder / f"{language}.txt" for language in LANGUAGES]
-    return TokenWindows(pack(paths, tokenizer, tokenizer_sha256(tokenizer), folder), context_length)
+    sources = [SourceRecipe(files=[str(folder / f"{language}.txt") for language in LANGUAGES])]
+    return TokenWindows(pack(DataRecipe(sources), tokenizer, tokenizer_sha256(tokenizer), folder), context_length)
 
 
 def batch_order(windows: int, settings: Settings, seed: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from frozen_glyph.checkpoint.files import write_text
@@ -43,7 +44,7 @@ def grow_from_recipe(
         RecipeError, TextFileError, CheckpointError: a recipe, text or stored file is not usable.
         TrainingDiverged: the loss is no longer a number.
     """
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
         run, provenance = open_everything(recipe, Path(out), choose_data(recipe, text, valid), substrate, progress)
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
