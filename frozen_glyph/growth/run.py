@@ -1,6 +1,7 @@
 """A growth run: one folder that holds every stage, its recipe and provenance, and that can be killed and resumed."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ def grow_from_recipe(
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
         run, provenance = open_everything(recipe, Path(out), choose_data(recipe, text, valid), substrate, progress)
+    if "tensorboard" in recipe.training.report_to:  # by default its files lie in the work folder and go with it
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
         entry = grow_stage(run, stage)
         provenance["stages"].append(entry)
