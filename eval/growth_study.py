@@ -56,15 +56,17 @@ def main() -> None:
         return
     main, others = VARIANTS[:3], VARIANTS[3:]
     jobs = [(variant, seed) for part in (main, others) for seed in range(arguments.seeds) for variant in part]
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    build_ground(scale, arguments.data, arguments.work)
-    with ThreadPoolExecutor(arguments.processes) as pool:
-        for done, _ in enumerate(pool.map(lambda job: start_run(*job, arguments), jobs), start=1):
-            print(f"{done} of {len(jobs)} runs", file=sys.stderr)
-    results = {
-        (variant, seed): json.loads(result_file(arguments.work, variant, seed).read_text()) for variant, seed in jobs
-    }
-    report = summarise(results, scale, arguments.seeds)
+    if not arguments.report:
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        build_ground(scale, arguments.data, arguments.work)
+        with ThreadPoolExecutor(arguments.processes) as pool:
+            for done, _ in enumerate(pool.map(lambda job: start_run(*job, arguments), jobs), start=1):
+                print(f"{done} of {len(jobs)} runs", file=sys.stderr)
+    files = {job: result_file(arguments.work, *job) for job in jobs}
+    results = {job: json.loads(file.read_text()) for job, file in files.items() if file.exists()}
+    if (BASELINE, 0) not in results:
+        raise SystemExit(f"no finished run of {BASELINE!r} with seed 0 in {str(arguments.work)!r}; run the study first")
+    report = summarise(results, scale)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     arguments.out.with_suffix(".md").write_text(as_markdown(report))
@@ -79,6 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each variant")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
+    parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
     parser.add_argument("--run", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -199,31 +202,39 @@ def run_variant(variant: str, seed: int, scale: Scale, data: Path, work: Path) -
     partial.replace(result_file(work, variant, seed))
 
 
-def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale, seeds: int) -> dict[str, Any]:
-    """Losses by depth, final losses against the baseline, and costs."""
+def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale) -> dict[str, Any]:
+    """Losses by depth, final losses against the baseline on the same seeds, and costs."""
     import numpy as np
 
     from frozen_glyph.checkpoint.provenance import versions
     from frozen_glyph.evaluation.statistics import bootstrap_interval, paired_bootstrap
 
-    def nats(variant: str, stage: int) -> Any:
-        """Mean over seeds of the nats of each block of held-out text."""
-        return np.mean([results[variant, seed]["stages"][stage]["nats"] for seed in range(seeds)], axis=0)
-
     characters = results[BASELINE, 0]["stages"][0]["characters"]
 
+    def seeds_of(*variants: str) -> list[int]:
+        """Seeds that all ``variants`` have run with."""
+        return sorted(set.intersection(*({seed for name, seed in results if name == variant} for variant in variants)))
+
+    def stages(variant: str, stage: int, seeds: list[int]) -> list[dict[str, Any]]:
+        return [results[variant, seed]["stages"][stage] for seed in seeds]
+
+    def nats(entries: list[dict[str, Any]]) -> Any:
+        """Mean over seeds of the nats of each block of held-out text."""
+        return np.mean([entry["nats"] for entry in entries], axis=0)
+
     def loss(variant: str, stage: int) -> dict[str, Any]:
-        low, high = bootstrap_interval(nats(variant, stage), characters)
-        by_seed = [results[variant, seed]["stages"][stage]["nats_per_character"] for seed in range(seeds)]
-        return {"loss": sum(by_seed) / seeds, "low": low, "high": high, "by_seed": by_seed}
+        entries = stages(variant, stage, seeds_of(variant))
+        low, high = bootstrap_interval(nats(entries), characters)
+        by_seed = [entry["nats_per_character"] for entry in entries]
+        return {"loss": sum(by_seed) / len(by_seed), "low": low, "high": high, "by_seed": by_seed}
 
     def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any]:
         """Second minus first; below zero: the second is better."""
-        found = paired_bootstrap(nats(*first), nats(*second), characters)
+        seeds = seeds_of(first[0], second[0])
+        before, after = stages(*first, seeds), stages(*second, seeds)
+        found = paired_bootstrap(nats(before), nats(after), characters)
         by_seed = [
-            results[second[0], seed]["stages"][second[1]]["nats_per_character"]
-            - results[first[0], seed]["stages"][first[1]]["nats_per_character"]
-            for seed in range(seeds)
+            new["nats_per_character"] - old["nats_per_character"] for old, new in zip(before, after, strict=True)
         ]
         return {**asdict(found), "by_seed": by_seed}
 
@@ -239,7 +250,7 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale, seed
     ]
     final = []
     for variant in variants:
-        runs = [results[variant, seed] for seed in range(seeds)]
+        runs = [results[variant, seed] for seed in seeds_of(variant)]
         final.append(
             {
                 "variant": variant,
@@ -248,13 +259,13 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale, seed
                 "tokens": runs[0]["tokens"],
                 "flops": runs[0]["flops"],
                 "trainable_parameters": max(stage["trainable_parameters"] for stage in runs[0]["stages"]),
-                "seconds": sum(run["seconds"] for run in runs) / seeds,
+                "seconds": sum(run["seconds"] for run in runs) / len(runs),
                 "peak_mebibytes": max(run["peak_mebibytes"] for run in runs),
             }
         )
     return {
         "scale": asdict(scale),
-        "seeds": seeds,
+        "seeds": {variant: seeds_of(variant) for variant in variants},
         "held_out_blocks": len(characters),
         "depth": depth,
         "final": final,
@@ -282,7 +293,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"English prose and Wikipedia; {scale['hidden_size']} wide, {scale['stages']} blocks, {scale['vocab_size']} "
         f"tokens, context {scale['context_length']}, {scale['stage_tokens']:,} tokens a stage in batches of "
         f"{scale['batch_tokens']:,}, peak learning rate {scale['learning_rate']} with a cosine per stage. "
-        f"{report['seeds']} seeds (blocks, head and order); the substrate is the same for all. Held-out text: "
+        f"{len(report['seeds'][BASELINE])} seeds (blocks, head and order), fewer where a row shows fewer; the "
+        "substrate is the same for all. A deeper stage has also read more tokens. Held-out text: "
         f"{report['held_out_blocks']} blocks from other books and articles, in nats per character; intervals are 95% "
         "bootstrap intervals over blocks of the mean over seeds, differences are paired by block. Seeds are few: "
         "their differences stand beside each interval. Below zero means better.",
