@@ -70,6 +70,8 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
     """
     files = Source(source)
     config = files.json("config.json")
+    if config is None:
+        raise CheckpointError(f"{files.name!r} has no config.json; give a checkpoint, or finish the run's first stage")
     if not isinstance(config, dict) or not str(config.get("model_type")).startswith("frozen_glyph"):
         raise CheckpointError(f"{files.name!r} holds no checkpoint of frozen_glyph: its config.json says otherwise")
     provenance = files.json(PROVENANCE_FILE) or {}

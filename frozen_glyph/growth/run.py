@@ -18,7 +18,7 @@ from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.recipe import DataRecipe, GrowthRecipe, RecipeError, SourceRecipe
-from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, open_run, run_card
+from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, clear_leftovers, open_run, run_card
 from frozen_glyph.growth.sources import documents, source_identities
 from frozen_glyph.growth.stage import Run, grow_stage, work_folder
 
@@ -85,6 +85,8 @@ def open_everything(
     valid, work = [Path(path) for path in data.valid], out / WORK_FOLDER
     held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if valid else []
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)
+    if PartialState().is_main_process:
+        clear_leftovers(out)
     if recipe.parent is not None:
         claim(out, provenance)
         if "parent" not in provenance:

@@ -47,6 +47,12 @@ def open_run(
     return {key: value for key, value in stored.items() if key not in ("format", "kind", "versions")}
 
 
+def clear_leftovers(out: Path) -> None:
+    """Remove the temporary files that a killed process left in a run's folder."""
+    for stale in out.rglob(".*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
 def claim(out: Path, provenance: dict[str, Any]) -> None:
     """Make ``out`` this run's, unless an earlier call did."""
     if not (out / PROVENANCE_FILE).exists():

@@ -20,6 +20,7 @@ from frozen_glyph.growth.data import TokenWindows
 from frozen_glyph.growth.train import Phase, frozen_digest, train_phase
 from frozen_glyph.growth.trainer import load_trainable, trainable, whole
 
+pytestmark = pytest.mark.slow  # three interpreters start
 STEPS = 6
 
 
