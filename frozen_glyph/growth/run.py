@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from frozen_glyph.checkpoint.files import write_text
-from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, write_provenance
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.data import TokenWindows, document_marks, held_out_windows, pack
 from frozen_glyph.growth.ground import first_stage_config, open_ground
@@ -90,7 +90,11 @@ def open_everything(
     if recipe.parent is not None:
         claim(out, provenance)
         if "parent" not in provenance:
-            provenance["stages"] = adopt_parent(recipe.parent, out)
+            try:
+                provenance["stages"] = adopt_parent(recipe.parent, out)
+            except FrozenGlyphError:
+                (out / PROVENANCE_FILE).unlink()  # a recipe that was refused can be mended and tried again
+                raise
             provenance["parent"] = {"stages": len(provenance["stages"])}
             write_provenance(out, "growth", provenance)
     texts = (text for source in data.sources for text in documents(source))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.checkpoint.files import read_tensors, sha256_file
+from frozen_glyph.checkpoint.files import CheckpointError, read_tensors, sha256_file
 
 LORA = {"lora": {"rank": 2, "from_stage": 2, "steps": 6}}
 STAGES = [{"steps": 12}, {"layers": 2, "steps": 12, "init": "random"}]
@@ -170,3 +170,11 @@ def test_a_phase_that_was_finished_is_not_trained_again(grow_tiny, tmp_path, mon
     straight = tmp_path / "straight"
     grow_tiny(straight, LORA)
     assert shards(tmp_path / "run") == shards(straight)
+
+
+def test_a_parent_that_is_refused_leaves_the_folder_free(grow_tiny, finished, tmp_path):
+    changes = {"parent": {"source": str(finished[0]), "stage": 9}, "stages": [{"steps": 2}]}
+    with pytest.raises(CheckpointError, match="has no stage 9"):
+        grow_tiny(tmp_path / "run", changes, substrate=None)
+    changes["parent"]["stage"] = 1
+    assert len(grow_tiny(tmp_path / "run", changes, substrate=None)["stages"]) == 2

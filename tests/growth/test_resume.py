@@ -100,7 +100,7 @@ def test_twenty_kills_at_random_instants(recipe_content, texts, substrate_folder
             [sys.executable, "-c", RUN, *arguments],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         while process.poll() is None:
             try:
@@ -113,10 +113,10 @@ def test_twenty_kills_at_random_instants(recipe_content, texts, substrate_folder
             process.kill()
             kills += 1
         elif kills < 20:
-            assert process.returncode == 0
+            assert process.returncode == 0, process.stderr.read().decode()[-4000:]
             assert written(killed) == expected
             shutil.rmtree(killed)
-        process.wait()
+        process.communicate()
     grow_tiny(killed, MANY_INSTANTS)
     assert written(killed) == expected
 
