@@ -188,6 +188,7 @@ def report_markdown(report: dict[str, Any]) -> str:
         f"Held-out loss of a model {settings['width']} wide and {settings['layers']} blocks deep after the same "
         f"{budget} of English, Russian and Chinese text. The token embedding is all that differs.",
         "## What it shows",
+        overview(report),
         shown(report),
         "## What it does not show",
         not_shown(report, budget),
@@ -208,6 +209,32 @@ def report_markdown(report: dict[str, Any]) -> str:
         protocol(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def overview(report: dict[str, Any]) -> str:
+    """Where the mean loss is lowest and highest, and whether it follows the spread of the frozen vectors."""
+    kinds = report["kinds"]
+    frozen = {name: entry for name, entry in kinds.items() if "trained" not in name and name != "trainable"}
+    by_spread = sorted(frozen, key=lambda name: -frozen[name]["effective_dimensions"])
+    ends: dict[tuple[str, str], list[str]] = {}
+    follows = []
+    for language in report["held_out"]:
+        loss = {name: entry["nats_per_character"][language] for name, entry in kinds.items()}
+        order = sorted(loss, key=lambda name: loss[name])
+        ends.setdefault((order[0], order[-1]), []).append(language)
+        if [name for name in order if name in frozen] == by_spread:
+            follows.append(language)
+    parts = [
+        f"On {', '.join(languages)} the mean loss is lowest with `{lowest}` and highest with `{highest}`."
+        for (lowest, highest), languages in ends.items()
+    ]
+    if len(frozen) > 2 and follows:
+        spread = ", ".join(f"`{name}` {frozen[name]['effective_dimensions']:.0f}" for name in by_spread)
+        parts.append(
+            f"Among the frozen embeddings it rises as their effective dimensions fall ({spread}) on "
+            f"{', '.join(follows)}: an order of {len(frozen)} points, which is no proof of a cause."
+        )
+    return " ".join(parts)
 
 
 def shown(report: dict[str, Any]) -> str:
@@ -259,6 +286,16 @@ def not_shown(report: dict[str, Any], budget: str) -> str:
             f"start {trainable['embedding_norm'][0]:.2f} long, as transformers initialises them, where frozen ones "
             "have length 1.",
         )
+    if "random-trained" not in report["kinds"]:
+        limits.insert(
+            4,
+            "**Freezing alone is not isolated.** No kind trains an embedding that starts with the vectors of `random`, "
+            "so length, start and freezing differ together between `random` and `trainable`.",
+        )
+    checked = {row["kind"] for row in report["rates"]}
+    unchecked = ", ".join(f"`{kind}`" for kind in report["kinds"] if kind not in checked)
+    if unchecked:
+        limits.append(f"**The learning rate.** {unchecked} ran at one rate only; another could change their order.")
     return "\n".join(f"* {limit}" for limit in limits)
 
 
@@ -277,7 +314,8 @@ def rate_check(report: dict[str, Any]) -> list[str]:
     best = {(kind, name): min(row[name] for row in rows if row["kind"] == kind) for kind in kinds for name in languages}
     parts = [
         "## Does it hinge on the learning rate?",
-        f"Seed {settings['seeds'][0]} only; the study's rate is {settings['learning_rate']:g}.",
+        f"Seed {settings['seeds'][0]} only; the study's rate is {settings['learning_rate']:g}. Differences above that "
+        "are no larger than what a kind gains or loses here are not to be relied on.",
         markdown_table(table),
     ]
     base = next((name for name in BASELINES if name in kinds), None)
@@ -296,9 +334,13 @@ def protocol(report: dict[str, Any]) -> str:
     """How the numbers came about, in one paragraph."""
     settings, machine = report["settings"], report["machine"]
     blocks = ", ".join(f"{text['blocks']} {language}" for language, text in report["held_out"].items())
+    command = f"python eval/substrate_study.py --data DIR --out OUT --kinds {' '.join(report['kinds'])}"
+    if rates := sorted({row["learning_rate"] for row in report["rates"]} - {settings["learning_rate"]}):
+        checked = dict.fromkeys(row["kind"] for row in report["rates"])
+        command += f" --check-rates {' '.join(f'{rate:g}' for rate in rates)} --check-kinds {' '.join(checked)}"
     seconds = [value for kind in report["kinds"].values() for value in kind["seconds"]]
     return (
-        f"`python eval/substrate_study.py --data DIR --out OUT`; seeds {', '.join(map(str, settings['seeds']))}. "
+        f"`{command}`; seeds {', '.join(map(str, settings['seeds']))}. "
         f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer. "
         f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "
         f"(0.9, 0.95), rate {settings['learning_rate']:g}, {settings['warmup_steps']} warm-up steps, cosine to "

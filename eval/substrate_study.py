@@ -1,7 +1,7 @@
 """Train the same small model on several substrates and on a trainable embedding: which one learns real text best?
 
 Command: ``python eval/substrate_study.py --data DIR --out eval/results/substrate-study``
-(about 25 minutes on two cores; a stopped study goes on with the runs it has not finished).
+(24 runs of about 200 processor seconds; a stopped study goes on with the runs it has not finished).
 
 Everything but the embedding is equal at one seed: tokenizer, initial blocks and head, batches and their order,
 optimiser, schedule. The question is that of arXiv 2507.04886 and 2605.09751; the scale is far smaller.

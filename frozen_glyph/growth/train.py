@@ -223,7 +223,9 @@ def train_phase(
         prepare_inputs=prepare_inputs,
     )
     trainer.remove_callback(PrinterCallback)
+    use_cache = trained.config.use_cache
     trainer.resume(newest_checkpoint(work))
+    trained.config.use_cache = use_cache  # Trainer turns it off, and the published model would generate without a cache
     if recipe.activation_checkpointing:
         getattr(trained, f"{CHECKPOINTING}_disable")()
     if frozen_digest(trained) != before:

@@ -61,6 +61,11 @@ def test_recorded_losses_are_those_of_the_written_stages(finished, texts, substr
         assert entry["nats_per_character"] == {"valid.txt": pytest.approx(loss.nats_per_character, rel=1e-5)}
 
 
+def test_the_published_model_generates_with_a_cache(finished):
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((finished[0] / name).read_text()).get("use_cache", True)
+
+
 def test_every_stage_learns(finished, substrate, texts):
     folder, _ = finished
     guessing = math.log(substrate.vocab_size)
