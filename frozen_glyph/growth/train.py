@@ -213,6 +213,7 @@ def train_phase(
     trained = copy.deepcopy(model) if sharded else model  # FSDP2 leaves its shards in the model for good
     if recipe.activation_checkpointing:
         getattr(trained, f"{CHECKPOINTING}_enable")()
+    use_cache = trained.config.use_cache
     trainer = StageTrainer(
         model=trained,
         args=arguments,
@@ -223,7 +224,6 @@ def train_phase(
         prepare_inputs=prepare_inputs,
     )
     trainer.remove_callback(PrinterCallback)
-    use_cache = trained.config.use_cache
     trainer.resume(newest_checkpoint(work))
     trained.config.use_cache = use_cache  # Trainer turns it off, and the published model would generate without a cache
     if recipe.activation_checkpointing:
