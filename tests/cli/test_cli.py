@@ -136,7 +136,7 @@ class TestInspect:
         assert "blocks-2.safetensors" in out
 
     def test_what_is_no_checkpoint(self, refused, tmp_path):
-        assert "holds no checkpoint of frozen_glyph" in refused("inspect", tmp_path)
+        assert "has no config.json" in refused("inspect", tmp_path)
 
 
 class TestGrow:
