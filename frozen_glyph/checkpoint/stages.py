@@ -21,11 +21,11 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
 )
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
-from frozen_glyph.model.loading_frozen_glyph import stage_index
+from frozen_glyph.model.loading_frozen_glyph import INDEX, stage_index
 
 SUBSTRATE_SHARD = "substrate.safetensors"
 SUBSTRATE_PREFIX, BLOCKS_PREFIX = "model.embed_tokens.", "model.layers."
-DEFAULT_INDEX = "model.safetensors.index.json"  # of the deepest stage, for readers that know no stages
+DEFAULT_INDEX = INDEX  # of the deepest stage, for readers that know no stages
 
 
 def blocks_shard(group: int, stage: int) -> str:

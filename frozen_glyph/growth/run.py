@@ -37,8 +37,8 @@ def grow_from_recipe(
     that was stopped, and does nothing to one that is complete. ``text`` and ``valid`` are UTF-8 files that take the
     place of those in ``recipe.data``; ``substrate`` is a folder to dock on; by default the recipe's tokenizer is used,
     or a vocabulary is learnt from the text. Everything is checked before ``out`` is claimed for the run, so that a
-    recipe that was refused can be mended and tried again. Under ``accelerate launch`` or ``torchrun`` every process
-    calls this; the first one writes.
+    recipe that was refused can be mended and tried again (with a parent, the text is checked after it). Under
+    ``accelerate launch`` or ``torchrun`` every process calls this; the first one writes.
 
     Raises:
         RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
@@ -75,6 +75,8 @@ def choose_data(recipe: GrowthRecipe, text: Sequence[str | Path], valid: Sequenc
     names = [Path(path).name for path in data.valid]
     if len(set(names)) < len(names):
         raise FrozenGlyphError(f"held-out texts {data.valid} must have different file names")
+    if recipe.training.eval_steps is not None and not data.valid:
+        raise RecipeError("recipe field training.eval_steps needs held-out text; name some in data.valid")
     return data
 
 
@@ -105,8 +107,6 @@ def open_everything(
     windows = TokenWindows(tokens, length, attend, begin, with_index=recipe.training.prefix_cache != "none")
     held_out = None
     if recipe.training.eval_steps is not None:
-        if not valid:
-            raise RecipeError("recipe field training.eval_steps needs held-out text; name some in data.valid")
         held_out = held_out_windows(valid, ground.tokenizer, ground.tokenizer_sha256, work, length, attend)
     if recipe.parent is None:
         first_stage_config(recipe, ground)  # refuses what does not fit together

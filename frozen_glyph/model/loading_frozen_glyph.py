@@ -75,4 +75,4 @@ def examine_shards(
     return owners, complaints
 
 
-__all__ = ["HUB_ARGUMENTS", "examine_shards", "find_file", "stage_index"]
+__all__ = ["HUB_ARGUMENTS", "INDEX", "examine_shards", "find_file", "stage_index"]

@@ -8,6 +8,7 @@ import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.files import CheckpointError, read_tensors, sha256_file
+from frozen_glyph.recipe_fields import RecipeError
 
 LORA = {"lora": {"rank": 2, "from_stage": 2, "steps": 6}}
 STAGES = [{"steps": 12}, {"layers": 2, "steps": 12, "init": "random"}]
@@ -178,3 +179,9 @@ def test_a_parent_that_is_refused_leaves_the_folder_free(grow_tiny, finished, tm
         grow_tiny(tmp_path / "run", changes, substrate=None)
     changes["parent"]["stage"] = 1
     assert len(grow_tiny(tmp_path / "run", changes, substrate=None)["stages"]) == 2
+
+
+def test_evaluation_without_held_out_text_is_refused_before_anything_is_written(grow_tiny, tmp_path):
+    with pytest.raises(RecipeError, match=r"training\.eval_steps needs held-out text"):
+        grow_tiny(tmp_path / "run", {"training.eval_steps": 2}, valid=[])
+    assert not (tmp_path / "run").exists()
