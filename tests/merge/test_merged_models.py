@@ -1,4 +1,4 @@
-"""Merged logits against separately run experts: the mean of their logits, and a Bayesian mixture in plain Python."""
+"""Merged logits against separately run experts: every rule by its definition, in plain Python."""
 
 import math
 
@@ -32,27 +32,33 @@ def logits_of(folders, ids, mask=None):
     return torch.stack([expert(ids, attention_mask=mask).logits for expert in experts])
 
 
-def posterior_by_definition(logits, ids, prior, real=None):
-    """One sequence, in Python numbers: logits [N, T, V], ids [T] -> mixed log-probabilities [T, V].
+def by_definition(rule, logits, ids, weights, real=None, window=None):
+    """One sequence, in Python numbers: logits [N, T, V], ids [T] -> log-probabilities (mixtures) or logits [T, V].
 
     A token is evidence when it and the token before it are real, that is no padding.
     """
     real = real or [1] * len(ids)
     log_probs = logits.double().log_softmax(-1).tolist()
-    evidence = [math.log(share) if share else -math.inf for share in prior]
-    mixed = []
+    prior = [math.log(share) if share else -math.inf for share in weights]
+    earned, combined = [[] for _ in prior], []
     for position in range(len(ids)):
         if position and real[position] and real[position - 1]:
-            evidence = [
-                known + expert[position - 1][ids[position]] for known, expert in zip(evidence, log_probs, strict=True)
-            ]
-        shares = [math.exp(known - max(evidence)) for known in evidence]
-        shares = [share / sum(shares) for share in shares]
+            for known, expert in zip(earned, log_probs, strict=True):
+                known.append(expert[position - 1][ids[position]])
+        shares = weights
+        if rule in ("posterior", "evidence"):
+            total = [sum(known[-window:] if window else known) for known in earned]
+            total = [own + share for own, share in zip(total, prior, strict=True)]
+            shares = [math.exp(known - max(total)) for known in total]
+            shares = [share / sum(shares) for share in shares]
+        if rule == "evidence":
+            combined.append(sum(share * own for share, own in zip(shares, logits[:, position], strict=True)).tolist())
+            continue
         per_token = zip(*(expert[position] for expert in log_probs), strict=True)
-        mixed.append(
+        combined.append(
             [math.log(sum(map(math.prod, zip(shares, map(math.exp, token), strict=True)))) for token in per_token]
         )
-    return torch.tensor(mixed)
+    return torch.tensor(combined)
 
 
 def total_loss(logits, ids):
@@ -71,10 +77,15 @@ def test_mean_of_logits(merge, three_experts, token_ids, numbers):
 def test_weighted_mean(merge, three_experts, token_ids):
     ids = token_ids(2, 10)
     first, second, third = logits_of(three_experts, ids)
-    merged = merge((0, 1, 2), weights=[3, 0, 1])
+    merged = merge((0, 1, 2), weights=[3, 0, 1], rule="weighted")
     torch.testing.assert_close(merged(ids).logits, 0.75 * first + 0.25 * third, atol=1e-5, rtol=1e-5)
     assert merged.config.expert_weights == [0.75, 0.0, 0.25]
     assert (merged(ids).logits - second).abs().max() > 1
+    merged.config.rule = "mean"  # equal, whatever the weights
+    torch.testing.assert_close(merged(ids).logits, (first + second + third) / 3, atol=1e-5, rtol=1e-5)
+    merged.config.rule, merged.config.expert_weights = "weighted", [2.0, -0.5, 0.25]  # they need not be shares
+    expected = 2 * first - 0.5 * second + 0.25 * third
+    torch.testing.assert_close(merged(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", ["mean", "posterior"])
