@@ -92,7 +92,10 @@ def test_cache_layers_of_a_shared_trunk(adapted, passes, layers):
     assert (merged.trunk_passes, merged.evidence_layer) == (passes, layers)
 
 
-@pytest.mark.parametrize("config", [FrozenGlyphConfig(ladder=[3, 6, 9]), FrozenGlyphMoEConfig(experts=[EXPERT, EXPERT | {"lora": LORA}], **SHARED)])
+@pytest.mark.parametrize(
+    "config",
+    [FrozenGlyphConfig(ladder=[3, 6, 9]), FrozenGlyphMoEConfig(experts=[EXPERT, EXPERT | {"lora": LORA}], **SHARED)],
+)
 def test_configurations_survive_a_file(config, tmp_path):
     config.save_pretrained(tmp_path)
     loaded = type(config).from_pretrained(tmp_path)
