@@ -114,7 +114,8 @@ def build_ground(scale: Scale, data: Path, work: Path) -> None:
 def recipe_of(variant: str, seed: int, scale: Scale) -> Any:
     """The growth recipe of a variant."""
     from frozen_glyph.growth.estimate import estimate
-    from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, SubstrateRecipe, TrainingRecipe
+    from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, SubstrateRecipe
+    from frozen_glyph.training.recipe import TrainingRecipe
 
     def recipe(stages: list[StageRecipe], lora: LoraRecipe | None = None) -> GrowthRecipe:
         return GrowthRecipe(

@@ -38,7 +38,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from frozen_glyph.growth.train import uses_bf16
+from frozen_glyph.training.train import uses_bf16
 
 OURS = "frozen_glyph"
 WARM_UP = 2  # steps of every call that do not count
