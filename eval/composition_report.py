@@ -9,7 +9,7 @@ import numpy as np
 from composition_rules import MODEL_RULES
 
 from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.evaluation.statistics import bootstrap_interval, paired_bootstrap
+from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
 
 SETS = {"two": ("en", "ru"), "three": ("en", "ru", "zh"), "six": ("en", "ru", "zh"), "twins": ("en",)}
 RIVALS = ("union", "average")

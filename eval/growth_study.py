@@ -186,7 +186,7 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale) -> d
     import numpy as np
 
     from frozen_glyph.checkpoint.provenance import versions
-    from frozen_glyph.evaluation.statistics import bootstrap_interval, paired_bootstrap
+    from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
 
     characters = results[BASELINE, 0]["stages"][0]["characters"]
 

@@ -11,8 +11,8 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"recipe_fields", "errors"}
-FOUNDATION = {"recipe_fields", "text", "checkpoint", "model", "errors"}
+ROOMS |= {"recipe_fields", "statistics", "errors"}
+FOUNDATION = {"recipe_fields", "statistics", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
@@ -25,6 +25,7 @@ ARROWS = {
     "checkpoint": {"model", "errors"},
     "text": {"errors"},
     "recipe_fields": {"errors"},
+    "statistics": set(),
     "model": set(),  # travels to machines without this package
     "errors": set(),
     "registration": {"model"},
