@@ -12,10 +12,16 @@ from huggingface_hub.errors import EntryNotFoundError
 from rich.console import Group
 from rich.table import Table
 
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes, read_header, read_json
+from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, SUBSTRATE_PREFIX, WEIGHTS, stage_index
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    StoredTensor,
+    TensorFile,
+    check_hashes,
+    read_header,
+    read_json,
+)
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE
-from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, SUBSTRATE_PREFIX
-from frozen_glyph.model.loading_frozen_glyph import WEIGHTS, stage_index
 
 
 class Source:
@@ -43,15 +49,17 @@ class Source:
             found = parse_safetensors_file_metadata(self.name, shard)
         except EntryNotFoundError:
             raise CheckpointError(f"{shard!r} is missing in {self.name!r}") from None
-        nbytes = max((tensor.data_offsets[1] for tensor in found.tensors.values()), default=0)
-        shapes = {name: list(tensor.shape) for name, tensor in found.tensors.items()}
-        return TensorFile(shapes, nbytes, found.metadata.get("content_sha256"))
+        tensors = {}
+        for name, tensor in found.tensors.items():
+            start, end = tensor.data_offsets
+            tensors[name] = StoredTensor(tensor.dtype, tuple(tensor.shape), start, end - start)
+        return TensorFile(tensors, found.metadata.get("content_sha256"))
 
 
 def parameters(header: TensorFile) -> int:
     """Number of parameters of a shard, as ``num_parameters`` counts them: a frozen substrate has none."""
     buffers = SUBSTRATE_PREFIX + "packed_bits", SUBSTRATE_PREFIX + "center", SUBSTRATE_PREFIX + "projection"
-    return sum(math.prod(shape) for name, shape in header.shapes.items() if name not in buffers)
+    return sum(math.prod(tensor.shape) for name, tensor in header.tensors.items() if name not in buffers)
 
 
 def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, Any]:
