@@ -4,6 +4,7 @@ The model room travels alone and takes seconds to import, so it says these thing
 """
 
 import hashlib
+import importlib.metadata
 import json
 from typing import Any
 
@@ -35,15 +36,30 @@ EXPERT_FIELDS = (
 RULES = {
     "mean": "the published rule: logits are the equal mean of the experts' logits. Where an expert never saw a "
     "language, it pulls the mean away from the expert that knows it.",
-    "weighted": "logits are the weighted sum of the experts' logits, one weight for all text: what favours one expert's "
-    "language costs the languages of the others.",
-    "probability": "log of the weighted mean of the experts' probabilities. Every token costs at most minus the log of "
-    "an expert's weight more than under that expert: log N nats a token at equal weights.",
-    "posterior": "a Bayesian mixture: each expert counts as much as it has predicted the text so far. The loss of a whole "
-    "sequence exceeds an expert's by at most minus the log of its weight: log N nats at equal weights.",
-    "evidence": "logits weighted by how well each expert predicted the latest tokens. Nothing bounds what it loses to the "
-    "best expert; measure it on your text.",
+    "weighted": "logits are the weighted sum of the experts' logits, one weight for all text: what favours one "
+    "expert's language costs the languages of the others.",
+    "probability": "log of the weighted mean of the experts' probabilities. Every token costs at most minus the log "
+    "of an expert's weight more than under that expert: log N nats a token at equal weights.",
+    "posterior": "a Bayesian mixture: each expert counts as much as it has predicted the text so far. The loss of a "
+    "whole sequence exceeds an expert's by at most minus the log of its weight: log N nats at equal weights.",
+    "evidence": "logits weighted by how well each expert predicted the latest tokens. Nothing bounds what it loses to "
+    "the best expert; measure it on your text.",
 }
+
+
+def identity(merged: bool) -> dict[str, Any]:
+    """The fields of a ``config.json`` that say which classes read it."""
+    kind, file = ("MoE", "_moe") if merged else ("", "")
+    classes = {"AutoModel": f"FrozenGlyph{kind}Model", "AutoModelForCausalLM": f"FrozenGlyph{kind}ForCausalLM"}
+    return {
+        "architectures": [classes["AutoModelForCausalLM"]],
+        "auto_map": {
+            "AutoConfig": f"configuration_frozen_glyph.FrozenGlyph{kind}Config",
+            **{auto: f"modeling_frozen_glyph{file}.{name}" for auto, name in classes.items()},
+        },
+        "model_type": f"frozen_glyph{file}",
+        "transformers_version": importlib.metadata.version("transformers"),
+    }
 
 
 def stage_index(stage: int) -> str:

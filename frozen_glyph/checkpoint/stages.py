@@ -49,14 +49,16 @@ def write_configs(folder: Path, model: Any, index: str) -> None:
         write_json(folder / "config.json", read_json(Path(temporary) / "config.json") | {"transformers_weights": index})
 
 
-def write_index(path: Path, weight_map: dict[str, str]) -> None:
-    """Write a shard index as transformers reads it, with the contents' hash of each shard, which lie beside it."""
+def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]:
+    """Write a shard index as transformers reads it; return the contents' hash of each shard, which it names too.
+
+    The shards lie beside it.
+    """
     shards = {shard: read_header(path.parent / shard) for shard in sorted(set(weight_map.values()))}
-    metadata = {
-        "total_size": sum(shard.nbytes for shard in shards.values()),
-        "content_sha256": {name: shard.content_sha256 for name, shard in shards.items()},
-    }
+    contents = {name: shard.content_sha256 for name, shard in shards.items()}
+    metadata = {"total_size": sum(shard.nbytes for shard in shards.values()), "content_sha256": contents}
     write_json(path, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
+    return contents
 
 
 def read_weight_map(path: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ PIECE_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Window:
-    """Columns of a tensor in a file: ``rows`` runs of ``row_bytes`` bytes, one every ``stride`` bytes from ``start``."""
+    """Columns of a tensor in a file: ``rows`` runs of ``row_bytes`` bytes, every ``stride`` bytes from ``start``."""
 
     path: Path
     dtype: str
@@ -173,12 +173,12 @@ def copy_tensor(tensor: Joined, out: Output, found: dict[Window, str]) -> str:
             count, column = min(step, rows - first), 0
             for part, file, digest in zip(tensor.parts, files, digests, strict=True):
                 piece = read_rows(part, file, first, count)
-                digest.update(piece)
+                digest.update(piece.data)
                 joined[:count, column : column + part.row_bytes] = piece
                 column += part.row_bytes
             out.write(joined[:count].data.cast("B"))
             if len(digests) > 1:
-                whole.update(joined[:count])
+                whole.update(joined[:count].data)
     found.update(zip(tensor.parts, (digest.hexdigest() for digest in digests), strict=True))
     return (whole if len(digests) > 1 else digests[0]).hexdigest()
 
@@ -187,7 +187,7 @@ def read_rows(window: Window, file: FileIO, first: int, count: int) -> np.ndarra
     """``count`` rows of ``window`` from row ``first``: uint8 [count, row_bytes]."""
     span = np.empty((count, window.stride), np.uint8)
     size = (count - 1) * window.stride + window.row_bytes  # nothing behind the last row's columns
-    read_exactly(file, window.start + first * window.stride, memoryview(span).cast("B")[:size])
+    read_exactly(file, window.start + first * window.stride, span.data.cast("B")[:size])
     return np.ascontiguousarray(span[:, : window.row_bytes])
 
 
@@ -196,5 +196,5 @@ def hash_window(window: Window) -> str:
     digest, step = hashlib.sha256(), max(1, PIECE_BYTES // max(window.stride, 1))
     with window.path.open("rb", buffering=0) as file:
         for first in range(0, window.rows, step):
-            digest.update(read_rows(window, file, first, min(step, window.rows - first)))
+            digest.update(read_rows(window, file, first, min(step, window.rows - first)).data)
     return digest.hexdigest()
