@@ -6,7 +6,6 @@ verifies. The file equals what ``write_tensors`` would write.
 
 import hashlib
 import json
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,9 @@ from frozen_glyph.checkpoint.files import (
     write_atomically,
 )
 
+# The order in which safetensors puts types into a file, so that all stay aligned.
+WIDE_TYPES = ("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16")
+TYPES = (*WIDE_TYPES, "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
 PIECE_BYTES = 1 << 18  # a piece stays in the processor's cache while it is read, hashed and written
 
 
@@ -108,7 +110,7 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
     Raises:
         CheckpointError: a source ended early, or the file cannot be written; the message names it.
     """
-    order = sorted(tensors, key=lambda name: (-item_bytes(tensors[name]), name))
+    order = sorted(tensors, key=lambda name: (TYPES.index(tensors[name].dtype), name))
     starts = dict(zip(order, np.cumsum([0, *(tensors[name].nbytes for name in order)]).tolist(), strict=False))
     found: dict[Window, str] = {}
     contents = []
@@ -139,10 +141,6 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
 
     write_atomically(path, write)
     return hash_contents(contents), found
-
-
-def item_bytes(tensor: Joined) -> int:
-    return tensor.nbytes // max(math.prod(tensor.shape), 1)
 
 
 class Output:
