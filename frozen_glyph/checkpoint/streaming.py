@@ -165,7 +165,7 @@ class Output:
                 rest = rest[self.file.write(rest) :]
         except OSError as error:
             raise CheckpointError(
-                f"{str(self.path)!r} cannot be written: {error.strerror}; make room or choose another disk"
+                f"{self.path.name!r} cannot be written: {error.strerror}; make room or choose another disk"
             ) from error
 
 

@@ -88,9 +88,9 @@ class TestExtract:
     def test_damage_and_what_cannot_be_extracted(self, experts, merged_folder, tmp_path):
         with pytest.raises(CheckpointError, match=r"has no expert 'rru'\. Did you mean 'ru'\? Its experts: ru, zh"):
             extract_expert(merged_folder, "rru", tmp_path / "x")
-        with pytest.raises(CheckpointError, match="is a grown model, not a merged one"):
+        with pytest.raises(CheckpointError, match=r"is a grown model, not a merged one"):
             extract_expert(experts[0], "ru", tmp_path / "x")
-        with pytest.raises(CheckpointError, match="is not empty; choose a new folder"):
+        with pytest.raises(CheckpointError, match=r"is not empty; choose a new folder"):
             extract_expert(merged_folder, "ru", experts[0])
         damaged = shutil.copytree(merged_folder, tmp_path / "damaged")
         data = bytearray((damaged / "expert-0.safetensors").read_bytes())
@@ -106,7 +106,9 @@ class TestExtract:
         tuned = shutil.copytree(merged_folder, tmp_path / "tuned")
         provenance = read(tuned / "provenance.json")
         (tuned / "provenance.json").write_text(json.dumps(provenance | {"kind": "tune-head"}))
-        with pytest.raises(CheckpointError, match="was tuned for all experts together.*extract from what it was tuned"):
+        with pytest.raises(
+            CheckpointError, match=r"was tuned for all experts together.*extract from what it was tuned"
+        ):
             extract_expert(tuned, "ru", tmp_path / "x")
         assert not (tmp_path / "x").exists()
 
@@ -136,7 +138,7 @@ class TestReweigh:
         reweigh_experts(folder, weights=[1, 1])
         assert [read(folder / "config.json")[name] for name in ("rule", "expert_weights")] == ["evidence", [0.5, 0.5]]
         reweigh_experts(folder, "weighted", [3, -1])
-        with pytest.raises(FrozenGlyphError, match="must be 2 non-negative numbers"):
+        with pytest.raises(FrozenGlyphError, match=r"must be 2 non-negative numbers"):
             reweigh_experts(folder, "posterior")
         reweigh_experts(folder, "mean")
         assert read(folder / "config.json")["expert_weights"] == [0.5, 0.5]
@@ -157,12 +159,12 @@ class TestReweigh:
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     def test_what_cannot_be_reweighed(self, folder, experts):
-        with pytest.raises(CheckpointError, match="is no merged checkpoint; merge experts first"):
+        with pytest.raises(CheckpointError, match=r"is no merged checkpoint; merge experts first"):
             reweigh_experts(experts[0], "mean")
         provenance = read(folder / "provenance.json")
         (folder / "provenance.json").write_text(json.dumps(provenance | {"kind": "tune-head"}))
         with pytest.raises(
-            CheckpointError, match="was tuned for rule 'mean' and its weights; reweigh what it was tuned"
+            CheckpointError, match=r"was tuned for rule 'mean' and its weights; reweigh what it was tuned"
         ):
             reweigh_experts(folder, "posterior")
 
