@@ -3,9 +3,9 @@
     python eval/bench/merge.py --out eval/results/bench-merge.json
 
 Random weights are written piece by piece, 16 blocks, 1,024 wide, 131,072 ids each: 2.7 GB in all, and as much again
-while a turn runs. `frozen-glyph merge` (a process of its own, hashing and fsync included) and `cp -r` with `sync` of the
-copied files take turns, so that whatever else the machine does slows both. Resident memory is the largest of the merging
-process, as the kernel counts it. `--blocks` and `--vocab-size` make a quick try of it.
+while a turn runs. `frozen-glyph merge` (a process of its own, hashing and fsync included) and `cp -r` with `sync` of
+the copied files take turns, so that whatever else the machine does slows both. Resident memory is the largest of the
+merging process, as the kernel counts it. `--blocks` and `--vocab-size` make a quick try of it.
 """
 
 import argparse

@@ -22,7 +22,7 @@ from frozen_glyph.merge.compatible import check_expert_config
 from frozen_glyph.merge.recipe import ExpertRecipe
 
 UNRECORDED = "file:"  # a block of a shard without recorded contents is told from others by where it lies
-TUNED = "tune-head"  # the kind of a merged checkpoint whose head was trained for all experts together
+TUNED = "tune-head"  # the kind of a tuned checkpoint; it records the contents of experts only where it kept their heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
     config, records = checkpoint.config, checkpoint.provenance.get("experts") or []
     count, shared = len(config["experts"]), config.get("num_shared_layers", 0)
     weights = [1 / count] * count if config["rule"] == "mean" else config["expert_weights"]
-    tuned = checkpoint.provenance.get("kind") == TUNED
+    tuning = checkpoint.provenance.get("kind") == TUNED
     found = []
     for index, (name, fields) in enumerate(zip(config["expert_names"], config["experts"], strict=True)):
         record = records[index] if len(records) == count else {}
@@ -208,7 +208,7 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
                 tuple(blocks),
                 weights[index],
                 adapter,
-                tuned or record.get("tuned", False),
+                record.get("tuned", tuning and "content_sha256" not in record),
             )
         )
     return found

@@ -104,8 +104,12 @@ class TestExtract:
         with pytest.raises(CheckpointError, match=r"expert-0\.safetensors' is damaged"):
             extract_expert(damaged, "ru", tmp_path / "x")
         tuned = shutil.copytree(merged_folder, tmp_path / "tuned")
-        provenance = read(tuned / "provenance.json")
-        (tuned / "provenance.json").write_text(json.dumps(provenance | {"kind": "tune-head"}))
+        provenance = read(tuned / "provenance.json") | {"kind": "tune-head"}  # only the experts' weights were tuned
+        (tuned / "provenance.json").write_text(json.dumps(provenance))
+        assert same_bits(extract_expert(tuned, "ru", tmp_path / "kept"), experts[0])
+        for record in provenance["experts"]:
+            del record["content_sha256"]
+        (tuned / "provenance.json").write_text(json.dumps(provenance))
         with pytest.raises(
             CheckpointError, match=r"was tuned for all experts together.*extract from what it was tuned"
         ):

@@ -33,6 +33,14 @@ def config_of(folder):
     return json.loads((folder / "config.json").read_text())
 
 
+def tune(folder, head=True):
+    """Make a merged folder say what tuning says of it: that the head was trained, or only the experts' weights."""
+    provenance = json.loads((folder / "provenance.json").read_text()) | {"kind": "tune-head"}
+    for record in provenance["experts"] if head else ():
+        del record["content_sha256"]
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+
+
 def tensors_of(folder):
     return {name: tensor for shard in folder.glob("*.safetensors") for name, tensor in load_file(shard).items()}
 
@@ -135,8 +143,7 @@ class TestSeveral:
 
     def test_a_tuned_head_is_not_taken_apart(self, experts, trunk, tmp_path):
         pair = merge_experts(experts, tmp_path / "pair")
-        provenance = json.loads((pair / "provenance.json").read_text())
-        (pair / "provenance.json").write_text(json.dumps(provenance | {"kind": "tune-head"}))
+        tune(pair)
         with pytest.raises(ExpertsDoNotMatch, match=r"was tuned for its experts together.*choose rule='weighted'"):
             merge_experts([pair, trunk], tmp_path / "m")
         out = merge_experts([pair, trunk], tmp_path / "m", "weighted")
