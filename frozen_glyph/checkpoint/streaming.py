@@ -1,0 +1,250 @@
+"""Write shards from the bytes of other shards: renamed, side by side or cut apart, in pieces of a few megabytes.
+
+No tensor is made and no file is held in memory; what is read is hashed on the way, so that one reading both copies and
+verifies. The file equals what ``write_tensors`` would write.
+"""
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    StoredTensor,
+    hash_contents,
+    read_exactly,
+    read_header,
+    write_atomically,
+)
+
+# The order in which safetensors puts types into a file, so that all stay aligned.
+WIDE_TYPES = ("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16")
+TYPES = (*WIDE_TYPES, "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
+PIECE_BYTES = 1 << 18  # a piece stays in the processor's cache while it is read, hashed and written
+
+
+@dataclass(frozen=True)
+class Window:
+    """Columns of a tensor in a file: ``rows`` runs of ``row_bytes`` bytes, every ``stride`` bytes from ``start``."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    rows: int
+    row_bytes: int
+    stride: int
+
+    @classmethod
+    def whole(cls, path: Path, tensor: StoredTensor) -> "Window":
+        """All of a tensor. A matrix is read by rows, anything else in one piece."""
+        rows = max(tensor.shape[0], 1) if len(tensor.shape) == 2 else 1
+        row_bytes = tensor.nbytes // rows
+        return cls(path, tensor.dtype, tensor.shape, tensor.start, rows, row_bytes, row_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows * self.row_bytes
+
+    def columns(self, index: int, count: int) -> "Window":
+        """The ``index``-th of ``count`` equal parts, side by side, of a matrix [rows, columns]."""
+        part, rows = self.row_bytes // count, self.shape[0]
+        shape = (rows, self.shape[1] // count)
+        return Window(self.path, self.dtype, shape, self.start + index * part, rows, part, self.stride)
+
+    def row(self, index: int) -> "Window":
+        """One row of a matrix [rows, columns], as a vector."""
+        start, size = self.start + index * self.stride, self.row_bytes
+        return Window(self.path, self.dtype, self.shape[1:], start, 1, size, size)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A tensor to write: its ``parts`` with their rows side by side, the first part's rows first.
+
+    The hash of a matrix made of several is that of their hashes: it follows from what is known of each, and nothing is
+    hashed twice. The file's header says ``columns``, how many there are.
+    """
+
+    parts: tuple[Window, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def side_by_side(cls, parts: tuple[Window, ...]) -> "Joined":
+        """Matrices [R, C] of one R as one matrix [R, sum of C]."""
+        return cls(parts, (parts[0].shape[0], sum(part.shape[1] for part in parts)))
+
+    @classmethod
+    def stacked(cls, parts: tuple[Window, ...]) -> "Joined":
+        """Vectors [C] as a matrix [number of them, C]."""
+        return cls(parts, (len(parts), *parts[0].shape))
+
+    @classmethod
+    def alone(cls, part: Window) -> "Joined":
+        return cls((part,), part.shape)
+
+    @property
+    def columns(self) -> int:
+        """How many groups of columns there are; vectors, one below the other, are no columns."""
+        return len(self.parts) if self.parts[0].rows > 1 else 1
+
+    @property
+    def dtype(self) -> str:
+        return self.parts[0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+
+def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Window, str]]:
+    """Write ``tensors`` by name as a safetensors file, atomically.
+
+    Returns:
+        The file's ``content_sha256``, and the sha256 of what was read through each window.
+
+    Raises:
+        CheckpointError: a source ended early, or the file cannot be written; the message names it.
+    """
+    order = sorted(tensors, key=lambda name: (TYPES.index(tensors[name].dtype), name))
+    starts = dict(zip(order, np.cumsum([0, *(tensors[name].nbytes for name in order)]).tolist(), strict=False))
+    found: dict[Window, str] = {}
+    contents = []
+
+    def header(content: str) -> bytes:
+        entries = {
+            name: {
+                "dtype": tensors[name].dtype,
+                "shape": tensors[name].shape,
+                "data_offsets": [starts[name], starts[name] + tensors[name].nbytes],
+            }
+            for name in order
+        }
+        columns = {name: tensors[name].columns for name in order if tensors[name].columns > 1}
+        metadata = {"content_sha256": content, **({"columns": json.dumps(columns)} if columns else {}), "format": "pt"}
+        text = json.dumps({"__metadata__": metadata} | entries, ensure_ascii=False, separators=(",", ":")).encode()
+        text = text.ljust(-(-len(text) // 8) * 8)  # safetensors wants tensors to begin at a multiple of 8
+        return len(text).to_bytes(8, "little") + text
+
+    def write(temporary: Path) -> None:
+        with Output(temporary, path) as out:
+            out.write(header("0" * 64))
+            for name in order:
+                digest = copy_tensor(tensors[name], out, found)
+                contents.append((name, tensors[name].dtype, tensors[name].shape, digest))
+            out.rewind()
+            out.write(header(hash_contents(contents)))
+
+    write_atomically(path, write)
+    return hash_contents(contents), found
+
+
+class Output:
+    """A file that is written from its beginning; errors name the file that it will become."""
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        self.path, self.file = path, temporary.open("rb+", buffering=0)
+
+    def __enter__(self) -> "Output":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def rewind(self) -> None:
+        self.file.seek(0)
+
+    def write(self, piece: bytes | memoryview) -> None:
+        rest = memoryview(piece)
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path.name!r} cannot be written: {error.strerror}; make room or choose another disk"
+            ) from error
+
+
+def copy_tensor(tensor: Joined, out: Output, found: dict[Window, str]) -> str:
+    """Write one tensor; return its hash, and put the sha256 of each part into ``found``."""
+    rows, row_bytes = tensor.parts[0].rows, sum(part.row_bytes for part in tensor.parts)
+    step = rows_at_once(max(row_bytes, *(part.stride for part in tensor.parts)), rows)
+    joined = np.empty((step, row_bytes), np.uint8)
+    whole, digests = hashlib.sha256(), [hashlib.sha256() for _ in tensor.parts]
+    with ExitStack() as stack:
+        readers = [stack.enter_context(Reader(part, step)) for part in tensor.parts]
+        for first in range(0, rows, step):
+            count, column = min(step, rows - first), 0
+            for reader, digest in zip(readers, digests, strict=True):
+                piece = reader.read(first, count)
+                digest.update(piece.data)
+                if len(readers) == 1:
+                    out.write(piece.data.cast("B"))
+                else:
+                    joined[:count, column : column + piece.shape[1]] = piece
+                    column += piece.shape[1]
+            if len(readers) > 1:
+                out.write(joined[:count].data.cast("B"))
+                if tensor.columns == 1:
+                    whole.update(joined[:count].data)
+    parts = [digest.hexdigest() for digest in digests]
+    found.update(zip(tensor.parts, parts, strict=True))
+    return join_hashes(parts) if tensor.columns == len(parts) else whole.hexdigest()
+
+
+def join_hashes(parts: list[str]) -> str:
+    """The hash of a matrix from those of its groups of columns: of one group, that group's."""
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def rows_at_once(row_bytes: int, rows: int) -> int:
+    return min(rows, max(1, PIECE_BYTES // max(row_bytes, 1)))
+
+
+class Reader:
+    """Reads rows of a window, always into the same memory."""
+
+    def __init__(self, window: Window, rows: int) -> None:
+        self.window, self.span = window, np.empty((rows, window.stride), np.uint8)
+
+    def __enter__(self) -> "Reader":
+        self.file = self.window.path.open("rb", buffering=0)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """``count`` rows from row ``first``: uint8 [count, row_bytes], to be used before the next call."""
+        window = self.window
+        size = (count - 1) * window.stride + window.row_bytes  # nothing behind the last row's columns
+        read_exactly(self.file, window.start + first * window.stride, self.span.data.cast("B")[:size])
+        return np.ascontiguousarray(self.span[:count, : window.row_bytes])
+
+
+def hash_window(window: Window) -> str:
+    """The sha256 of what is read through ``window``."""
+    digest, step = hashlib.sha256(), rows_at_once(window.stride, window.rows)
+    with Reader(window, step) as reader:
+        for first in range(0, window.rows, step):
+            digest.update(reader.read(first, min(step, window.rows - first)).data)
+    return digest.hexdigest()
+
+
+def windows_of(path: Path, tensor: StoredTensor) -> list[Window]:
+    """The windows whose hashes make the hash of a stored tensor."""
+    whole = Window.whole(path, tensor)
+    return [whole.columns(index, tensor.columns) for index in range(tensor.columns)] if tensor.columns > 1 else [whole]
+
+
+def content_sha256(path: Path, known: dict[Window, str] | None = None) -> str:
+    """``hash_contents`` of a safetensors file, from its bytes; windows whose hash is ``known`` are not read again."""
+    known, found = known or {}, []
+    for name, tensor in read_header(path).tensors.items():
+        digests = [known.get(window) or hash_window(window) for window in windows_of(path, tensor)]
+        found.append((name, tensor.dtype, tensor.shape, join_hashes(digests)))
+    return hash_contents(found)
