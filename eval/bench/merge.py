@@ -3,11 +3,10 @@
     python eval/bench/merge.py --out eval/results/bench-merge.json
 
 Random weights are written piece by piece, 16 blocks, 1,024 wide, 131,072 ids each: 2.7 GB in all, and as much again
-while a turn runs. `merge_experts` (a process of its own, its imports, hashing and fsync included) and `cp -r` with `sync`
-of the copied files take turns, so that whatever else the machine does slows both; the seconds of processor time say what
-is left where it did much. Merging computes the sha256 of every byte on two cores, which is what it takes beyond `cp`.
-Resident memory is the largest of the merging process, as the kernel counts it. `--blocks` and `--vocab-size` make a
-quick try of it.
+while a turn runs. `merge_experts` (a process of its own, imports, hashing, fsync included) and `cp -r` with `sync` of
+the copied files take turns, so that whatever else the machine does slows both; processor seconds say how much of the
+time was work: beyond `cp`, merging computes the sha256 of every byte, on two cores. Resident memory is the largest of
+the merging process, as the kernel counts it. `--blocks` and `--vocab-size` make a quick try of it.
 """
 
 import argparse
