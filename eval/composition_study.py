@@ -118,7 +118,8 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> None:
     """Train one expert, or the union, and write what it cost."""
     from frozen_glyph import grow_from_recipe
     from frozen_glyph.growth.estimate import estimate
-    from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, SubstrateRecipe, TrainingRecipe
+    from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, SubstrateRecipe
+    from frozen_glyph.training.recipe import TrainingRecipe
 
     languages = LANGUAGES if kind == "union" else (kind.removeprefix("expert_"),)
     recipe = GrowthRecipe(
