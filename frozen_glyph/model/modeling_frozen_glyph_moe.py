@@ -8,6 +8,7 @@ logits, for a few positions at a time, and the rule combines them.
 Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,13 +22,16 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     CACHE,
+    FrozenGlyphAttention,
     FrozenGlyphBlock,
     FrozenGlyphPreTrainedModel,
     FrozenGlyphRotaryEmbedding,
     make_substrate,
     prepare_blocks,
+    run_blocks,
     slice_logits_to_keep,
 )
 from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, log_pool, mixture, normalisers
@@ -35,8 +39,36 @@ from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, 
 PIECE_TOKENS = 512  # tokens whose logits under every expert exist at one time
 
 
+class LowRank(nn.Module):
+    """x [..., I] -> x @ A^T @ B^T * alpha / rank [..., O] (LoRA, arXiv 2106.09685)."""
+
+    def __init__(self, linear: nn.Linear, lora: dict[str, Any]) -> None:
+        super().__init__()
+        self.scaling = lora["alpha"] / lora["rank"]
+        self.lora_A = nn.Parameter(torch.zeros(lora["rank"], linear.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, lora["rank"]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B) * self.scaling
+
+
+class ExpertAdapters(nn.ModuleDict):
+    """What one expert adds to the Linears of one shared block, and the layer of the cache where that leads."""
+
+    def __init__(self, block: FrozenGlyphBlock, lora: dict[str, Any], cache_layer: int) -> None:
+        super().__init__(
+            {target.replace(".", "_"): LowRank(block.get_submodule(target), lora) for target in lora["targets"]}
+        )
+        self.cache_layer = cache_layer
+        self.keys_by_name = {target.split(".")[1]: target.replace(".", "_") for target in lora["targets"]}
+
+    def add(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """``y``, which the block's Linear ``name`` made of ``x``, with this expert's term."""
+        return y + self[self.keys_by_name[name]](x).to(y.device) if name in self.keys_by_name else y
+
+
 class FrozenGlyphExpert(nn.Module):
-    """One expert's blocks and final norm: vectors [B, T, D] -> hidden states [B, T, D]."""
+    """One expert's own blocks and final norm: what enters them [B, T, D] -> hidden states [B, T, D]."""
 
     def __init__(self, config: FrozenGlyphConfig, first_layer: int) -> None:
         super().__init__()
@@ -46,13 +78,8 @@ class FrozenGlyphExpert(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.rotary_emb = FrozenGlyphRotaryEmbedding(config)
 
-    def forward(self, hidden_states: torch.Tensor, position_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, position_embeddings=position_embeddings, position_ids=position_ids, **kwargs
-            )
-        return self.norm(hidden_states)
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return self.norm(run_blocks(self.layers, self.rotary_emb, hidden_states, **kwargs))
 
 
 class ExpertHead(nn.Linear):
@@ -62,6 +89,10 @@ class ExpertHead(nn.Linear):
         super().__init__(num_experts * hidden_size, vocab_size, bias=False)
         self.num_experts = num_experts
         self.bias = nn.Parameter(torch.zeros(num_experts, vocab_size))
+
+    def joint_bias(self, expert_weights: torch.Tensor) -> torch.Tensor:
+        """The bias [V] of all experts together."""
+        return expert_weights.to(self.bias.dtype) @ self.bias
 
     def forward(
         self,
@@ -76,7 +107,7 @@ class ExpertHead(nn.Linear):
         with neither: the logits of each expert, N of [..., V].
         """
         if expert_weights is not None:
-            return nn.functional.linear(hidden_states, self.weight, expert_weights.to(self.bias.dtype) @ self.bias)
+            return nn.functional.linear(hidden_states, self.weight, self.joint_bias(expert_weights))
         if tokens is not None:
             products = hidden_states.float() * self.weight[tokens].float()
             return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
@@ -100,20 +131,40 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
         super().__init__(config)
         self.embed_tokens = make_substrate(config)
+        self.trunk = nn.ModuleList()
+        if trunk := config.trunk_config():
+            self.trunk.extend(FrozenGlyphBlock(trunk, index) for index in range(config.num_shared_layers))
+            self.rotary_emb = FrozenGlyphRotaryEmbedding(trunk)
         self.experts = nn.ModuleList()
-        first_layer = 0
+        first_layer = config.first_own_layer
         for expert_config in config.expert_configs():
             self.experts.append(FrozenGlyphExpert(expert_config, first_layer))
             first_layer += expert_config.num_hidden_layers
+        for turn, index in enumerate(config.trunk_passes):
+            if index is not None:
+                self.experts[index].adapters = nn.ModuleList(
+                    ExpertAdapters(block, config.experts[index]["lora"], turn * config.num_shared_layers + layer)
+                    for layer, block in enumerate(self.trunk)
+                )
         for module in self.modules():
-            if hasattr(module, "layer_idx"):
-                module.config = config  # attention reads its implementation from the one config users can change
+            if isinstance(module, FrozenGlyphAttention):
+                module.config = config  # it reads its implementation from the one config users can change
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()
 
     def frozen_modules(self) -> list[nn.Module]:
-        return [self.embed_tokens, self.experts]
+        return [self.embed_tokens, self.trunk, self.experts]
+
+    def run_trunk(self, hidden_states: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
+        """What enters each expert's own blocks, N of [B, T, D]: the shared blocks run once for all without adapters."""
+        if not self.trunk:
+            return [hidden_states] * len(self.experts)
+        entering = {}
+        for index in self.config.trunk_passes:
+            adapters = None if index is None else self.experts[index].adapters
+            entering[index] = run_blocks(self.trunk, self.rotary_emb, hidden_states, adapters=adapters, **kwargs)
+        return [entering[index] if index in entering else entering[None] for index in range(len(self.experts))]
 
     @merge_with_config_defaults
     @capture_outputs
@@ -137,10 +188,12 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
             inputs_embeds,
             use_cache,
         )
-        states = [expert(hidden_states, **shared, **kwargs) for expert in self.experts]
+        entering = self.run_trunk(hidden_states, **shared, **kwargs)
+        states = [expert(states, **shared, **kwargs) for expert, states in zip(self.experts, entering, strict=True)]
         if self.config.rule in STATIC_LOGIT_RULES:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
-        return BaseModelOutputWithPast(last_hidden_state=torch.cat(states, dim=-1), **{CACHE: shared["cache"]})
+        states = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
+        return BaseModelOutputWithPast(last_hidden_state=states, **{CACHE: shared["cache"]})
 
 
 class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
@@ -167,12 +220,22 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
+        skip_logits: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
-        ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        ``skip_logits``, which needs ``labels`` and the rule ``mean`` or ``weighted``: the same loss without logits,
+        which are never whole in memory. ``past_key_values`` is the name of ``cache`` before transformers 5.24.
         """
+        rule = self.config.rule
+        if skip_logits and labels is None:
+            raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
+        if skip_logits and rule not in STATIC_LOGIT_RULES:
+            raise ValueError(
+                f"skip_logits=True needs one of the rules {', '.join(STATIC_LOGIT_RULES)}, where one head makes the "
+                f"logits; rule={rule!r} combines each expert's own"
+            )
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -183,17 +246,23 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         states, cache = outputs.last_hidden_state, outputs.get(CACHE)
-        if cache is not None and self.config.rule not in READING_RULES:
+        if cache is not None and rule not in READING_RULES:
             # transformers 5.17 crops every layer of a cache, and fails on one without content
             nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
             cache.update(nothing, nothing, self.config.evidence_layer)
-        if self.config.rule in STATIC_LOGIT_RULES:
-            weights = torch.tensor(self.config.logit_weights, device=states.device)
+        weights = torch.tensor(self.config.logit_weights, device=states.device)
+        logits, loss = None, None
+        if skip_logits:
+            if isinstance(self.lm_head, ExpertHead):
+                head, bias = self.lm_head, self.lm_head.joint_bias(weights)
+            else:
+                head, bias = functools.partial(self.lm_head, expert_weights=weights), None
+            loss = chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
+        elif rule in STATIC_LOGIT_RULES:
             logits = self.lm_head(slice_logits_to_keep(states, logits_to_keep), weights)
         else:
             logits = self.combined_logits(states, input_ids, attention_mask, cache, logits_to_keep)
-        loss = None
-        if labels is not None:
+        if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
