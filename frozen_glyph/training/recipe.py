@@ -128,7 +128,7 @@ class TrainingRecipe:
 
 
 def check_length(section: str, steps: int | None, tokens: int | None) -> None:
-    """``RecipeError`` unless a phase is planned in ``steps`` or ``tokens``, not both; ``section`` is such as ``lora.``."""
+    """``RecipeError`` when a phase is planned in both ``steps`` and ``tokens``; ``section`` is such as ``lora.``."""
     require(steps is None or tokens is None, f"{section}steps", steps, "left out where tokens is given")
     for name, value in (("steps", steps), ("tokens", tokens)):
         require(value is None or value >= 1, f"{section}{name}", value, "at least 1")
