@@ -38,7 +38,7 @@ from frozen_glyph.merge.tuned_head import choose_trainable, tuned_tensors, tuned
 from frozen_glyph.merge.write import copy_shared_files, verify_shards
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.rules_frozen_glyph import STATIC_LOGIT_RULES
-from frozen_glyph.training.data import TokenWindows, document_marks, held_out_windows, pack
+from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.progress import StageProgress
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import source_identities
@@ -89,7 +89,9 @@ def tune_head(
         tuning = open_tuning(merged, Path(out).resolve(), recipe, data)
         if (tuning.out / PROVENANCE_FILE).exists():
             return read_provenance(tuning.out)
-        windows, held_out = open_text(tuning, progress)
+        tokenizer = AutoTokenizer.from_pretrained(tuning.parent.folder, local_files_only=True)
+        sha256 = tuning.parent.config["tokenizer_sha256"]
+        windows, held_out = open_windows(data, recipe.training, tokenizer, sha256, tuning.work, progress)
         claim(tuning)
     if "tensorboard" in recipe.training.report_to:  # by default its files lie with the checkpoints and go with them
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(tuning.out.with_name(f"{tuning.out.name}-tensorboard")))
@@ -149,18 +151,6 @@ def check_tunable(parent: Checkpoint, recipe: TuneRecipe) -> None:
             f"recipe field training.context_length={recipe.training.context_length} exceeds max_position_embeddings="
             f"{longest} of {parent.label!r}; shorten it"
         )
-
-
-def open_text(tuning: Tuning, progress: bool) -> tuple[TokenWindows, TokenWindows | None]:
-    """Training windows, and those to evaluate with while training if the recipe says so."""
-    training, data, config = tuning.recipe.training, tuning.data, tuning.parent.config
-    tokenizer = AutoTokenizer.from_pretrained(tuning.parent.folder, local_files_only=True)
-    sha256, length, attend = config["tokenizer_sha256"], training.context_length, data.attend_across_documents
-    tokens = pack(data, tokenizer, sha256, tuning.work, progress)
-    windows = TokenWindows(tokens, length, attend, document_marks(tokenizer)[0])
-    if training.eval_steps is None:
-        return windows, None
-    return windows, held_out_windows(data.valid, tokenizer, sha256, tuning.work, length, attend)
 
 
 def claim(tuning: Tuning) -> None:
