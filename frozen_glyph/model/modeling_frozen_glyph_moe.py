@@ -36,7 +36,7 @@ from .modeling_frozen_glyph import (
 )
 from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, log_pool, mixture, normalisers
 
-PIECE_TOKENS = 512  # tokens whose logits under every expert exist at one time
+PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
 
 
 class LowRank(nn.Module):
@@ -302,19 +302,15 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             if not reads and piece.start < first_kept:
                 continue
             logits = [expert_logits.float() for expert_logits in self.lm_head(states[:, piece])]
-            normalisers_BCN = normalisers(logits)
-            log_weights = torch.tensor(self.config.expert_weights, device=normalisers_BCN.device).log()
-            log_weights = log_weights.expand_as(normalisers_BCN)
+            log_weights = torch.tensor(self.config.expert_weights, device=logits[0].device).log()
+            log_weights = log_weights.expand(*logits[0].shape[:2], -1)
             if reads:
                 real = real_tokens(input_ids, attention_mask, self.config.pad_token_id)[:, piece]
-                evidence = self.read(cache, input_ids[:, piece], real, states[:, piece], normalisers_BCN)
+                evidence = self.read(cache, input_ids[:, piece], real, states[:, piece], normalisers(logits))
                 log_weights = (log_weights + evidence).log_softmax(-1)
-            if piece.start < first_kept:
-                continue
-            if rule == "evidence":
-                kept.append(log_pool(logits, log_weights))
-            else:
-                kept.append(mixture(logits, normalisers_BCN, log_weights))
+            if piece.start >= first_kept:
+                combine = log_pool if rule == "evidence" else mixture
+                kept.append(combine(logits, log_weights))
         combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
         return combined if isinstance(logits_to_keep, int) else combined[:, logits_to_keep]
 
