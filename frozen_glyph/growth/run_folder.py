@@ -1,6 +1,8 @@
 """The folder of a growth run: whose it is, what it says of itself, and what is left to do."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,23 @@ def claim(out: Path, provenance: dict[str, Any]) -> None:
         for stale in (out / WORK_FOLDER).glob("stage-*"):  # `rm -r out/*` leaves another run's checkpoints here
             shutil.rmtree(stale)
         write_provenance(out, "growth", provenance)
+
+
+@contextmanager
+def released_on_error(out: Path) -> Iterator[None]:
+    """Take back what was put into ``out`` when a recipe, parent or text is refused, unless an earlier call claimed it.
+
+    Packed tokens stay in the work folder.
+    """
+    claimed = (out / PROVENANCE_FILE).exists()
+    try:
+        yield
+    except FrozenGlyphError:
+        if not claimed and out.is_dir():
+            for path in [out / PROVENANCE_FILE, *out.iterdir()]:
+                if path.name != WORK_FOLDER:
+                    path.unlink(missing_ok=True)
+        raise
 
 
 def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any]) -> str:

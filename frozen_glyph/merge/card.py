@@ -6,10 +6,10 @@ from frozen_glyph.checkpoint.card import markdown_table, model_card
 from frozen_glyph.checkpoint.contract import RULES
 
 
-def merge_card(name: str, config: dict[str, Any]) -> str:
-    """The card of a merged model: experts, rule and what it costs."""
+def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each expert of a merged model."""
     shared = config.get("num_shared_layers", 0)
-    rows = [
+    return [
         {
             "expert": expert_name,
             "blocks": shared + expert["num_hidden_layers"],
@@ -20,7 +20,11 @@ def merge_card(name: str, config: dict[str, Any]) -> str:
             config["expert_names"], config["experts"], config["expert_weights"], strict=True
         )
     ]
-    rule = config["rule"]
+
+
+def merge_card(name: str, config: dict[str, Any]) -> str:
+    """The card of a merged model: experts, rule and what it costs."""
+    rows, rule = expert_rows(config), config["rule"]
     return model_card(
         name,
         f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",
