@@ -26,6 +26,7 @@ _HOME = {
     "merge_experts": "frozen_glyph.merge.write",
     "export_dense": "frozen_glyph.checkpoint.dense",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
+    "push": "frozen_glyph.hub",
 }
 
 __all__ = list(_HOME)

@@ -23,6 +23,8 @@ substrate_app = typer.Typer(no_args_is_help=True, help="Build and look at substr
 app.add_typer(substrate_app, name="substrate")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+PushTo = Annotated[str | None, typer.Option("--push-to-hub", metavar="USER/NAME", help="Publish it afterwards.")]
+Private = Annotated[bool, typer.Option("--private", help="Publish to a repository that others cannot see.")]
 
 
 @app.command(epilog="Example: `frozen-glyph demo --out runs/demo --seed 0`")
@@ -64,6 +66,8 @@ def grow(
     flops_per_second: Annotated[
         float | None, typer.Option(min=1, help="With --dry-run: what the device sustains, to print days.")
     ] = None,
+    push_to_hub: PushTo = None,
+    private: Private = False,
 ) -> None:
     """Grow a model stage by stage: train new blocks on top of frozen ones."""
     if out is None and not dry_run:
@@ -78,10 +82,12 @@ def grow(
     from frozen_glyph.growth.run import grow_from_recipe
 
     quiet_transformers()
+    check_target(push_to_hub)
     provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=True)
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
         typer.echo(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
+    publish(out, push_to_hub, private)
 
 
 def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -> None:
@@ -106,6 +112,8 @@ def merge(
     out: Out,
     rule: Annotated[str, typer.Option(help="mean (published: averages logits) or posterior.")] = "mean",
     weights: Annotated[str | None, typer.Option(help="Comma-separated weight of each expert.")] = None,
+    push_to_hub: PushTo = None,
+    private: Private = False,
 ) -> None:
     """Merge experts into one checkpoint, without training."""
     from frozen_glyph.errors import FrozenGlyphError
@@ -115,7 +123,44 @@ def merge(
         numbers = [float(part) for part in weights.split(",")] if weights else None
     except ValueError:
         raise FrozenGlyphError(f"--weights {weights!r} must be numbers separated by commas, such as 0.7,0.3") from None
+    check_target(push_to_hub)
     typer.echo(f"merged: {merge_experts(experts, out, rule, numbers)}")
+    publish(out, push_to_hub, private)
+
+
+@app.command(epilog="Example: `frozen-glyph push runs/ru USER/ru --private`. Again sends only what changed.")
+def push(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint folder: grown, merged or dense.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the Hub, user/name; made if needed.")],
+    private: Private = False,
+    revision: Annotated[str | None, typer.Option(help="A branch of the repository; default: main.")] = None,
+) -> None:
+    """Publish a checkpoint on the Hub in one commit; nothing is seen of one that was interrupted."""
+    from frozen_glyph.hub import push
+
+    typer.echo(f"published: {push(folder, repo, private, revision)}")
+
+
+def check_target(repo: str | None) -> None:
+    """Refuse what cannot be published to before the work is done."""
+    if repo is not None:
+        from frozen_glyph.hub import check_target
+
+        check_target(repo)
+
+
+def publish(folder: Path, repo: str | None, private: bool) -> None:
+    """Publish what a command wrote; when that fails the folder stays, and the error says how to go on."""
+    from frozen_glyph.errors import FrozenGlyphError
+
+    if repo is not None:
+        from frozen_glyph.hub import push
+
+        try:
+            typer.echo(f"published: {push(folder, repo, private)}")
+        except FrozenGlyphError as error:
+            again = f"frozen-glyph push {folder} {repo}{' --private' if private else ''}"
+            raise FrozenGlyphError(f"{error}. {str(folder)!r} is complete; publish it with `{again}`") from error
 
 
 @app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
