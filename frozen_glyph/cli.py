@@ -79,6 +79,8 @@ def grow(
     if out is None or dry_run:
         return print_estimate(chosen, as_json, flops_per_second)
 
+    from accelerate import PartialState
+
     from frozen_glyph.growth.run import grow_from_recipe
 
     quiet_transformers()
@@ -87,7 +89,8 @@ def grow(
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
         typer.echo(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
-    publish(out, push_to_hub, private)
+    if PartialState().is_main_process:
+        publish(out, push_to_hub, private)
 
 
 def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -> None:

@@ -30,8 +30,10 @@ from frozen_glyph.errors import FrozenGlyphError
 
 # Files of a checkpoint beside its weights; a run's work, TensorBoard files and temporary files stay at home.
 REQUIRED = ("config.json", "README.md", "tokenizer.json", "*_frozen_glyph*.py")
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-OPTIONAL += ("substrate.json", PROVENANCE_FILE, "*.yaml", "metrics-*.jsonl", "growth.png", "LICENSE*")
+OPTIONAL = (
+    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("substrate.json", PROVENANCE_FILE, "*.yaml", "metrics-*.jsonl", "growth.png", "LICENSE*"),
+)
 # Names that only this package, or save_pretrained of its models, gives: what a publish no longer holds is removed.
 OURS = re.compile(
     r"(substrate|trunk|head|head-\d+|blocks-\d+(\.stage-\d+)?|expert-\d+|model(-\d+-of-\d+)?)\.safetensors"
@@ -167,7 +169,7 @@ def refusal(repo: str, error: HfHubHTTPError) -> str:
         401: "the Hub does not accept the token; log in again with `hf auth login`, or mend HF_TOKEN",
         403: f"the token may not write to {repo!r}; use one with write access to it",
         409: f"{repo!r} was changed by somebody else at the same moment; look at it, then push again",
-        412: f"somebody else published to {repo!r} meanwhile, and nothing of theirs was touched; push again to replace it",
+        412: f"somebody else published to {repo!r} meanwhile, and theirs was not touched; push again to replace it",
     }
     meaning = meanings.get(status, f"the Hub answered {status} for {repo!r}")
     return f"{meaning} (it says: {said})" if said else meaning
