@@ -18,12 +18,11 @@ import json
 import os
 import platform
 import resource
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from study_jobs import job_name, read_results, run_jobs, write_result
 
 BASELINE = "grown"
 VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")
@@ -57,13 +56,9 @@ def main() -> None:
     main, others = VARIANTS[:3], VARIANTS[3:]
     jobs = [(variant, seed) for part in (main, others) for seed in range(arguments.seeds) for variant in part]
     if not arguments.report:
-        arguments.work.mkdir(parents=True, exist_ok=True)
         build_ground(scale, arguments.data, arguments.work)
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            for done, _ in enumerate(pool.map(lambda job: start_run(*job, arguments), jobs), start=1):
-                print(f"{done} of {len(jobs)} runs", file=sys.stderr)
-    files = {job: result_file(arguments.work, *job) for job in jobs}
-    results = {job: json.loads(file.read_text()) for job, file in files.items() if file.exists()}
+        run_jobs(jobs, arguments.work, arguments.processes)
+    results = read_results(arguments.work, jobs)
     if (BASELINE, 0) not in results:
         raise SystemExit(f"no finished run of {BASELINE!r} with seed 0 in {str(arguments.work)!r}; run the study first")
     report = summarise(results, scale)
@@ -86,21 +81,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def result_file(work: Path, variant: str, seed: int) -> Path:
-    return work / f"{variant}-{seed}.json"
-
-
-def start_run(variant: str, seed: int, arguments: argparse.Namespace) -> None:
-    """Carry one run out in a process of its own, unless its result is there."""
-    if result_file(arguments.work, variant, seed).exists():
-        return
-    command = [sys.executable, __file__, *sys.argv[1:], "--run", variant, str(seed)]
-    with (arguments.work / f"{variant}-{seed}.log").open("w") as log:
-        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
-    if done.returncode:
-        raise SystemExit(f"run {variant} with seed {seed} failed; see {log.name}")
-
-
 def build_ground(scale: Scale, data: Path, work: Path) -> None:
     """The substrate that all runs share, learnt from the training text."""
     from frozen_glyph import GlyphSubstrate, build_tokenizer
@@ -114,7 +94,8 @@ def build_ground(scale: Scale, data: Path, work: Path) -> None:
 def recipe_of(variant: str, seed: int, scale: Scale) -> Any:
     """The growth recipe of a variant."""
     from frozen_glyph.growth.estimate import estimate
-    from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, SubstrateRecipe, TrainingRecipe
+    from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, SubstrateRecipe
+    from frozen_glyph.training.recipe import TrainingRecipe
 
     def recipe(stages: list[StageRecipe], lora: LoraRecipe | None = None) -> GrowthRecipe:
         return GrowthRecipe(
@@ -167,7 +148,7 @@ def run_variant(variant: str, seed: int, scale: Scale, data: Path, work: Path) -
     from frozen_glyph.text.loss import text_loss
 
     torch.set_num_threads(1)
-    recipe, out = recipe_of(variant, seed, scale), work / f"{variant}-{seed}"
+    recipe, out = recipe_of(variant, seed, scale), work / job_name((variant, seed))
     text, valid = data / "text" / "en.txt", data / "text" / "en.valid.txt"
     provenance = grow_from_recipe(recipe, out, [text], substrate=work / "substrate", progress=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -197,9 +178,7 @@ def run_variant(variant: str, seed: int, scale: Scale, data: Path, work: Path) -
         "peak_mebibytes": peak,
         "versions": provenance.get("versions", {}),
     }
-    partial = result_file(work, variant, seed).with_suffix(".tmp")
-    partial.write_text(json.dumps(result))
-    partial.replace(result_file(work, variant, seed))
+    write_result(work, (variant, seed), result)
 
 
 def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale) -> dict[str, Any]:
@@ -207,7 +186,7 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Scale) -> d
     import numpy as np
 
     from frozen_glyph.checkpoint.provenance import versions
-    from frozen_glyph.evaluation.statistics import bootstrap_interval, paired_bootstrap
+    from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
 
     characters = results[BASELINE, 0]["stages"][0]["characters"]
 

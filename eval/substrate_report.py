@@ -13,7 +13,7 @@ import numpy as np
 from frozen_glyph.checkpoint.card import markdown_table
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.statistics import PairedDifference
+from frozen_glyph.statistics import PairedDifference
 
 BASELINES = ("trainable", "grid")
 RESAMPLES = 10_000

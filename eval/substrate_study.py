@@ -30,12 +30,12 @@ from transformers import AutoTokenizer
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate, build_tokenizer
 from frozen_glyph.checkpoint.files import read_json, sha256_file, sha256_json, write_json, write_text
-from frozen_glyph.growth.data import TokenWindows, pack
-from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
-from frozen_glyph.growth.train import uses_bf16
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 from frozen_glyph.text.documents import read_text, split_documents
 from frozen_glyph.text.loss import text_loss
+from frozen_glyph.training.data import TokenWindows, pack
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.train import uses_bf16
 
 LANGUAGES = ("en", "ru", "zh")
 KINDS = ("grid", "published", "binary", "random", "trainable", "random-trained")  # the last two train the embedding

@@ -18,6 +18,7 @@ from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstra
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.substrate import load_font
+from frozen_glyph.training.recipe import TrainingRecipe
 
 HIDDEN_SIZE = 48
 SENTENCES = [
@@ -149,3 +150,22 @@ def token_ids(substrate):
         return torch.randint(3, substrate.vocab_size, (batch, length), generator=generator)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def tiny_training():
+    """The section ``training`` of a recipe for tiny models, as plain data."""
+    return {
+        "context_length": 32,
+        "batch_tokens": 128,
+        "learning_rate": 1e-2,
+        "warmup_steps": 2,
+        "precision": "fp32",
+        "save_steps": 4,
+    }
+
+
+@pytest.fixture(scope="session")
+def make_training(tiny_training):
+    """``make_training(save_steps=2)``: the tiny training recipe, with changes."""
+    return lambda **changes: TrainingRecipe(**(tiny_training | changes))

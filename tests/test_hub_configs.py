@@ -8,12 +8,13 @@ import torch
 
 from frozen_glyph.checkpoint.files import read_json
 from frozen_glyph.growth.estimate import estimate, totals
-from frozen_glyph.growth.recipe import DataRecipe, GrowthRecipe, SourceRecipe, load_recipe
+from frozen_glyph.growth.recipe import GrowthRecipe, load_recipe
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.merge.write import merge_experts
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.substrate.font import FontError, load_font
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
 HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
 FOLDERS = sorted(path.parent for path in HUB_CONFIGS.glob("*/config.json"))

@@ -10,20 +10,22 @@ import pytest
 import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
-ROOMS = {"demo", "evaluation", "growth", "merge", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"recipe_fields", "errors"}
-FOUNDATION = {"recipe_fields", "text", "checkpoint", "model", "errors"}
+ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
+ROOMS |= {"recipe_fields", "statistics", "errors"}
+FOUNDATION = {"recipe_fields", "statistics", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
-    "demo": {"evaluation", "growth", "merge", "substrate"} | FOUNDATION,
+    "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
     "evaluation": FOUNDATION,
-    "growth": {"substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
-    "merge": FOUNDATION,
+    "growth": {"training", "substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
+    "merge": {"training"} | FOUNDATION,
+    "training": FOUNDATION,
     "substrate": FOUNDATION,
     "hub": FOUNDATION,
     "checkpoint": {"model", "errors"},
     "text": {"errors"},
     "recipe_fields": {"errors"},
+    "statistics": set(),
     "model": set(),  # travels to machines without this package
     "errors": set(),
     "registration": {"model"},

@@ -15,7 +15,7 @@ from pathlib import Path
 from toy import ToyWindows, environment, spread, timed, toy_model, train_steps
 
 from frozen_glyph.growth.prefix_cache import PrefixCache
-from frozen_glyph.growth.train import frozen_digest, uses_bf16
+from frozen_glyph.training.train import frozen_digest, uses_bf16
 
 
 def main() -> None:

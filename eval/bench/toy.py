@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
-from frozen_glyph.growth.data import TokenWindows
-from frozen_glyph.growth.train import uses_bf16
 from frozen_glyph.substrate.codes import random_code
+from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.train import uses_bf16
 
 
 def toy_model(depth: int, frozen: int, width: int, vocab_size: int, device: str = "cpu") -> FrozenGlyphForCausalLM:

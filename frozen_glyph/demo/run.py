@@ -27,7 +27,7 @@ from frozen_glyph.evaluation.summarise import (
     summarise_stage,
     summarise_task,
 )
-from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, TrainingRecipe
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.merge.write import merge_experts
 from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
@@ -35,6 +35,7 @@ from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
 from frozen_glyph.substrate.picture import token_picture_png
+from frozen_glyph.training.recipe import TrainingRecipe
 
 EXPERTS = ("ru", "zh")
 VOCAB_SIZE = 1024

@@ -1,1 +1,1 @@
-"""Benchmarks, statistics and the report that shows both."""
+"""Benchmarks and the report that shows them."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from frozen_glyph.evaluation.measure import TaskPart, TextPart
 from frozen_glyph.evaluation.report_schema import Comparison, Loss, Score, Stage
-from frozen_glyph.evaluation.statistics import (
+from frozen_glyph.statistics import (
     Interval,
     binomial_interval,
     bootstrap_interval,

@@ -28,14 +28,15 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from frozen_glyph.growth.expand import choose_trainable
-from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, LoraRecipe, StageRecipe, TrainingRecipe
-from frozen_glyph.growth.train import MATERIALIZE_BYTES, uses_bf16
+from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.loss_frozen_glyph import CHUNK_TOKENS
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.substrate.build import choose_bits
 from frozen_glyph.substrate.vocabulary import VOCABULARIES
+from frozen_glyph.training.recipe import TrainingRecipe
+from frozen_glyph.training.train import MATERIALIZE_BYTES, uses_bf16
 
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 SECONDS_PER_DAY = 86_400
@@ -124,7 +125,7 @@ def estimate_phase(
 ) -> dict[str, Any]:
     """The costs of training ``model``, on meta and with what trains marked, plus ``adapters`` weights."""
     config = model.config
-    steps = training.steps_of(plan)
+    steps = training.steps_of(plan.steps, plan.tokens)
     tokens = steps * training.batch_tokens
     trainable = adapters + sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameters = adapters + model.num_parameters()

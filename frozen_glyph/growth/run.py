@@ -13,14 +13,16 @@ from accelerate import PartialState
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, write_provenance
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.data import TokenWindows, document_marks, held_out_windows, pack
 from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
-from frozen_glyph.growth.recipe import DataRecipe, GrowthRecipe, RecipeError, SourceRecipe
+from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, clear_leftovers, open_run, run_card
-from frozen_glyph.growth.sources import documents, source_identities
 from frozen_glyph.growth.stage import Run, grow_stage, work_folder
+from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.training.data import TokenWindows, document_marks, held_out_windows, pack
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.sources import documents, source_identities
 
 
 def grow_from_recipe(

@@ -19,19 +19,19 @@ from transformers import set_seed
 
 from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
 from frozen_glyph.checkpoint.stages import write_stage
-from frozen_glyph.growth.data import TokenWindows
 from frozen_glyph.growth.expand import choose_trainable, grow
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
 from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
-from frozen_glyph.growth.progress import StageProgress
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER
-from frozen_glyph.growth.train import Phase, frozen_digest, train_phase, uses_bf16
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
+from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.progress import StageProgress
+from frozen_glyph.training.train import Phase, frozen_digest, train_phase, uses_bf16
 
 LORA_SEED = 1_000_003  # added to a stage's seed for its LoRA phase
 
@@ -109,7 +109,7 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
     """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
     training = run.recipe.training
     rate = plan.learning_rate or training.learning_rate
-    phase = Phase(training.steps_of(plan), rate, run.seed(stage), plan.patience)
+    phase = Phase(training.steps_of(plan.steps, plan.tokens), rate, run.seed(stage), plan.patience)
     prepare = None
     if model.config.num_frozen_layers > 0:
         digest = frozen_digest(model)
@@ -129,7 +129,7 @@ def train_adapters(
     training = run.recipe.training
     rate = lora.learning_rate or training.learning_rate
     add_adapters(model, lora, run.seed(stage) + LORA_SEED)
-    phase = Phase(training.steps_of(lora), rate, run.seed(stage) + LORA_SEED)
+    phase = Phase(training.steps_of(lora.steps, lora.tokens), rate, run.seed(stage) + LORA_SEED)
     record = run_phase(run, model, stage, "lora", phase)
     if lora.merge:
         merge_adapters(model)

@@ -1,12 +1,21 @@
 """Configurations: one stack of blocks over a frozen glyph substrate, and several such experts side by side."""
 
+import math
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
-MERGE_RULES = ("mean", "posterior")
+MERGE_RULES = ("mean", "weighted", "probability", "posterior", "evidence")
+LORA_TARGETS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.fc_in",
+    "mlp.fc_out",
+)
 
 
 @strict
@@ -121,12 +130,20 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     """Experts on one substrate, merged without training (PAPER section 4).
 
     Fields that are this model's own:
-        experts: for each expert the ``FrozenGlyphConfig`` fields that shape its blocks (see ``EXPERT_FIELDS``).
-        rule: ``mean`` averages logits (published); ``posterior`` mixes probabilities, each expert weighted by the
-            probability it gave to the tokens read so far.
-        expert_weights: weights of the mean, or prior of the posterior; they sum to 1. Default: equal.
-        num_hidden_layers: derived. All experts' blocks, plus one cache layer where ``posterior`` keeps its evidence,
-            because ``generate()`` builds its cache from this number.
+        experts: for each expert the ``FrozenGlyphConfig`` fields that shape its own blocks (see ``EXPERT_FIELDS``), and
+            ``lora``, if the expert changes the shared blocks: ``rank``, ``alpha`` (the low-rank terms are scaled by
+            ``alpha / rank``) and ``targets``, some of ``LORA_TARGETS``.
+        num_shared_layers: leading blocks that all experts share; each expert's own blocks follow them.
+        rule: how the experts' predictions become one (see ``rules_frozen_glyph.py``). ``mean``: the equal mean of their
+            logits (published). ``weighted``: the sum of logits times ``expert_weights``. ``probability``: the mean of
+            their probabilities. ``posterior``: the same, each expert weighted by the probability it gave to the tokens
+            read so far. ``evidence``: the mean of logits, weighted by what each expert gave to the last tokens.
+        expert_weights: any finite numbers for ``weighted``; non-negative and of sum 1 for the other rules, where
+            ``mean`` does not read them and the last three take them as prior. Default: equal.
+        evidence_window: how many tokens ``evidence`` looks back.
+        num_hidden_layers: derived. One for every layer of the cache, because ``generate()`` builds it from this number:
+            the shared blocks (once, and once more for every expert with ``lora``), the experts' own, and one layer
+            where ``posterior`` and ``evidence`` keep what they know of the tokens read.
     """
 
     model_type = "frozen_glyph_moe"
@@ -147,6 +164,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     expert_names: list[str] | None = None
     expert_weights: list[float] | None = None
     rule: str = "mean"
+    evidence_window: int = 64
+    num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32
     max_position_embeddings: int = 1024
@@ -181,31 +200,99 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def trunk_passes(self) -> list[int | None]:
+        """Who runs the shared blocks, in turn: all experts without adapters at once (None), then each with its own."""
+        adapted = [expert.get("lora") is not None for expert in self.experts or []]
+        together: list[int | None] = [] if adapted and all(adapted) else [None]
+        return together + [index for index, own in enumerate(adapted) if own]
+
+    @property
+    def first_own_layer(self) -> int:
+        """Index of the cache layer behind those of the shared blocks."""
+        return self.num_shared_layers * len(self.trunk_passes)
+
+    @property
     def evidence_layer(self) -> int:
-        """Index of the cache layer behind all experts' blocks."""
-        return sum(expert.get("num_hidden_layers", 0) for expert in self.experts or [])
+        """Index of the cache layer behind all blocks."""
+        return self.first_own_layer + sum(expert.get("num_hidden_layers", 0) for expert in self.experts or [])
+
+    @property
+    def logit_weights(self) -> list[float]:
+        """What each expert's logits are multiplied with under ``mean`` and ``weighted``."""
+        count = len(self.experts or [])
+        return [1.0 / count] * count if self.rule == "mean" else list(self.expert_weights or [])
 
     def expert_configs(self) -> list[FrozenGlyphConfig]:
-        """One block configuration per expert."""
+        """One configuration of its own blocks per expert."""
+        return [self.block_config(expert) for expert in self.experts or []]
+
+    def block_config(self, expert: dict[str, Any], **changes: Any) -> FrozenGlyphConfig:
+        """The configuration of blocks shaped as ``expert`` says."""
         shared = {"vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "substrate_bits": self.substrate_bits}
-        return [FrozenGlyphConfig(**shared, **expert) for expert in self.experts or []]
+        return FrozenGlyphConfig(**shared, **({name: expert[name] for name in self.EXPERT_FIELDS} | changes))
+
+    def trunk_config(self) -> FrozenGlyphConfig | None:
+        """The configuration of the shared blocks; None if there are none."""
+        if not self.num_shared_layers or not self.experts:
+            return None
+        return self.block_config(self.experts[0], num_hidden_layers=self.num_shared_layers)
 
     def validate_architecture(self) -> None:
         """Raise ``ValueError`` naming the field, its value and what is allowed."""
         if self.rule not in MERGE_RULES:
             raise ValueError(f"rule={self.rule!r} is not known; allowed: {', '.join(MERGE_RULES)}")
+        for name, least in (("evidence_window", 1), ("num_shared_layers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         count = len(self.experts or [])
         for name, value in (("expert_names", self.expert_names), ("expert_weights", self.expert_weights)):
             if len(value or []) != count:
                 raise ValueError(f"{name} has {len(value or [])} entries for {count} experts; give one for each")
-        if count and (min(self.expert_weights) < 0 or abs(sum(self.expert_weights) - 1) > 1e-6):
-            raise ValueError(f"expert_weights={self.expert_weights} must be non-negative and sum to 1")
+        self.check_weights()
         for index, expert in enumerate(self.experts or []):
-            if set(expert) != set(self.EXPERT_FIELDS):
-                raise ValueError(
-                    f"experts[{index}] has the fields {', '.join(sorted(expert))}; "
-                    f"it must have exactly {', '.join(sorted(self.EXPERT_FIELDS))}"
-                )
+            self.check_expert(index, expert)
+
+    def check_weights(self) -> None:
+        weights = self.expert_weights or []
+        if not all(math.isfinite(weight) for weight in weights):
+            raise ValueError(f"expert_weights={weights} must be finite numbers")
+        if self.rule != "weighted" and weights and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
+            raise ValueError(
+                f"expert_weights={weights} must be non-negative and sum to 1 under rule={self.rule!r}; "
+                "only rule='weighted' takes others"
+            )
+
+    def check_expert(self, index: int, expert: dict[str, Any]) -> None:
+        allowed = ", ".join(sorted(self.EXPERT_FIELDS))
+        if set(expert) - {"lora"} != set(self.EXPERT_FIELDS):
+            raise ValueError(
+                f"experts[{index}] has the fields {', '.join(sorted(expert))}; "
+                f"it must have exactly {allowed}, and may have lora"
+            )
+        if self.num_shared_layers:
+            first = (self.experts or [])[0]
+            for name in self.EXPERT_FIELDS:
+                if name != "num_hidden_layers" and expert[name] != first[name]:
+                    raise ValueError(
+                        f"experts[{index}].{name}={expert[name]!r} differs from {first[name]!r} of experts[0]; "
+                        f"experts that share num_shared_layers={self.num_shared_layers} blocks must agree in all but "
+                        "num_hidden_layers and lora"
+                    )
+        lora = expert.get("lora")
+        if lora is None:
+            return
+        if not self.num_shared_layers:
+            raise ValueError(
+                f"experts[{index}].lora changes shared blocks, but num_shared_layers=0; merge it into them"
+            )
+        if set(lora) != {"rank", "alpha", "targets"}:
+            raise ValueError(f"experts[{index}].lora has {', '.join(sorted(lora))}; it needs rank, alpha and targets")
+        if not isinstance(lora["rank"], int) or lora["rank"] < 1:
+            raise ValueError(f"experts[{index}].lora.rank={lora['rank']!r} must be a positive whole number")
+        if not lora["targets"] or set(lora["targets"]) - set(LORA_TARGETS):
+            raise ValueError(
+                f"experts[{index}].lora.targets={lora['targets']} must be some of {', '.join(LORA_TARGETS)}"
+            )
 
 
-__all__ = ["MERGE_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]
+__all__ = ["LORA_TARGETS", "MERGE_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]

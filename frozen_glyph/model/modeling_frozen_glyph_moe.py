@@ -1,21 +1,19 @@
 """Experts side by side on one substrate, merged without training (PAPER of arXiv 2507.07129, section on composition).
 
 The base model returns the experts' hidden states side by side [B, T, N * D]; one head of N * D inputs makes the logits.
-``mean``: the states are scaled by the expert weights first, so the head's output is the weighted mean of expert logits.
-``posterior``: each expert's own logits become probabilities, mixed with weights proportional to prior times the
-probability the expert gave to the tokens read so far (Bayesian mixture). The total loss of a sequence exceeds the best
-expert's by at most ``-log prior`` nats, which is log N for an equal prior.
+Under ``mean`` and ``weighted`` the states are scaled by the expert weights first, so that the head's output is the
+weighted sum of expert logits. Under the other rules (see ``rules_frozen_glyph.py``) the head makes each expert's own
+logits, for a few positions at a time, and the rule combines them.
 
-Shapes: B batch, T tokens, N experts, D hidden size, V vocabulary.
+Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
 """
 
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import initialization as init
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
@@ -32,6 +30,9 @@ from .modeling_frozen_glyph import (
     prepare_blocks,
     slice_logits_to_keep,
 )
+from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, log_pool, mixture, normalisers
+
+PIECE_TOKENS = 512  # tokens whose logits under every expert exist at one time
 
 
 class FrozenGlyphExpert(nn.Module):
@@ -54,23 +55,33 @@ class FrozenGlyphExpert(nn.Module):
         return self.norm(hidden_states)
 
 
-class ExpertHead(nn.Module):
+class ExpertHead(nn.Linear):
     """One output head for all experts: ``weight`` [V, N * D] holds their heads side by side, ``bias`` [N, V]."""
 
     def __init__(self, num_experts: int, hidden_size: int, vocab_size: int) -> None:
-        super().__init__()
-        self.num_experts, self.hidden_size = num_experts, hidden_size
-        self.weight = nn.Parameter(torch.empty(vocab_size, num_experts * hidden_size))
+        super().__init__(num_experts * hidden_size, vocab_size, bias=False)
+        self.num_experts = num_experts
         self.bias = nn.Parameter(torch.zeros(num_experts, vocab_size))
 
-    def forward(self, hidden_states: torch.Tensor, expert_weights: torch.Tensor) -> torch.Tensor:
-        """Logits [..., V] of states [..., N * D] that were already scaled by ``expert_weights`` [N]."""
-        return nn.functional.linear(hidden_states, self.weight, expert_weights.to(self.bias.dtype) @ self.bias)
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        expert_weights: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
+    ) -> Any:
+        """From states [..., N * D] make, all in this one method, which is where offloaded weights are at hand:
 
-    def expert_logits(self, hidden_states: torch.Tensor, expert: int) -> torch.Tensor:
-        """Logits [..., V] of one expert from its own states [..., D]."""
-        columns = slice(expert * self.hidden_size, (expert + 1) * self.hidden_size)
-        return nn.functional.linear(hidden_states, self.weight[:, columns], self.bias[expert])
+        with ``expert_weights`` [N], by which the states were already scaled: logits [..., V];
+        with ``tokens`` [...]: the logits of these tokens alone, float32, under each expert [..., N];
+        with neither: the logits of each expert, N of [..., V].
+        """
+        if expert_weights is not None:
+            return nn.functional.linear(hidden_states, self.weight, expert_weights.to(self.bias.dtype) @ self.bias)
+        if tokens is not None:
+            products = hidden_states.float() * self.weight[tokens].float()
+            return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
+        parts = hidden_states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.bias
+        return [nn.functional.linear(states, weight, bias) for states, weight, bias in zip(*parts, strict=True)]
 
 
 class FrozenGlyphMoEPreTrainedModel(FrozenGlyphPreTrainedModel):
@@ -78,20 +89,13 @@ class FrozenGlyphMoEPreTrainedModel(FrozenGlyphPreTrainedModel):
 
     config_class = FrozenGlyphMoEConfig
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, ExpertHead):
-            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
-            init.zeros_(module.bias)
-
     def _get_static_cache_init_shape(self) -> None:
         """Experts and the evidence layer differ in shape, so a static cache takes its shapes from the first update."""
         return None
 
 
 class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
-    """Token ids [B, T] -> the experts' hidden states side by side [B, T, N * D], scaled under the rule ``mean``."""
+    """Token ids [B, T] -> the experts' hidden states side by side [B, T, N * D], scaled where the rule sums logits."""
 
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
         super().__init__(config)
@@ -134,8 +138,8 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
             use_cache,
         )
         states = [expert(hidden_states, **shared, **kwargs) for expert in self.experts]
-        if self.config.rule == "mean":
-            states = [state * weight for state, weight in zip(states, self.config.expert_weights, strict=True)]
+        if self.config.rule in STATIC_LOGIT_RULES:
+            states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
         return BaseModelOutputWithPast(last_hidden_state=torch.cat(states, dim=-1), **{CACHE: shared["cache"]})
 
 
@@ -179,14 +183,15 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         states, cache = outputs.last_hidden_state, outputs.get(CACHE)
-        if self.config.rule == "mean":
-            if cache is not None:  # transformers 5.17 crops every layer of a cache, and fails on one without content
-                nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
-                cache.update(nothing, nothing, self.config.evidence_layer)
-            weights = torch.tensor(self.config.expert_weights, device=states.device)
+        if cache is not None and self.config.rule not in READING_RULES:
+            # transformers 5.17 crops every layer of a cache, and fails on one without content
+            nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
+            cache.update(nothing, nothing, self.config.evidence_layer)
+        if self.config.rule in STATIC_LOGIT_RULES:
+            weights = torch.tensor(self.config.logit_weights, device=states.device)
             logits = self.lm_head(slice_logits_to_keep(states, logits_to_keep), weights)
         else:
-            logits = self.posterior_logits(states, input_ids, attention_mask, cache, logits_to_keep)
+            logits = self.combined_logits(states, input_ids, attention_mask, cache, logits_to_keep)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
@@ -198,7 +203,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             **{CACHE: cache},
         )
 
-    def posterior_logits(
+    def combined_logits(
         self,
         states: torch.Tensor,
         input_ids: torch.Tensor | None,
@@ -206,54 +211,88 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         cache: Cache | None,
         logits_to_keep: int | torch.Tensor,
     ) -> torch.Tensor:
-        """Log of the mixed probabilities [B, T', V] (T' as ``logits_to_keep`` says).
+        """Logits [B, T', V], float32, of each expert's own logits (T' as ``logits_to_keep`` says).
 
-        The evidence of the tokens already read lives in the cache as one more layer, so that beam search, cropping and
-        static caches treat it like any other: keys hold each token's log-probability under each expert [B, 1, T, N];
-        values hold each position's states and normalisers, from which the next token's log-probability follows.
+        Expert logits exist for one piece of the text at a time, and are combined where they are kept; a piece that is
+        not kept is only read: its tokens say how much each expert counts in the later ones.
         """
-        if input_ids is None:
-            raise ValueError("rule='posterior' weighs experts by the tokens read: give input_ids, not inputs_embeds")
-        num_experts = self.lm_head.num_experts
-        logits = [
-            self.lm_head.expert_logits(expert_states, expert).float()
-            for expert, expert_states in enumerate(states.chunk(num_experts, dim=-1))
-        ]
-        normaliser_BTN = torch.stack([expert.logsumexp(-1) for expert in logits], dim=-1)
-        real_BT1 = real_tokens(input_ids, attention_mask, self.config.pad_token_id).float().unsqueeze(-1)
-        here = torch.cat([states.float(), normaliser_BTN, real_BT1], dim=-1)
-        before_first, evidence_BN = self.cached_evidence(cache, here)
+        rule, reads = self.config.rule, self.config.rule in READING_RULES
+        if not isinstance(self.lm_head, ExpertHead):
+            raise ValueError(
+                f"rule={rule!r} needs each expert's own logits, which an adapter on lm_head mixes; merge the adapter "
+                "(merge_and_unload() in peft), or use rule='mean' or 'weighted'"
+            )
+        if reads and input_ids is None:
+            raise ValueError(f"rule={rule!r} weighs experts by the tokens read: give input_ids, not inputs_embeds")
+        if reads and cache is None:
+            cache = DynamicCache()
+        last = logits_to_keep if isinstance(logits_to_keep, int) else 0
+        first_kept = max(0, states.shape[1] - last) if last else 0
+        kept = []
+        for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
+            if not reads and piece.start < first_kept:
+                continue
+            logits = [expert_logits.float() for expert_logits in self.lm_head(states[:, piece])]
+            normalisers_BCN = normalisers(logits)
+            log_weights = torch.tensor(self.config.expert_weights, device=normalisers_BCN.device).log()
+            log_weights = log_weights.expand_as(normalisers_BCN)
+            if reads:
+                real = real_tokens(input_ids, attention_mask, self.config.pad_token_id)[:, piece]
+                evidence = self.read(cache, input_ids[:, piece], real, states[:, piece], normalisers_BCN)
+                log_weights = (log_weights + evidence).log_softmax(-1)
+            if piece.start < first_kept:
+                continue
+            if rule == "evidence":
+                kept.append(log_pool(logits, log_weights))
+            else:
+                kept.append(mixture(logits, normalisers_BCN, log_weights))
+        combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
+        return combined if isinstance(logits_to_keep, int) else combined[:, logits_to_keep]
 
-        before = torch.cat([before_first.unsqueeze(1), here[:, :-1]], dim=1)
-        before_states, before_normaliser, before_real = before.split([states.shape[-1], num_experts, 1], dim=-1)
-        token_weight = self.lm_head.weight[input_ids].float()
-        token_logits = (before_states * token_weight).unflatten(-1, (num_experts, -1)).sum(-1)
-        token_logits = token_logits + self.lm_head.bias.T[input_ids].float()
-        log_probs_BTN = (token_logits - before_normaliser) * (before_real * real_BT1)
-        if cache is not None:
-            cache.update(log_probs_BTN.unsqueeze(1), here.unsqueeze(1), self.config.evidence_layer)
+    def read(
+        self,
+        cache: Cache,
+        tokens: torch.Tensor,
+        real: torch.Tensor,
+        states: torch.Tensor,
+        normalisers_BCN: torch.Tensor,
+    ) -> torch.Tensor:
+        """Each expert's evidence [B, C, N] after each of ``tokens``, which follow those already in the ``cache``.
 
-        prior_N = torch.tensor(self.config.expert_weights, device=states.device).log()
-        log_weights = (prior_N + evidence_BN.unsqueeze(1) + log_probs_BTN.cumsum(1)).log_softmax(-1) - normaliser_BTN
-        log_weights = slice_logits_to_keep(log_weights, logits_to_keep)
-        weighted = (
-            slice_logits_to_keep(expert_logits, logits_to_keep) + log_weights[..., expert, None]
-            for expert, expert_logits in enumerate(logits)
-        )
-        return functools.reduce(torch.logaddexp, weighted)
-
-    def cached_evidence(self, cache: Cache | None, here: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the cache knows of the tokens before ``here`` [B, T, C].
-
-        Returns the last position's entry [B, C] (zeros where there is none, which also marks it as not real) and each
-        expert's log-probability of everything read so far [B, N].
+        One more layer of the cache, so that beam search, cropping and static caches treat it like any other: its keys
+        hold each token's log-probability under each expert, whether it counts, the normalisers and whether it is real;
+        its values hold the states, from which, with the normalisers, the next token's log-probability follows.
+        A token counts when it and the token before it are real, that is no padding.
         """
-        layer = self.config.evidence_layer
-        if cache is None or layer >= len(cache.layers) or not cache.layers[layer].is_initialized:
-            return torch.zeros_like(here[:, 0]), here.new_zeros(here.shape[0], self.lm_head.num_experts)
-        keys, values = cache.layers[layer].keys.to(here.device), cache.layers[layer].values.to(here.device)
-        last = torch.as_tensor(cache.get_seq_length(layer), device=here.device).reshape(1) - 1
-        return values[:, 0].index_select(1, last).squeeze(1), keys[:, 0].sum(1)
+        layer, count, device = self.config.evidence_layer, self.lm_head.num_experts, normalisers_BCN.device
+        past, states = cache.get_seq_length(layer) if layer < len(cache.layers) else 0, states.to(device)
+        here = torch.cat([normalisers_BCN, real.to(device).unsqueeze(-1)], dim=-1)
+        before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
+        if not isinstance(past, int) or past > 0:
+            content = cache.layers[layer]
+            last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
+            before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
+            before = before * (last >= 0).to(device)  # a static cache may have been reset
+            before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)
+        before = torch.cat([before, here[:, :-1]], dim=1)
+        before_states = torch.cat([before_states, states[:, :-1]], dim=1)
+        counted_BC1 = before[..., -1:] * here[..., -1:]
+        log_probs_BCN = self.lm_head(before_states, tokens=tokens.to(device)) - before[..., :-1]
+        log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
+
+        positions = torch.arange(tokens.shape[1], device=device) + past
+        keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
+        keys, _ = cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
+        window = self.config.evidence_window if self.config.rule == "evidence" else None
+        known = evidence_of(keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device), window)
+        return known.index_select(1, positions)
+
+
+def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
+    """Cut positions into slices of at most ``size``; one begins at ``first_kept``."""
+    for begin, end in ((0, first_kept), (first_kept, length)):
+        for start in range(begin, end, size):
+            yield slice(start, min(start + size, end))
 
 
 def real_tokens(input_ids: torch.Tensor, attention_mask: Any, pad_token_id: int | None) -> torch.Tensor:

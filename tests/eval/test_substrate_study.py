@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.statistics import paired_bootstrap
+from frozen_glyph.statistics import paired_bootstrap
 
 EVAL = Path(__file__).parents[2] / "eval"
 SENTENCES = {

@@ -13,14 +13,6 @@ RECIPE = {
     "name": "tiny",
     "model": {"hidden_size": 48, "num_attention_heads": 4},
     "stages": [{"steps": 12}, {"layers": 2, "steps": 12, "init": "random"}],
-    "training": {
-        "context_length": 32,
-        "batch_tokens": 128,
-        "learning_rate": 1e-2,
-        "warmup_steps": 2,
-        "precision": "fp32",
-        "save_steps": 4,
-    },
     "seed": 5,
 }
 VERBS = ["sat", "is", "stood", "was", "ate", "slept"]
@@ -39,9 +31,9 @@ def edited(content: dict, changes: dict) -> dict:
 
 
 @pytest.fixture(scope="session")
-def recipe_content():
+def recipe_content(tiny_training):
     """``recipe_content({"training.batch_tokens": 0})``: the tiny recipe (or another) as plain data, with changes."""
-    return lambda changes=None, content=RECIPE: edited(content, changes or {})
+    return lambda changes=None, content=RECIPE | {"training": tiny_training}: edited(content, changes or {})
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from frozen_glyph import grow
 from frozen_glyph.growth.estimate import estimate, estimate_table, flops_per_token, short, totals
-from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, TrainingRecipe
+from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe
 from frozen_glyph.recipe_fields import RecipeError, parse
 from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.training.recipe import TrainingRecipe
 
 WIDTH, LENGTH = 48, 32
 EVERYTHING = ["blocks", "norm", "head", "embeddings"]

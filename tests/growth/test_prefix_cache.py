@@ -13,10 +13,10 @@ import torch
 
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth import prefix_cache
-from frozen_glyph.growth.data import TokenWindows
 from frozen_glyph.growth.lora import add_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache, prefix_cache_bytes
 from frozen_glyph.growth.recipe import LoraRecipe
+from frozen_glyph.training.data import TokenWindows
 
 LENGTH, WINDOWS = 24, 10
 LOSS_TOLERANCE = 0.01  # nats a token; bfloat16 keeps 8 bits of each number

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from frozen_glyph import FrozenGlyphConfig
-from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, TrainingRecipe, load_recipe
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, load_recipe
 from frozen_glyph.recipe_fields import RecipeError, parse
+from frozen_glyph.training.recipe import TrainingRecipe
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import yaml
 from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate, grow_from_recipe, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.recipe import RecipeError
 from frozen_glyph.growth.run_folder import RunFolderError
-from frozen_glyph.growth.train import Phase, train_phase
+from frozen_glyph.recipe_fields import RecipeError
 from frozen_glyph.substrate.font import DEBIAN_HEX
 from frozen_glyph.text.documents import TextFileError, read_text
 from frozen_glyph.text.loss import text_loss
+from frozen_glyph.training.train import Phase, train_phase
 
 
 def snapshot(folder):

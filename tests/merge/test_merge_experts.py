@@ -31,7 +31,7 @@ def test_files_of_the_merged_folder(merged_folder):
         "substrate.safetensors", "expert-0.safetensors", "expert-1.safetensors", "head.safetensors",
         "tokenizer.json", "tokenizer_config.json", "substrate.json",
         "configuration_frozen_glyph.py", "embedding_frozen_glyph.py", "loading_frozen_glyph.py", "loss_frozen_glyph.py",
-        "modeling_frozen_glyph.py", "modeling_frozen_glyph_moe.py",
+        "modeling_frozen_glyph.py", "modeling_frozen_glyph_moe.py", "rules_frozen_glyph.py",
     }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_expert(experts, merged_folder, tmp_path):
     [
         (
             {"rule": "posteriori"},
-            r"rule='posteriori' is not known\. Did you mean 'posterior'\? Allowed: mean, posterior",
+            r"rule='posteriori' is not known\. Did you mean 'posterior'\? Allowed: mean, weighted",
         ),
         ({"weights": [1.0]}, r"weights=\[1.0\] must be 2 non-negative numbers"),
         ({"weights": [1.0, -1.0]}, "must be 2 non-negative numbers"),

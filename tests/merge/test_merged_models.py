@@ -1,4 +1,4 @@
-"""Merged logits against separately run experts: the mean of their logits, and a Bayesian mixture in plain Python."""
+"""Merged logits against separately run experts: every rule by its definition, in plain Python."""
 
 import math
 
@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
+from frozen_glyph.model import modeling_frozen_glyph_moe
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+
+MIXTURES = ("probability", "posterior")  # rules whose logits are log-probabilities
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +19,12 @@ def three_experts(experts, write_expert):
 
 @pytest.fixture(scope="module")
 def merge(three_experts, tmp_path_factory):
-    """``merge(numbers, **arguments)``: merge some of the three experts and load the result."""
+    """``merge(numbers, weights, **fields)``: merge some of the three experts, load the result with config fields."""
 
-    def merge(numbers, **arguments) -> FrozenGlyphMoEForCausalLM:
+    def merge(numbers, weights=None, **fields) -> FrozenGlyphMoEForCausalLM:
         out = tmp_path_factory.mktemp("merge") / "merged"
-        folder = merge_experts([three_experts[number] for number in numbers], out, **arguments)
-        return FrozenGlyphMoEForCausalLM.from_pretrained(folder).eval()
+        folder = merge_experts([three_experts[number] for number in numbers], out, weights=weights)
+        return FrozenGlyphMoEForCausalLM.from_pretrained(folder, **fields).eval()
 
     return merge
 
@@ -32,27 +36,37 @@ def logits_of(folders, ids, mask=None):
     return torch.stack([expert(ids, attention_mask=mask).logits for expert in experts])
 
 
-def posterior_by_definition(logits, ids, prior, real=None):
-    """One sequence, in Python numbers: logits [N, T, V], ids [T] -> mixed log-probabilities [T, V].
+def by_definition(rule, logits, ids, weights, real=None, window=None):
+    """One sequence, in Python numbers: logits [N, T, V], ids [T] -> log-probabilities (mixtures) or logits [T, V].
 
     A token is evidence when it and the token before it are real, that is no padding.
     """
     real = real or [1] * len(ids)
     log_probs = logits.double().log_softmax(-1).tolist()
-    evidence = [math.log(share) if share else -math.inf for share in prior]
-    mixed = []
+    prior = [math.log(share) if share else -math.inf for share in weights]
+    earned, combined = [[] for _ in prior], []
     for position in range(len(ids)):
         if position and real[position] and real[position - 1]:
-            evidence = [
-                known + expert[position - 1][ids[position]] for known, expert in zip(evidence, log_probs, strict=True)
-            ]
-        shares = [math.exp(known - max(evidence)) for known in evidence]
-        shares = [share / sum(shares) for share in shares]
+            for known, expert in zip(earned, log_probs, strict=True):
+                known.append(expert[position - 1][ids[position]])
+        shares = weights
+        if rule in ("posterior", "evidence"):
+            total = [sum(known[-window:] if window else known) for known in earned]
+            total = [own + share for own, share in zip(total, prior, strict=True)]
+            shares = [math.exp(known - max(total)) for known in total]
+            shares = [share / sum(shares) for share in shares]
+        if rule == "evidence":
+            combined.append(sum(share * own for share, own in zip(shares, logits[:, position], strict=True)).tolist())
+            continue
         per_token = zip(*(expert[position] for expert in log_probs), strict=True)
-        mixed.append(
+        combined.append(
             [math.log(sum(map(math.prod, zip(shares, map(math.exp, token), strict=True)))) for token in per_token]
         )
-    return torch.tensor(mixed)
+    return torch.tensor(combined)
+
+
+def window_of(rule):
+    return 3 if rule == "evidence" else None
 
 
 def total_loss(logits, ids):
@@ -71,46 +85,85 @@ def test_mean_of_logits(merge, three_experts, token_ids, numbers):
 def test_weighted_mean(merge, three_experts, token_ids):
     ids = token_ids(2, 10)
     first, second, third = logits_of(three_experts, ids)
-    merged = merge((0, 1, 2), weights=[3, 0, 1])
+    merged = merge((0, 1, 2), weights=[3, 0, 1], rule="weighted")
     torch.testing.assert_close(merged(ids).logits, 0.75 * first + 0.25 * third, atol=1e-5, rtol=1e-5)
     assert merged.config.expert_weights == [0.75, 0.0, 0.25]
     assert (merged(ids).logits - second).abs().max() > 1
+    merged.config.rule = "mean"  # equal, whatever the weights
+    torch.testing.assert_close(merged(ids).logits, (first + second + third) / 3, atol=1e-5, rtol=1e-5)
+    merged.config.rule, merged.config.expert_weights = "weighted", [2.0, -0.5, 0.25]  # they need not be shares
+    expected = 2 * first - 0.5 * second + 0.25 * third
+    torch.testing.assert_close(merged(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rule", ["mean", "posterior"])
+@pytest.mark.parametrize("rule", MERGE_RULES)
 def test_an_expert_merged_with_itself(merge, three_experts, token_ids, rule):
     ids = token_ids(2, 12)
     alone = logits_of([three_experts[1]], ids)[0]
     merged = merge((1, 1), rule=rule)(ids).logits
     torch.testing.assert_close(merged.log_softmax(-1), alone.log_softmax(-1), atol=1e-5, rtol=1e-5)
-    if rule == "mean":
+    if rule not in MIXTURES:
         torch.testing.assert_close(merged, alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["probability", "posterior", "evidence"])
+@pytest.mark.parametrize("piece_tokens", [6, 1000], ids="pieces{}".format)
 @pytest.mark.parametrize(
     ("numbers", "weights"), [((0, 1), None), ((0, 1, 2), None), ((0, 1), [0.9, 0.1]), ((0, 1), [1, 0])]
 )
-def test_posterior_is_a_bayesian_mixture(merge, three_experts, token_ids, numbers, weights):
+def test_rules_by_definition(merge, three_experts, token_ids, monkeypatch, rule, piece_tokens, numbers, weights):
+    monkeypatch.setattr(modeling_frozen_glyph_moe, "PIECE_TOKENS", piece_tokens)
     ids = token_ids(2, 9, seed=50)
-    merged = merge(numbers, rule="posterior", weights=weights)
+    merged = merge(numbers, weights, rule=rule, evidence_window=3)
     logits = logits_of([three_experts[number] for number in numbers], ids)
     found = merged(ids).logits
-    torch.testing.assert_close(found.logsumexp(-1), torch.zeros(2, 9), atol=1e-4, rtol=0)  # they are log-probabilities
+    if rule in MIXTURES:  # they are log-probabilities
+        torch.testing.assert_close(found.logsumexp(-1), torch.zeros(2, 9), atol=1e-4, rtol=0)
     for row in range(2):
-        expected = posterior_by_definition(logits[:, row], ids[row].tolist(), merged.config.expert_weights)
+        expected = by_definition(
+            rule, logits[:, row], ids[row].tolist(), merged.config.expert_weights, window=window_of(rule)
+        )
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["posterior", "evidence"])
 @pytest.mark.parametrize("mask", [[0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1, 1, 1]])
-def test_padding_is_no_evidence(merge, three_experts, token_ids, mask):
+def test_padding_is_no_evidence(merge, three_experts, token_ids, rule, mask):
     """On the left, on the right, and between a padded prompt and what was generated after it."""
     mask = torch.tensor([mask])
     ids = token_ids(1, 8, seed=51) * mask  # the pad id is 0
-    expected = posterior_by_definition(
-        logits_of(three_experts[:2], ids, mask)[:, 0], ids[0].tolist(), [0.5, 0.5], mask[0].tolist()
-    )
-    found = merge((0, 1), rule="posterior")(ids, attention_mask=mask).logits[0]
+    logits = logits_of(three_experts[:2], ids, mask)[:, 0]
+    expected = by_definition(rule, logits, ids[0].tolist(), [0.5, 0.5], mask[0].tolist(), window_of(rule))
+    found = merge((0, 1), rule=rule, evidence_window=3)(ids, attention_mask=mask).logits[0]
     torch.testing.assert_close(found[mask[0].bool()], expected[mask[0].bool()], atol=1e-4, rtol=1e-4)
+
+
+def test_evidence_of_everything_is_a_log_pool_with_posterior_weights(merge, three_experts, token_ids):
+    """A window as long as the text forgets nothing; a shorter one does."""
+    ids = token_ids(1, 9, seed=50)
+    logits = logits_of(three_experts, ids)
+    expected = by_definition("evidence", logits[:, 0], ids[0].tolist(), [1 / 3] * 3)
+    merged = merge((0, 1, 2), rule="evidence", evidence_window=8)
+    torch.testing.assert_close(merged(ids).logits[0], expected, atol=1e-4, rtol=1e-4)
+    merged.config.evidence_window = 2
+    assert (merged(ids).logits[0] - expected).abs().max() > 1
+
+
+def test_an_expert_wins_when_the_window_has_passed_into_its_text(merge, three_experts, token_ids):
+    """What ``evidence`` forgets, ``posterior`` remembers: text of one expert after a longer text of another."""
+    texts = []
+    for folder, length in ((three_experts[0], 30), (three_experts[1], 12)):
+        writer = FrozenGlyphForCausalLM.from_pretrained(folder)
+        writer.generation_config.eos_token_id = None
+        texts.append(writer.generate(token_ids(1, 2, seed=53), max_new_tokens=length, do_sample=False))
+    ids = torch.cat(texts, dim=1)
+    own = logits_of(three_experts[1:2], ids)[0]
+    after = {
+        rule: merge((0, 1), rule=rule, evidence_window=8)(ids).logits.log_softmax(-1)
+        for rule in ("posterior", "evidence")
+    }
+    distance = {rule: (found - own.log_softmax(-1))[0, -1].abs().max() for rule, found in after.items()}
+    assert distance["evidence"] < 0.1 < distance["posterior"]
 
 
 @torch.no_grad()
@@ -129,9 +182,9 @@ def test_posterior_loses_little_to_the_best_expert(merge, three_experts, token_i
     assert (mixed < mean).any()
 
 
-def test_loss_under_both_rules(merged_folder, token_ids):
+def test_loss_under_every_rule(merged_folder, token_ids):
     ids = token_ids(2, 9)
-    for rule in ("mean", "posterior"):
+    for rule in MERGE_RULES:
         output = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)(ids, labels=ids)
         torch.testing.assert_close(output.loss, total_loss(output.logits, ids).sum() / 16)
 
@@ -145,11 +198,13 @@ def test_the_rule_can_be_chosen_at_loading(merged_folder, merge, token_ids):
     assert (plain(ids).logits - chosen(ids).logits).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("rule", ["mean", "posterior"])
+@pytest.mark.parametrize("rule", MERGE_RULES)
 def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, rule):
     model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule), token_ids(2, 9)
     full = model(ids).logits
     torch.testing.assert_close(model(ids, logits_to_keep=2).logits, full[:, -2:], atol=1e-5, rtol=1e-5)
+    some = torch.tensor([1, 8, 3])
+    torch.testing.assert_close(model(ids, logits_to_keep=some).logits, full[:, some], atol=1e-5, rtol=1e-5)
     model.set_attn_implementation("eager")
     output = model(ids, output_attentions=True, output_hidden_states=True)
     torch.testing.assert_close(output.logits, full, atol=1e-4, rtol=1e-4)
@@ -165,15 +220,16 @@ def test_one_head_over_the_concatenated_states_gives_the_mean(merged_folder, tok
     torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_posterior_needs_token_ids(merged_folder, token_ids):
-    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule="posterior")
+@pytest.mark.parametrize("rule", ["posterior", "evidence"])
+def test_reading_needs_token_ids(merged_folder, token_ids, rule):
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
     with pytest.raises(ValueError, match="give input_ids, not inputs_embeds"):
         model(inputs_embeds=model.substrate(token_ids(1, 4)))
 
 
 def test_bfloat16_keeps_the_substrate_and_stays_close(merged_folder, token_ids):
     ids = token_ids(2, 9)
-    for rule in ("mean", "posterior"):
+    for rule in MERGE_RULES:
         exact = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
         rough = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule, dtype=torch.bfloat16)
         assert torch.equal(rough.substrate(ids), exact.substrate(ids))

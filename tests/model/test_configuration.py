@@ -14,6 +14,9 @@ EXPERT = {
     "max_position_embeddings": 128,
 }
 
+LORA = {"rank": 2, "alpha": 4, "targets": ["self_attn.q_proj"]}
+SHARED = {"num_shared_layers": 1}
+
 
 @pytest.mark.parametrize(
     ("fields", "message"),
@@ -42,11 +45,22 @@ def test_refused_fields(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rule": "man"}, "rule='man' is not known; allowed: mean, posterior"),
+        ({"rule": "man"}, "rule='man' is not known; allowed: mean, weighted, probability, posterior, evidence"),
         ({"expert_names": ["a"]}, "expert_names has 1 entries for 2 experts"),
         ({"expert_weights": [1.0]}, "expert_weights has 1 entries for 2 experts"),
         ({"expert_weights": [0.5, 0.6]}, "must be non-negative and sum to 1"),
         ({"expert_weights": [1.5, -0.5]}, "must be non-negative and sum to 1"),
+        ({"expert_weights": [1.5, float("nan")], "rule": "weighted"}, "must be finite"),
+        ({"evidence_window": 0}, "evidence_window=0 must be at least 1"),
+        ({"num_shared_layers": -1}, "num_shared_layers=-1 must be at least 0"),
+        (
+            {"num_shared_layers": 1, "experts": [EXPERT, EXPERT | {"intermediate_size": 32}]},
+            r"experts\[1\].intermediate_size=32 differs from 64 of experts\[0\]",
+        ),
+        ({"experts": [EXPERT, EXPERT | {"lora": LORA}]}, r"experts\[1\].lora changes shared blocks"),
+        (SHARED | {"experts": [EXPERT | {"lora": LORA | {"rank": 0}}]}, r"experts\[0\].lora.rank=0 must be"),
+        (SHARED | {"experts": [EXPERT | {"lora": {"rank": 2}}]}, "needs rank, alpha and targets"),
+        (SHARED | {"experts": [EXPERT | {"lora": LORA | {"targets": ["q"]}}]}, "must be some of self_attn.q_proj"),
         ({"experts": [EXPERT, EXPERT | {"layers": 3}]}, r"experts\[1\] has the fields .*layers"),
         ({"experts": [EXPERT, {}]}, r"experts\[1\].*must have exactly .*num_hidden_layers"),
     ],
@@ -62,11 +76,26 @@ def test_derived_fields():
     assert single.rope_parameters["rope_theta"] == 10000.0
     merged = FrozenGlyphMoEConfig(experts=[EXPERT, EXPERT | {"num_hidden_layers": 3}])
     assert merged.num_hidden_layers == 2 + 3 + 1  # the last one holds the evidence
-    assert merged.expert_weights == [0.5, 0.5]
+    assert merged.expert_weights == merged.logit_weights == [0.5, 0.5]
     assert merged.expert_names == ["expert-0", "expert-1"]
+    any_weights = {"expert_weights": [1.5, -0.25]}
+    assert FrozenGlyphMoEConfig(experts=[EXPERT, EXPERT], rule="weighted", **any_weights).logit_weights == [1.5, -0.25]
 
 
-@pytest.mark.parametrize("config", [FrozenGlyphConfig(ladder=[3, 6, 9]), FrozenGlyphMoEConfig(experts=[EXPERT] * 2)])
+@pytest.mark.parametrize(
+    ("adapted", "passes", "layers"),
+    [((False, False), [None], 3 + 2 + 2), ((False, True), [None, 1], 6 + 2 + 2), ((True, True), [0, 1], 6 + 2 + 2)],
+)
+def test_cache_layers_of_a_shared_trunk(adapted, passes, layers):
+    experts = [EXPERT | {"lora": LORA} if lora else EXPERT for lora in adapted]
+    merged = FrozenGlyphMoEConfig(experts=experts, num_shared_layers=3)
+    assert (merged.trunk_passes, merged.evidence_layer) == (passes, layers)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [FrozenGlyphConfig(ladder=[3, 6, 9]), FrozenGlyphMoEConfig(experts=[EXPERT, EXPERT | {"lora": LORA}], **SHARED)],
+)
 def test_configurations_survive_a_file(config, tmp_path):
     config.save_pretrained(tmp_path)
     loaded = type(config).from_pretrained(tmp_path)

@@ -1,6 +1,6 @@
 """Generation with every cache equals taking the best token of a full forward pass again and again.
 
-Each test runs for a single model, for experts merged under ``mean`` and for experts merged under ``posterior``.
+Each test runs for a single model and for experts merged under each rule that differs in what it caches.
 """
 
 import pytest
@@ -12,12 +12,12 @@ from frozen_glyph.model.modeling_frozen_glyph import CACHE
 NEW_TOKENS = 7
 
 
-@pytest.fixture(scope="module", params=["single", "mean", "posterior"])
+@pytest.fixture(scope="module", params=["single", "mean", "probability", "posterior", "evidence"])
 def model(request, experts, merged_folder):
     if request.param == "single":
         model = FrozenGlyphForCausalLM.from_pretrained(experts[1])
     else:
-        model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=request.param)
+        model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=request.param, evidence_window=4)
     model.generation_config.eos_token_id = None  # no row stops early
     return model.eval()
 
@@ -75,7 +75,7 @@ def test_left_padded_forward_equals_single_rows(model, token_ids):
 
 @pytest.mark.parametrize("arguments", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
 def test_beam_search_with_and_without_cache(model, token_ids, arguments):
-    ids = token_ids(2, 6, seed=8)
+    ids = token_ids(6, 6, seed=8)
     uncached = generate(model, ids, num_beams=4, use_cache=False)
     assert torch.equal(generate(model, ids, num_beams=4, **arguments), uncached)
     assert not torch.equal(uncached, generate(model, ids))  # beams were really compared

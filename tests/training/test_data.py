@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.data import (
+from frozen_glyph.text.documents import split_documents
+from frozen_glyph.training.data import (
     BATCH_DOCUMENTS,
     IGNORED,
     TokenWindows,
@@ -23,8 +24,7 @@ from frozen_glyph.growth.data import (
     held_out_windows,
     pack,
 )
-from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
-from frozen_glyph.text.documents import split_documents
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ PACKING = """
 import json, resource, sys
 from pathlib import Path
 from transformers import PreTrainedTokenizerFast
-from frozen_glyph.growth.data import pack
-from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.data import pack
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 tokenizer = PreTrainedTokenizerFast.from_pretrained(sys.argv[1])
 size = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 pack(DataRecipe([SourceRecipe([sys.argv[2]])], tokens=100_000), tokenizer, "abc", Path(sys.argv[3]))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from frozen_glyph.checkpoint.files import sha256_file
-from frozen_glyph.growth import sources
-from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
-from frozen_glyph.growth.sources import SourceError, divide, documents, source_identities
 from frozen_glyph.text.documents import TextFileError, split_documents
+from frozen_glyph.training import sources
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.sources import SourceError, divide, documents, source_identities
 
 TEXTS = ["The cat\nsat.", "Кот сидел 😀", "猫坐在垫子上。"]
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from frozen_glyph.evaluation.statistics import (
+from frozen_glyph.statistics import (
     binomial_interval,
     bootstrap_interval,
     mcnemar_exact,

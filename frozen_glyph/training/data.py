@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from frozen_glyph.checkpoint.files import sha256_json, write_atomically
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
-from frozen_glyph.growth.sources import documents, identities_of, source_identities
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.sources import documents, identities_of, source_identities
 
 __all__ = ["TokenWindows", "document_marks", "held_out_windows", "pack", "source_identities"]
 

@@ -16,22 +16,22 @@ from torch.distributed.fsdp import fully_shard
 from transformers import set_seed
 
 from frozen_glyph import grow
-from frozen_glyph.growth.data import TokenWindows
-from frozen_glyph.growth.train import Phase, frozen_digest, train_phase
-from frozen_glyph.growth.trainer import load_trainable, trainable, whole
+from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.train import Phase, frozen_digest, train_phase
+from frozen_glyph.training.trainer import load_trainable, trainable, whole
 
 pytestmark = pytest.mark.slow  # three interpreters start
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def launched(build_model, substrate, make_recipe, tmp_path_factory):
+def launched(build_model, substrate, make_training, tmp_path_factory):
     """(folder, model, windows, phase, recipe): the two processes of this file have written to ``folder``."""
     folder = tmp_path_factory.mktemp("distributed")
     set_seed(0)
     model = grow(build_model(seed=5, num_hidden_layers=1), 1)
     ids = np.random.default_rng(0).integers(3, substrate.vocab_size, 21 * 32).astype(np.uint16)
-    recipe = make_recipe({"training.save_steps": 2, "training.eval_steps": 3}).training
+    recipe = make_training(save_steps=2, eval_steps=3)
     arguments = model, TokenWindows(ids, 32), Phase(STEPS, 1e-2, seed=0), recipe
     (folder / "arguments").write_bytes(pickle.dumps(arguments))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, str(folder)]

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 from frozen_glyph.checkpoint.files import sha256_file, sha256_json
 from frozen_glyph.errors import nearest
-from frozen_glyph.growth.recipe import DataRecipe, SourceRecipe
 from frozen_glyph.text.documents import TextFileError, line_documents, not_utf8
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
 LONGEST_DOCUMENT = 1 << 20  # characters; what is longer is divided, so that memory is bounded whatever the text
 PARQUET_ROWS = 256  # read at once

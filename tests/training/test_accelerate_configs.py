@@ -8,9 +8,9 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from frozen_glyph.growth.recipe import RecipeError
-from frozen_glyph.growth.train import Phase, training_arguments
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.training.train import Phase, training_arguments
 
 FOLDER = Path(__file__).parents[2] / "hub_configs" / "accelerate"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -58,12 +58,12 @@ def test_fully_sharded_launch(monkeypatch):
     assert plugin.transformer_cls_names_to_wrap == FrozenGlyphForCausalLM._no_split_modules
 
 
-def test_zero_2_launch_refuses_bfloat16(monkeypatch, make_recipe, tmp_path):
+def test_zero_2_launch_refuses_bfloat16(monkeypatch, make_training, tmp_path):
     arguments = launcher_arguments("zero2.yaml")
     arguments.deepspeed_fields_from_accelerate_config = ""
     environment = prepare_deepspeed_cmd_env(arguments)[1]
     assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", environment["ACCELERATE_USE_DEEPSPEED"])
     with pytest.raises(RecipeError, match=r"training\.precision='bf16': DeepSpeed would cast the frozen weights"):
-        recipe = make_recipe({"training.precision": "bf16"}).training
+        recipe = make_training(precision="bf16")
         training_arguments(Phase(2, 1e-2, seed=0), recipe, tmp_path, evaluates=False)

@@ -1,4 +1,4 @@
-"""Train one phase of a growth stage with transformers' Trainer: whatever requires gradients, resumable at any instant.
+"""Train one phase with transformers' Trainer: whatever requires gradients, resumable at any instant.
 
 One process or many (``torchrun``, ``accelerate launch``): a step takes the same windows however they are divided.
 """
@@ -16,10 +16,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.callbacks import LogAtCheckpoints, Patience
-from frozen_glyph.growth.data import TokenWindows
-from frozen_glyph.growth.recipe import RecipeError, TrainingRecipe
-from frozen_glyph.growth.trainer import (
+from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
+from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience
+from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.recipe import TrainingRecipe
+from frozen_glyph.training.trainer import (
     StageTrainer,
     load_trainable,
     newest_checkpoint,
@@ -27,8 +30,6 @@ from frozen_glyph.growth.trainer import (
     trainable,
     whole,
 )
-from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
-from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 
 # transformers renamed it; the old name warns.
 CHECKPOINTING = "activation_checkpointing"

@@ -16,10 +16,10 @@ from transformers import TrainerCallback, set_seed
 
 from frozen_glyph import grow
 from frozen_glyph.checkpoint.files import CheckpointError, read_json, read_tensors, sha256_file, write_json
-from frozen_glyph.growth.data import TokenWindows
-from frozen_glyph.growth.progress import StageProgress
-from frozen_glyph.growth.recipe import RecipeError
-from frozen_glyph.growth.train import (
+from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.progress import StageProgress
+from frozen_glyph.training.train import (
     CHECKPOINTING,
     FrozenWeightsChanged,
     Phase,
@@ -29,7 +29,7 @@ from frozen_glyph.growth.train import (
     training_arguments,
     uses_bf16,
 )
-from frozen_glyph.growth.trainer import TrainingDiverged, newest_checkpoint, trainable
+from frozen_glyph.training.trainer import TrainingDiverged, newest_checkpoint, trainable
 
 STEPS = 6
 
@@ -66,11 +66,11 @@ def held_out(substrate):
 
 
 @pytest.fixture
-def train(make_recipe, windows, tmp_path):
+def train(make_training, windows, tmp_path):
     """``train(model, work name, *callbacks, changes={...})``: six steps, saved every two."""
 
     def train(model, name="work", *callbacks, changes=None, steps=STEPS, rate=1e-2, patience=None, **arguments):
-        recipe = make_recipe({"training.save_steps": 2, **(changes or {})}).training
+        recipe = make_training(**({"save_steps": 2} | (changes or {})))
         phase = Phase(steps, rate, seed=0, patience=patience)
         return train_phase(model, windows, phase, recipe, tmp_path / name, callbacks, **arguments)
 
@@ -155,7 +155,7 @@ class TestResume:
     )
     @pytest.mark.parametrize("micro", [None, 2])
     def test_ends_with_the_same_bits_and_history(self, model, train, windows, tmp_path, caplog, damage, named, micro):
-        again, first, changes = copy.deepcopy(model), FirstStep(), {"training.micro_batch_size": micro}
+        again, first, changes = copy.deepcopy(model), FirstStep(), {"micro_batch_size": micro}
         straight = train(model, "once", changes=changes)
         assert sorted(path.name for path in (tmp_path / "once").iterdir()) == ["checkpoint-4", "checkpoint-6"]
         resume_at(tmp_path, 4, damage)
@@ -225,7 +225,7 @@ class TestBatches:
     def test_accumulated_steps_are_whole_steps(self, model, train):
         again = copy.deepcopy(model)
         whole = train(model, "whole")
-        parts = train(again, "parts", changes={"training.micro_batch_size": 1})
+        parts = train(again, "parts", changes={"micro_batch_size": 1})
         assert parts["tokens"] == whole["tokens"] == STEPS * 128
         for mine, theirs in zip(parts["history"], whole["history"], strict=True):
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
@@ -243,10 +243,10 @@ class TestBatches:
         train(model, steps=3)
         assert sorted(windows.read) == sorted([0, 1, 2] * 4)
 
-    def test_shares_of_devices(self, make_recipe):
-        recipe = make_recipe({"training.batch_tokens": 32 * 24}).training
+    def test_shares_of_devices(self, make_training):
+        recipe = make_training(batch_tokens=32 * 24)
         assert [device_batches(recipe, world) for world in (1, 2, 8)] == [(24, 1), (12, 1), (3, 1)]
-        micro = make_recipe({"training.batch_tokens": 32 * 24, "training.micro_batch_size": 3}).training
+        micro = make_training(batch_tokens=32 * 24, micro_batch_size=3)
         assert [device_batches(micro, world) for world in (1, 2, 8)] == [(3, 8), (3, 4), (3, 1)]
         for refused, world in ((recipe, 5), (recipe, 32), (micro, 16)):
             with pytest.raises(RecipeError, match=rf"batch_tokens=768 is 24 sequences, which {world} processes"):
@@ -257,10 +257,10 @@ class TestBatches:
     ("schedule", "middle", "last"),
     [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1, 1), ("warmup_stable_decay", 1, 0.1)],
 )
-def test_schedules(make_recipe, tmp_path, schedule, middle, last):
-    changes = {"training.schedule": schedule, "training.warmup_steps": 10}
+def test_schedules(make_training, tmp_path, schedule, middle, last):
+    changes = {"schedule": schedule, "warmup_steps": 10}
     for ratio in (0.1, 1.0):
-        recipe = make_recipe(changes | {"training.final_learning_rate_ratio": ratio}).training
+        recipe = make_training(**changes, final_learning_rate_ratio=ratio)
         arguments = training_arguments(Phase(110, 1e-2, seed=0), recipe, tmp_path, evaluates=False)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate)
         scheduler = transformers.get_scheduler(
@@ -277,7 +277,7 @@ def test_schedules(make_recipe, tmp_path, schedule, middle, last):
 
 class TestHeldOut:
     def test_loss_is_that_of_the_model(self, model, train, held_out):
-        metrics = train(model, changes={"training.eval_steps": 3}, held_out=held_out)
+        metrics = train(model, changes={"eval_steps": 3}, held_out=held_out)
         steps = [entry["step"] for entry in metrics["history"] if "eval_loss" in entry]
         assert steps == [3, 6]
         ids = torch.stack([window["input_ids"] for window in (held_out[place] for place in range(3))])
@@ -287,14 +287,14 @@ class TestHeldOut:
 
     def test_does_not_change_what_is_trained(self, model, train, held_out):
         again = copy.deepcopy(model)
-        train(model, "with", changes={"training.eval_steps": 2}, held_out=held_out)
+        train(model, "with", changes={"eval_steps": 2}, held_out=held_out)
         train(again, "without")
         assert all(same(again, model.state_dict()).values())
 
     def test_patience_ends_the_phase_and_survives_a_resume(self, model, train, held_out, windows, tmp_path):
         """Random text: the held-out loss rises from the first evaluation on."""
         again, third = copy.deepcopy(model), copy.deepcopy(model)
-        options = {"changes": {"training.eval_steps": 1}, "held_out": held_out, "steps": 40, "rate": 0.1, "patience": 3}
+        options = {"changes": {"eval_steps": 1}, "held_out": held_out, "steps": 40, "rate": 0.1, "patience": 3}
         metrics = train(model, "once", **options)
         losses = [entry["eval_loss"] for entry in metrics["history"] if "eval_loss" in entry]
         assert len(losses) - 1 - losses.index(min(losses)) == 3
@@ -341,13 +341,13 @@ class TestDiverged:
 
     def test_weights_that_the_loss_has_not_seen(self, model, train, tmp_path):
         with pytest.raises(TrainingDiverged, match=r"lm_head\.weight is not finite at step 3"):
-            train(model, "work", Poison(model.lm_head.weight), changes={"training.save_steps": 3})
+            train(model, "work", Poison(model.lm_head.weight), changes={"save_steps": 3})
         assert list((tmp_path / "work").glob("checkpoint-*")) == []
 
 
 FULL_DISK = """
 import pickle, resource, sys
-from frozen_glyph.growth.train import train_phase
+from frozen_glyph.training.train import train_phase
 arguments = pickle.load(open(sys.argv[1], "rb"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 train_phase(*arguments)
@@ -355,12 +355,12 @@ train_phase(*arguments)
 
 
 @pytest.mark.parametrize("limit", [1000, 200_000], ids=["weights", "optimizer"])
-def test_full_disk_is_named_and_nothing_is_lost(model, train, windows, make_recipe, tmp_path, limit):
+def test_full_disk_is_named_and_nothing_is_lost(model, train, windows, make_training, tmp_path, limit):
     """No file may grow beyond ``limit`` bytes, as on a disk that is full at that instant."""
     again = copy.deepcopy(model)
     train(model, "once")
     resume_at(tmp_path, 4)
-    recipe = make_recipe({"training.save_steps": 2}).training
+    recipe = make_training(save_steps=2)
     arguments = (again, TokenWindows(windows.tokens, 32), Phase(STEPS, 1e-2, seed=0), recipe, tmp_path / "twice")
     (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
     done = subprocess.run(
@@ -377,7 +377,7 @@ def test_full_disk_is_named_and_nothing_is_lost(model, train, windows, make_reci
 def test_activation_checkpointing_computes_the_same(model, train):
     again = copy.deepcopy(model)
     train(model, "plain")
-    train(again, "saved", changes={"training.activation_checkpointing": True})
+    train(again, "saved", changes={"activation_checkpointing": True})
     assert not any(getattr(module, "gradient_checkpointing", False) for module in again.modules())
     for name, tensor in trainable(again).items():
         torch.testing.assert_close(tensor, trainable(model)[name])
@@ -398,7 +398,7 @@ def test_no_graph_under_the_frozen_prefix(model, token_ids):
 
 def test_missing_reporter_is_named(model, train, tmp_path):
     with pytest.raises(RecipeError, match=r"report_to=\['wandbb'\]: 'wandbb' is not installed .*pip install wandbb"):
-        train(model, changes={"training.report_to": ["wandbb"]})
+        train(model, changes={"report_to": ["wandbb"]})
     assert not (tmp_path / "work").exists()
 
 
@@ -409,7 +409,7 @@ def test_inputs_are_prepared_in_training_only(model, train, held_out):
         seen.append(inputs["input_ids"].shape)
         return inputs
 
-    train(model, changes={"training.eval_steps": 2}, held_out=held_out, prepare_inputs=prepare)
+    train(model, changes={"eval_steps": 2}, held_out=held_out, prepare_inputs=prepare)
     assert seen == [(4, 32)] * STEPS
 
 

@@ -1,4 +1,4 @@
-"""transformers' Trainer as a growth stage needs it: fused loss, checkpoints of what trains, a stop before NaN is saved.
+"""transformers' Trainer as a phase needs it: fused loss, checkpoints of what trains, a stop before NaN is saved.
 
 A checkpoint holds the trainable tensors, Trainer's own optimiser, schedule and random states, and, written last,
 ``manifest.json`` with the sha256 of every other file.
@@ -29,7 +29,7 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
 )
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.recipe import TrainingRecipe
+from frozen_glyph.training.recipe import TrainingRecipe
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -1,0 +1,133 @@
+"""The report of the composition study: losses of models and merged sets by text, and paired differences."""
+
+import os
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from composition_rules import MODEL_RULES
+
+from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
+
+SETS = {"two": ("en", "ru"), "three": ("en", "ru", "zh"), "six": ("en", "ru", "zh"), "twins": ("en",)}
+RIVALS = ("union", "average")
+
+
+def summarise(results: dict[Any, dict[str, Any]], scale: Any, seeds: int) -> dict[str, Any]:
+    """``losses``: for each text and each model (``single/NAME`` or ``SET/RULE``) the loss, its interval, the values by
+    seed, and for a set the paired differences from each of its experts and from its rivals."""
+    measured = {seed: results["measure", seed] for seed in range(seeds) if ("measure", seed) in results}
+    if not measured:
+        raise SystemExit("no seed has been measured yet; run the study first")
+    first = next(iter(measured.values()))
+    losses: dict[str, dict[str, Any]] = {}
+    for text, entry in first.items():
+        characters = np.array(entry["characters"], dtype=float)
+        nats = {key: np.array([run[text]["nats"][key] for run in measured.values()]) for key in entry["nats"]}
+
+        def difference(key: str, rival: str, nats: Any = nats, characters: Any = characters) -> dict[str, Any]:
+            """``key`` minus ``rival``; below zero: ``key`` is better."""
+            found = asdict(paired_bootstrap(nats[rival].mean(0), nats[key].mean(0), characters))
+            return found | {"by_seed": ((nats[key] - nats[rival]).sum(1) / characters.sum()).tolist()}
+
+        losses[text] = {}
+        for key, values in nats.items():
+            group = key.partition("/")[0]
+            low, high = bootstrap_interval(values.mean(0), characters)
+            by_seed = (values.sum(1) / characters.sum()).tolist()
+            losses[text][key] = {"loss": sum(by_seed) / len(by_seed), "low": low, "high": high, "by_seed": by_seed}
+            if group in SETS:
+                experts = {name: difference(key, f"single/{name}") for name in SETS[group]}
+                rivals = {name: difference(key, f"single/{name}") for name in RIVALS}
+                losses[text][key] |= {"minus_expert": experts, "minus_rival": rivals}
+    costs = {
+        kind: {name: float(np.mean([results[kind, seed][name] for seed in measured])) for name in cost}
+        for (kind, _), cost in results.items()
+        if kind != "measure"
+    }
+    return {
+        "scale": asdict(scale),
+        "seeds": sorted(measured),
+        "blocks": {text: len(entry["characters"]) for text, entry in first.items()},
+        "characters": {text: sum(entry["characters"]) for text, entry in first.items()},
+        "costs": costs,
+        "losses": losses,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
+        "versions": versions(),
+    }
+
+
+def best_expert(losses: dict[str, Any], group: str) -> str:
+    """The expert of a set with the lowest loss on a text."""
+    return min(SETS[group], key=lambda name: losses[f"single/{name}"]["loss"])
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report as tables, with the protocol above them."""
+    scale, losses, texts = report["scale"], report["losses"], list(report["losses"])
+
+    def cell(text: str, key: str) -> str:
+        """Loss, and the difference from the best expert of the set with its interval."""
+        entry = losses[text][key]
+        if "minus_expert" not in entry:
+            return f"{entry['loss']:.3f}"
+        found = entry["minus_expert"][best_expert(losses[text], key.partition("/")[0])]
+        return f"{entry['loss']:.3f} ({found['difference']:+.3f}; {found['low']:+.3f} to {found['high']:+.3f})"
+
+    def table(title: str, keys: list[str]) -> list[str]:
+        rows = [f"| {key.partition('/')[2]} | {' | '.join(cell(text, key) for text in texts)} |" for key in keys]
+        return [f"## {title}", "", f"| | {' | '.join(texts)} |", "| --- |" + " --- |" * len(texts), *rows, ""]
+
+    def keys_of(group: str) -> list[str]:
+        return [key for key in losses[texts[0]] if key.startswith(f"{group}/")]
+
+    titles = {
+        "two": "Two experts (en, ru)",
+        "three": "Three experts (en, ru, zh)",
+        "six": "Six experts (two of each language)",
+        "twins": "Two experts of the same language (en, en)",
+    }
+    rival_rows = [
+        f"| {rule} | {text} | "
+        + " | ".join(
+            f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+            for found in losses[text][f"three/{rule}"]["minus_rival"].values()
+        )
+        + " |"
+        for rule in MODEL_RULES
+        for text in texts
+    ]
+    cost = report["costs"]
+    lines = [
+        "# Merging experts that each know one language",
+        "",
+        f"{scale['hidden_size']} wide, {scale['layers']} blocks trained together, {scale['vocab_size']} tokens of one "
+        f"glyph substrate, context {scale['context_length']}; an expert reads {scale['tokens']:,} tokens of one "
+        f"language, `union` {3 * scale['tokens']:,} of all three. Held out: "
+        + ", ".join(f"{text} {count:,} characters" for text, count in report["characters"].items())
+        + f". Nats per character, mean of {len(report['seeds'])} seeds; in brackets the difference from the set's best "
+        "expert on that text (below zero: the merged model is better than each of its experts) and its 95% bootstrap "
+        "interval, paired by window. `average` is the model of averaged weights. Rules below the line of the first "
+        f"{len(MODEL_RULES)} are no rules of a checkpoint; they were tried to find one. Seeds one by one, and the "
+        "differences from every expert: the JSON file.",
+        "",
+        *table("Single models", keys_of("single")),
+        *(line for group, title in titles.items() for line in table(title, keys_of(group))),
+        "## Three experts against one model of the union and against averaged weights",
+        "",
+        "| rule | text | minus union | minus average |",
+        "| --- | --- | --- | --- |",
+        *rival_rows,
+        "",
+        "Cost of a run (mean): "
+        + "; ".join(
+            f"{kind} {entry['flops'] / 1e12:.1f} TFLOP, {entry['seconds']:.0f} s" for kind, entry in cost.items()
+        )
+        + f". Machine: {report['machine']}. Versions: "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)

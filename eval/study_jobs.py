@@ -1,0 +1,54 @@
+"""Carry out the runs of a study, each in a process of its own with one thread; what has finished is never run again.
+
+A script that calls ``run_jobs`` is started again by it with ``--run JOB``, and writes the job's ``result_file`` as its
+last act, so that a study that was stopped goes on with the runs that are missing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.files import write_text
+
+Job = Sequence[str | int]
+
+
+def job_name(job: Job) -> str:
+    return "-".join(map(str, job))
+
+
+def result_file(work: Path, job: Job) -> Path:
+    return work / f"{job_name(job)}.json"
+
+
+def write_result(work: Path, job: Job, result: dict[str, Any]) -> None:
+    write_text(result_file(work, job), json.dumps(result))
+
+
+def read_results(work: Path, jobs: Sequence[Job]) -> dict[Job, dict[str, Any]]:
+    """Results of the jobs that have finished."""
+    files = {job: result_file(work, job) for job in jobs}
+    return {job: json.loads(file.read_text("utf-8")) for job, file in files.items() if file.exists()}
+
+
+def run_jobs(jobs: Sequence[Job], work: Path, processes: int) -> None:
+    """Start this script once more for each job without a result, ``processes`` at a time."""
+    work.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in jobs if not result_file(work, job).exists()]
+
+    def start(job: Job) -> None:
+        log = work / f"{job_name(job)}.log"
+        command = [sys.executable, *sys.argv, "--run", *map(str, job)]
+        with log.open("w") as output:
+            done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=output)
+        if done.returncode:
+            raise SystemExit(f"run {job_name(job)} failed; see {str(log)!r}")
+
+    with ThreadPoolExecutor(processes) as pool:
+        for done, _ in enumerate(pool.map(start, missing), start=1):
+            print(f"{done} of {len(missing)} runs", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What growth and head tuning share: documents -> packed tokens -> windows, and a phase of resumable training."""
