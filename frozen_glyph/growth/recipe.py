@@ -151,9 +151,7 @@ class GrowthRecipe:
         if self.parent is not None:
             content["parent"]["source"] = Path(self.parent.source).name
         if self.data is not None:
-            content["data"]["valid"] = [Path(path).name for path in self.data.valid]
-            for source in content["data"]["sources"]:
-                source["files"] = source["files"] and [Path(path).name for path in source["files"]]
+            content["data"] = self.data.to_dict()
         return content
 
     @property
@@ -212,10 +210,5 @@ def resolve_paths(recipe: GrowthRecipe, folder: Path) -> GrowthRecipe:
     if recipe.parent is not None and (folder / recipe.parent.source).exists():
         changes["parent"] = dataclasses.replace(recipe.parent, source=local(recipe.parent.source))
     if recipe.data is not None:
-        sources = [
-            dataclasses.replace(source, files=[local(name) for name in source.files]) if source.files else source
-            for source in recipe.data.sources
-        ]
-        valid = [local(name) for name in recipe.data.valid]
-        changes["data"] = dataclasses.replace(recipe.data, sources=sources, valid=valid)
+        changes["data"] = recipe.data.beside(folder)
     return dataclasses.replace(recipe, **changes)

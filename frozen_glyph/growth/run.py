@@ -1,6 +1,5 @@
 """A growth run: one folder that holds every stage, its recipe and provenance, and that can be killed and resumed."""
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -19,9 +18,8 @@ from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, clear_leftovers, open_run, run_card
 from frozen_glyph.growth.stage import Run, grow_stage, work_folder
-from frozen_glyph.recipe_fields import RecipeError
 from frozen_glyph.training.data import TokenWindows, document_marks, held_out_windows, pack
-from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import documents, source_identities
 
 
@@ -49,7 +47,9 @@ def grow_from_recipe(
     """
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
-        run, provenance = open_everything(recipe, Path(out), choose_data(recipe, text, valid), substrate, progress)
+        run, provenance = open_everything(
+            recipe, Path(out), choose_data(recipe.data, recipe.training, text, valid), substrate, progress
+        )
     if "tensorboard" in recipe.training.report_to:  # by default its files lie in the work folder and go with it
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
@@ -62,24 +62,6 @@ def grow_from_recipe(
             shutil.rmtree(work_folder(run, stage), ignore_errors=True)
         state.wait_for_everyone()
     return provenance
-
-
-def choose_data(recipe: GrowthRecipe, text: Sequence[str | Path], valid: Sequence[str | Path]) -> DataRecipe:
-    """The recipe's data, with the files of the call in their place where there are any."""
-    data = recipe.data
-    if text:
-        sources = [SourceRecipe(files=[str(path) for path in text])]
-        data = dataclasses.replace(data, sources=sources) if data else DataRecipe(sources)
-    if data is None:
-        raise RecipeError("no training text: name UTF-8 text files, or give the recipe a field data with sources")
-    if valid:
-        data = dataclasses.replace(data, valid=[str(path) for path in valid])
-    names = [Path(path).name for path in data.valid]
-    if len(set(names)) < len(names):
-        raise FrozenGlyphError(f"held-out texts {data.valid} must have different file names")
-    if recipe.training.eval_steps is not None and not data.valid:
-        raise RecipeError("recipe field training.eval_steps needs held-out text; name some in data.valid")
-    return data
 
 
 def open_everything(
