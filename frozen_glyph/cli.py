@@ -111,7 +111,7 @@ def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -
 
 @app.command(
     epilog="Example: `frozen-glyph merge runs/ru@2 runs/zh -o runs/merged --rule posterior`. An expert is "
-    "SOURCE, SOURCE@STAGE or SOURCE@STAGE+ADAPTER: a folder or Hub id, its growth stage, a LoRA adapter (PEFT) on it.\n\n"
+    "SOURCE, SOURCE@STAGE or SOURCE@STAGE+ADAPTER: a folder or Hub id, its growth stage, a LoRA adapter on it.\n\n"
     "The same from a file: `frozen-glyph merge --config merge.yaml -o runs/merged --set rule=mean`."
 )
 def merge(

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file, write_json
+from frozen_glyph.checkpoint.stages import layer_of
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
@@ -53,8 +55,8 @@ def find_base(folder: Path) -> tuple[str, int | None]:
     raise CheckpointError(f"adapter {str(folder)!r} does not say its base; give it as BASE@STAGE+{folder}")
 
 
-def open_adapter(source: str, layers: int) -> Adapter:
-    """The adapter in a PEFT folder or Hub id, for a base of ``layers`` blocks.
+def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
+    """The adapter in a PEFT folder or Hub id, for a base with the tensors ``base``.
 
     Raises:
         CheckpointError: it is of a kind that cannot be merged, does not fit the base, or a file is missing.
@@ -71,11 +73,20 @@ def open_adapter(source: str, layers: int) -> Adapter:
             "plain LoRA can (use peft's merge_and_unload, and merge the whole model)"
         )
     header = read_header(folder / WEIGHTS_FILE)
+    layers = 1 + max(layer for name in base if (layer := layer_of(name)) is not None)
     tensors, targets = {}, set()
     for name, tensor in header.tensors.items():
         match = TENSOR.fullmatch(name)
-        if match is None or int(match[1]) >= layers:
-            raise CheckpointError(f"adapter {source!r} does not fit a base of {layers} blocks: it has {name!r}")
+        linear = base.get(f"{BLOCKS_PREFIX}{match[1]}.{match[2]}.weight") if match else None
+        rank = config["r"]
+        if (
+            match is None
+            or linear is None
+            or tensor.shape != ((rank, linear.shape[1]) if match[3] == "lora_A" else (linear.shape[0], rank))
+        ):
+            raise CheckpointError(
+                f"adapter {source!r} does not fit its base of {layers} blocks: it has {name!r} {list(tensor.shape)}"
+            )
         targets.add(match[2])
         tensors[f"{match[1]}.{match[2].replace('.', '_')}.{match[3]}"] = Window.whole(folder / WEIGHTS_FILE, tensor)
     wanted = {

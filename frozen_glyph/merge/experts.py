@@ -143,7 +143,7 @@ def single_expert(checkpoint: Checkpoint, recipe: ExpertRecipe) -> Expert:
     check_shapes(checkpoint.label, tensors, checkpoint.config)
     layers = checkpoint.config["num_hidden_layers"]
     blocks = tuple(block_identity(checkpoint, f"{BLOCKS_PREFIX}{layer}.") for layer in range(layers))
-    adapter = open_adapter(recipe.adapter, layers) if recipe.adapter else None
+    adapter = open_adapter(recipe.adapter, tensors) if recipe.adapter else None
     if adapter:
         checkpoint.parent["adapter"] = adapter.record
     fields = {name: checkpoint.config[name] for name in EXPERT_FIELDS}

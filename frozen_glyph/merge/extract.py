@@ -96,8 +96,8 @@ def check_extracted(expert: Expert, digests: dict[Window, str]) -> str:
         verify_shards(checkpoint.folder, {shard: checkpoint.shards[shard] for shard in read}, digests)
     elif content != recorded[expert.name]:
         raise CheckpointError(
-            f"expert {expert.name!r} of {checkpoint.label!r} is damaged: sha256 of its contents {content[:16]}…, merged "
-            f"as {recorded[expert.name][:16]}…; `frozen-glyph inspect --verify` names the file; fetch it again"
+            f"expert {expert.name!r} of {checkpoint.label!r} is damaged: sha256 of its contents {content[:16]}…, "
+            f"merged as {recorded[expert.name][:16]}…; `frozen-glyph inspect --verify` names the file; fetch it again"
         )
     return content
 

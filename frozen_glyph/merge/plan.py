@@ -29,6 +29,7 @@ class MergePlan:
     rule: str
     weights: list[float]
     shared: int
+    evidence_window: int | None = None
 
     @functools.cached_property
     def shards(self) -> dict[str, dict[str, Joined]]:
@@ -81,6 +82,7 @@ class MergePlan:
             "expert_names": [expert.name for expert in self.experts],
             "expert_weights": self.weights,
             "rule": self.rule,
+            **({"evidence_window": self.evidence_window} if self.evidence_window else {}),
         }
 
     def report(self) -> dict[str, Any]:
@@ -134,7 +136,9 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     weights = [share * expert.weight for share, group in zip(outer, groups, strict=True) for expert in group]
     if recipe.rule == "mean":
         weights = [1 / len(experts)] * len(experts)
-    return MergePlan(name_experts(groups, recipe.names), recipe.rule, weights, count_shared(experts))
+    windows = [expert.checkpoint.config.get("evidence_window") for expert in experts if recipe.rule == "evidence"]
+    window = recipe.evidence_window or next(filter(None, windows), None)
+    return MergePlan(name_experts(groups, recipe.names), recipe.rule, weights, count_shared(experts), window)
 
 
 def check_rule(group: list[Expert], rule: str) -> None:

@@ -43,18 +43,24 @@ class ExpertRecipe:
 
 @dataclass(frozen=True)
 class MergeRecipe:
-    """A merge.yaml. ``weights`` and ``names`` are one for each expert; of a merged model in ``experts``, names stay."""
+    """A merge.yaml; ``weights`` and ``names`` are one for each expert.
+
+    ``evidence_window``: how many tokens the rule ``evidence`` looks back; None: what the model takes by default.
+    """
 
     experts: list[str | ExpertRecipe]
     rule: str = "mean"
     weights: list[float] | None = None
     names: list[str] | None = None
+    evidence_window: int | None = None
 
     def __post_init__(self) -> None:
         count = len(self.experts)
         if count < 2:
             raise RecipeError(f"{count} expert given; merging needs at least two checkpoint folders or Hub ids")
         shares(self.rule, self.weights, count)
+        window = self.evidence_window
+        require(window is None or window >= 1, "evidence_window", window, "at least 1")
         if self.names is not None:
             allowed = f"{count} different names, one for each expert"
             require(len(set(self.names)) == len(self.names) == count and all(self.names), "names", self.names, allowed)
