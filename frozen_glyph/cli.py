@@ -254,12 +254,15 @@ def to_dense(
     model: Annotated[Path, typer.Argument(help="A checkpoint folder, grown or merged.")],
     out: Out,
     stage: Annotated[int | None, typer.Option(help="Growth stage to export; default: the deepest.")] = None,
+    one_head: Annotated[
+        bool, typer.Option("--one-head", help="Fold a merged model's heads into one (rules mean, weighted), for vLLM.")
+    ] = False,
 ) -> None:
     """Write a checkpoint with an ordinary embedding table, for servers that know no other; the logits stay the same."""
     from frozen_glyph.checkpoint.dense import export_dense
 
     quiet_transformers()
-    typer.echo(f"dense: {export_dense(model, out, stage)}")
+    typer.echo(f"dense: {export_dense(model, out, stage, one_head)}")
 
 
 @app.command(epilog="Example: `frozen-glyph inspect runs/ru`, or a Hub id, whose shards are not downloaded")

@@ -14,15 +14,17 @@ from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import copy_model_code
 
 
-def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None = None) -> Path:
+def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None = None, one_head: bool = False) -> Path:
     """Write the model of ``folder``, grown or merged, into the new folder ``out`` with a dense token embedding.
 
     Every logit keeps its bits, and ``config.json`` the fingerprint of the substrate; ``out`` appears complete or not at
-    all. ``growth_stage`` selects an earlier stage (default: the deepest).
+    all. ``growth_stage`` selects an earlier stage (default: the deepest). ``one_head`` also folds the heads of a merged
+    model into one ordinary Linear, which vLLM asks for; logits are then the same up to rounding.
 
     Raises:
         CheckpointError: ``folder`` is no checkpoint of ours, is a dense export itself, or ``out`` exists.
-        ValueError: ``folder`` is damaged, or has no such stage; the message names file or stage.
+        ValueError: ``folder`` is damaged, has no such stage, or is a merged model that ``one_head`` cannot express; the
+            message names file, stage or rule.
     """
     folder, out = Path(folder), Path(out)
     config = read_json(folder / "config.json")
@@ -36,6 +38,8 @@ def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None =
     stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
     model: Any = AutoModelForCausalLM.from_pretrained(folder, **stage)
     model.to_dense()
+    if one_head and hasattr(model, "to_one_head"):
+        model.to_one_head()
     model.config.ladder = None  # one file, one depth
 
     with new_folder(out) as temporary:

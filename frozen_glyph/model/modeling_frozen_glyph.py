@@ -343,11 +343,10 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
 
 def make_substrate(config: Any) -> nn.Module:
     """The token embedding: glyph bits, or an ordinary ``nn.Embedding`` if ``substrate_dense`` or ``_trainable``."""
+    width = getattr(config, "expert_size", config.hidden_size)
     if config.substrate_dense or config.substrate_trainable:
-        return nn.Embedding(config.vocab_size, config.hidden_size)
-    return FrozenGlyphEmbedding(
-        config.vocab_size, config.hidden_size, config.substrate_bits, rotated=config.substrate_rotated
-    )
+        return nn.Embedding(config.vocab_size, width)
+    return FrozenGlyphEmbedding(config.vocab_size, width, config.substrate_bits, rotated=config.substrate_rotated)
 
 
 class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
