@@ -156,20 +156,27 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         for module in self.modules():
             if isinstance(module, FrozenGlyphAttention):
                 module.config = config  # it reads its implementation from the one config users can change
-        if config.embedding_size is not None:
-            self.name_blocks()
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()
+        if config.embedding_size is not None:
+            self.name_blocks()
 
     def frozen_modules(self) -> list[nn.Module]:
         return [self.embed_tokens, self.trunk, self.experts]
 
     def name_blocks(self) -> None:
-        """Leave one number in the name of every block, that of its layer in the cache: vLLM goes by it."""
+        """Leave one number in the name of every block, that of its layer in the cache, and say how to divide them.
+
+        vLLM tells layers apart by that number.
+        """
         for expert in self.experts:
-            expert.layers = NamedModules({str(block.self_attn.layer_idx): block for block in expert.layers})
+            blocks: Any = expert.layers
+            expert.layers = NamedModules({str(block.self_attn.layer_idx): block for block in blocks})
         self.experts = NamedModules({f"expert_{index}": expert for index, expert in enumerate(self.experts)})
+        plan = FrozenGlyphConfig.base_model_tp_plan.items()
+        self._tp_plan = {f"experts.*.{name}": style for name, style in plan}
+        self._tp_plan |= {name.replace("layers", "trunk"): style for name, style in plan}
 
     def run_trunk(self, hidden_states: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
         """What enters each expert's own blocks, N of [B, T, D]: the shared blocks run once for all without adapters."""
@@ -260,6 +267,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         self.lm_head = head
         self.model.name_blocks()
         config.embedding_size, config.hidden_size = config.hidden_size, columns.numel()
+        config.num_attention_heads = heads.pop()
         config.head_dim = config.embedding_size // config.num_attention_heads
         config.num_hidden_layers = config.evidence_layer
         return self
