@@ -210,6 +210,8 @@ def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, 
     output = model(ids, output_attentions=True, output_hidden_states=True)
     torch.testing.assert_close(output.logits, full, atol=1e-4, rtol=1e-4)
     assert [weights.shape[1] for weights in output.attentions] == [4, 4, 2, 2, 2]  # heads of both experts' blocks
+    # what enters each of those blocks, and the base model's result
+    assert [tuple(states.shape) for states in output.hidden_states] == [(2, 9, 48)] * 5 + [(2, 9, 2 * 48)]
 
 
 def test_one_head_over_the_concatenated_states_gives_the_mean(merged_folder, token_ids):
