@@ -14,7 +14,7 @@ from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, layer_of, write_inde
 from frozen_glyph.checkpoint.streaming import Joined, Window
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter
-from frozen_glyph.merge.experts import Expert, open_experts
+from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
 from frozen_glyph.merge.recipe import ExpertRecipe
 from frozen_glyph.merge.write import (
     copy_shared_files,
@@ -72,6 +72,7 @@ def find_expert(merged: str, name: str) -> Expert:
             f"the head of {merged!r} was tuned for all experts together, so none has a head of its own; extract from "
             "what it was tuned from, which its provenance.json names"
         )
+    check_shapes(experts[name])
     return experts[name]
 
 
