@@ -26,6 +26,7 @@ _HOME = {
     "merge_experts": "frozen_glyph.merge.write",
     "extract_expert": "frozen_glyph.merge.extract",
     "reweigh_experts": "frozen_glyph.merge.reweigh",
+    "tune_head": "frozen_glyph.merge.tune",
     "export_dense": "frozen_glyph.checkpoint.dense",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
     "push": "frozen_glyph.hub",

@@ -249,6 +249,46 @@ def publish(folder: Path, repo: str | None, private: bool) -> None:
             raise FrozenGlyphError(f"{error}. {str(folder)!r} is complete; publish it with `{again}`") from error
 
 
+@app.command(
+    "tune-head",
+    epilog="Example: `frozen-glyph tune-head runs/merged --text mixture.txt --valid ru.valid.txt --valid zh.valid.txt "
+    "-o runs/tuned --tokens 1000000`. The same command resumes a run that was stopped.",
+)
+def tune_head(
+    merged: Annotated[str, typer.Argument(help="A merged checkpoint of rule mean or weighted: a folder or Hub id.")],
+    out: Out,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="UTF-8 training text, best a mixture; repeat for several files.")
+    ] = None,
+    valid: Annotated[
+        list[Path] | None, typer.Option(help="Held-out text, scored under each expert, merged and tuned.")
+    ] = None,
+    what: Annotated[str | None, typer.Option(help="head (default), low-rank or scales (one per expert).")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of low-rank; default: 16.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to train on.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps instead; default: 1000.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: 2e-3.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A tune.yaml; options go before it.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),
+    ] = None,
+) -> None:
+    """Train the joint head of a merged model on a mixture; experts and substrate stay frozen."""
+    from frozen_glyph.checkpoint.card import markdown_table
+    from frozen_glyph.merge.tune import tune_head as tune
+    from frozen_glyph.merge.tune_card import loss_rows
+    from frozen_glyph.merge.tune_recipe import load_tune_recipe
+
+    changes = [*(settings or []), *([f"training.learning_rate={learning_rate}"] if learning_rate is not None else [])]
+    recipe = load_tune_recipe(config, changes, what=what, rank=rank, tokens=tokens, steps=steps)
+    quiet_transformers()
+    provenance = tune(merged, out, recipe, text or [], valid or [], progress=True)
+    if rows := loss_rows(provenance["nats_per_character"]):
+        typer.echo(markdown_table(rows))
+    typer.echo(f"tuned: {out}")
+
+
 @app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
 def to_dense(
     model: Annotated[Path, typer.Argument(help="A checkpoint folder, grown or merged.")],
@@ -406,7 +446,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, as typer reports it
-            typer.echo("stopped; `grow` and `demo` go on from the last save when called again", err=True)
+            typer.echo("stopped; `grow`, `tune-head` and `demo` go on from the last save when called again", err=True)
         raise
     except ModuleNotFoundError as error:
         typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)

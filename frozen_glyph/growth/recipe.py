@@ -12,7 +12,7 @@ from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.errors import nearest
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.recipe_fields import RecipeError, override, parse, read_recipe, require
-from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe
+from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
@@ -55,11 +55,8 @@ class StageRecipe:
 
     def __post_init__(self) -> None:
         require(self.layers >= 0, "stages.layers", self.layers, "0 or more")
-        both = self.steps is not None and self.tokens is not None
-        require(not both, "stages.steps", self.steps, "left out where tokens is given")
-        for name in ("steps", "tokens", "patience"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"stages.{name}", value, "at least 1")
+        check_length("stages.", self.steps, self.tokens)
+        require(self.patience is None or self.patience >= 1, "stages.patience", self.patience, "at least 1")
         require(bool(self.train), "stages.train", self.train, "at least one of blocks, norm, head, embeddings")
         rate = self.learning_rate
         require(rate is None or rate > 0, "stages.learning_rate", rate, "above 0")
@@ -90,11 +87,7 @@ class LoraRecipe:
             require(getattr(self, name) >= 1, f"lora.{name}", getattr(self, name), "at least 1")
         require(self.alpha > 0, "lora.alpha", self.alpha, "above 0")
         require(bool(self.targets), "lora.targets", self.targets, "at least one Linear of a block")
-        both = self.steps is not None and self.tokens is not None
-        require(not both, "lora.steps", self.steps, "left out where tokens is given")
-        for name in ("steps", "tokens"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"lora.{name}", value, "at least 1")
+        check_length("lora.", self.steps, self.tokens)
         rate = self.learning_rate
         require(rate is None or rate > 0, "lora.learning_rate", rate, "above 0")
 

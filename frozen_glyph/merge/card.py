@@ -8,16 +8,10 @@ from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
 from frozen_glyph.checkpoint.contract import RULES
 
 
-def merge_card(
-    name: str, config: dict[str, Any], parents: Iterable[dict[str, Any]] = (), folders: Iterable[Path] = ()
-) -> str:
-    """The card of a merged model: experts, rule and what it costs.
-
-    ``parents`` are those of the provenance; what the cards in ``folders`` say of license, languages and data sets is
-    taken over.
-    """
+def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each expert of a merged model."""
     shared = config.get("num_shared_layers", 0)
-    rows = [
+    return [
         {
             "expert": expert_name,
             "blocks": shared + expert["num_hidden_layers"],
@@ -28,7 +22,17 @@ def merge_card(
             config["expert_names"], config["experts"], config["expert_weights"], strict=True
         )
     ]
-    rule = config["rule"]
+
+
+def merge_card(
+    name: str, config: dict[str, Any], parents: Iterable[dict[str, Any]] = (), folders: Iterable[Path] = ()
+) -> str:
+    """The card of a merged model: experts, rule and what it costs.
+
+    ``parents`` are those of the provenance; what the cards in ``folders`` say of license, languages and data sets is
+    taken over.
+    """
+    rows, rule = expert_rows(config), config["rule"]
     return model_card(
         name,
         f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",

@@ -127,6 +127,13 @@ class TrainingRecipe:
         return steps or DEFAULT_STEPS
 
 
+def check_length(section: str, steps: int | None, tokens: int | None) -> None:
+    """``RecipeError`` when a phase is planned in both ``steps`` and ``tokens``; ``section`` is such as ``lora.``."""
+    require(steps is None or tokens is None, f"{section}steps", steps, "left out where tokens is given")
+    for name, value in (("steps", steps), ("tokens", tokens)):
+        require(value is None or value >= 1, f"{section}{name}", value, "at least 1")
+
+
 def choose_data(
     data: DataRecipe | None, training: TrainingRecipe, text: Sequence[str | Path], valid: Sequence[str | Path]
 ) -> DataRecipe:
