@@ -53,17 +53,18 @@ def model_card(
     return "\n".join(parts)
 
 
-def held_out_results(stage: int, losses: Mapping[str, float]) -> list[EvalResult]:
-    """The loss of a growth stage on each held-out text, as entries of a model-index."""
+def held_out_results(losses: Mapping[str, float], stage: int | None = None) -> list[EvalResult]:
+    """The loss on each held-out text, of a growth stage where there are several, as entries of a model-index."""
+    of_stage = {} if stage is None else {"growth_stage": stage}
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type=Path(text).stem,
             dataset_name=text,
             metric_type="nats_per_character",
-            metric_name=f"nats per character, stage {stage}",
+            metric_name="nats per character" + (f", stage {stage}" if of_stage else ""),
             metric_value=round(loss, 6),
-            metric_args={"growth_stage": stage, "protocol": PROTOCOL},
+            metric_args={**of_stage, "protocol": PROTOCOL},
         )
         for text, loss in losses.items()
     ]

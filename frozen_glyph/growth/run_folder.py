@@ -75,7 +75,7 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any], known:
                 **{f"{text} (nats/char)": f"{losses[text]:.4f}" if text in losses else "-" for text in texts},
             }
         )
-        results += held_out_results(entry["stage"], losses)
+        results += held_out_results(losses, entry["stage"])
     chance = provenance["stages"][-1].get("uniform_nats_per_character", {})
     levels = ", ".join(f"{text} {level:.4f}" for text, level in chance.items())
     sources = ", ".join(f"`{source['name']}`" for source in provenance["data"])
