@@ -72,7 +72,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 arguments = {"trust_remote_code": True, "growth_stage": 1}
 found["published"] = digest(AutoModelForCausalLM.from_pretrained("user/published", **arguments))
 found["saved"] = digest(AutoModelForCausalLM.from_pretrained("user/saved", trust_remote_code=True))
-found["ids"] = [AutoTokenizer.from_pretrained(repo)("The cat")["input_ids"] for repo in ("user/published", "user/saved")]
+tokenizers = [AutoTokenizer.from_pretrained(repo) for repo in ("user/published", "user/saved")]
+found["ids"] = [tokenizer("The cat")["input_ids"] for tokenizer in tokenizers]
 found["auto"] = digest(AutoModelForCausalLM.from_pretrained("user/auto", **arguments))
 found["base"] = sorted(AutoModel.from_pretrained("user/base", **arguments).state_dict())
 found["damaged"] = {repo: message(lambda: AutoModel.from_pretrained(repo, **arguments)) for repo in task["damaged"]}
