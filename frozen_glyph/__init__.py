@@ -29,6 +29,7 @@ _HOME = {
     "tune_head": "frozen_glyph.merge.tune",
     "export_dense": "frozen_glyph.checkpoint.dense",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
+    "push": "frozen_glyph.hub",
 }
 
 __all__ = list(_HOME)

@@ -109,7 +109,11 @@ class ParentRecipe:
 
 @dataclass(frozen=True)
 class GrowthRecipe:
-    """Everything that determines a run besides the text: ``model`` holds ``FrozenGlyphConfig`` fields."""
+    """Everything that determines a run besides the text: ``model`` holds ``FrozenGlyphConfig`` fields.
+
+    ``license`` (an identifier of the Hub, such as apache-2.0) and ``language`` (codes of two or three letters) are for
+    the model card.
+    """
 
     name: str
     model: dict[str, Any]
@@ -120,6 +124,8 @@ class GrowthRecipe:
     lora: LoraRecipe | None = None
     parent: ParentRecipe | None = None
     seed: int = 0
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(bool(self.stages), "stages", self.stages, "at least one stage")
@@ -149,8 +155,9 @@ class GrowthRecipe:
 
     @property
     def sha256(self) -> str:
-        """Identity of what is computed: where metrics are reported to is not part of it."""
+        """Identity of what is computed: where metrics are reported to and what the card says are not part of it."""
         content = self.to_dict()
+        del content["license"], content["language"]
         del content["training"]["report_to"]
         return sha256_json(content)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from frozen_glyph.checkpoint.card import inherited
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.growth.ground import first_stage_config, open_ground
@@ -54,7 +55,8 @@ def grow_from_recipe(
         entry = grow_stage(run, stage)
         provenance["stages"].append(entry)
         if state.is_main_process:
-            write_text(run.out / "README.md", run_card(run.out.resolve().name, recipe, provenance))
+            card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]))
+            write_text(run.out / "README.md", card)
             plot_growth(run.out, provenance)
             write_provenance(run.out, "growth", provenance)
             shutil.rmtree(work_folder(run, stage), ignore_errors=True)

@@ -1,8 +1,10 @@
 """The model card of a merged checkpoint, from its configuration."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.card import markdown_table, model_card
+from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
 from frozen_glyph.checkpoint.contract import RULES
 
 
@@ -22,8 +24,14 @@ def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def merge_card(name: str, config: dict[str, Any]) -> str:
-    """The card of a merged model: experts, rule and what it costs."""
+def merge_card(
+    name: str, config: dict[str, Any], parents: Iterable[dict[str, Any]] = (), folders: Iterable[Path] = ()
+) -> str:
+    """The card of a merged model: experts, rule and what it costs.
+
+    ``parents`` are those of the provenance; what the cards in ``folders`` say of license, languages and data sets is
+    taken over.
+    """
     rows, rule = expert_rows(config), config["rule"]
     return model_card(
         name,
@@ -35,4 +43,7 @@ def merge_card(name: str, config: dict[str, Any]) -> str:
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },
         ["merged"],
+        base_model=[parent["name"] for parent in parents],
+        base_model_relation="merge",
+        **inherited(folders),
     )

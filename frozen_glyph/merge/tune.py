@@ -36,8 +36,8 @@ from frozen_glyph.merge.tune_losses import compare_losses
 from frozen_glyph.merge.tune_recipe import TuneRecipe
 from frozen_glyph.merge.tuned_head import choose_trainable, tuned_tensors, tuned_weights
 from frozen_glyph.merge.write import copy_shared_files, verify_shards
+from frozen_glyph.model.configuration_frozen_glyph import STATIC_LOGIT_RULES
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
-from frozen_glyph.model.rules_frozen_glyph import STATIC_LOGIT_RULES
 from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.progress import StageProgress
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from frozen_glyph.checkpoint.card import markdown_table, model_card
+from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
 from frozen_glyph.checkpoint.contract import RULES
 from frozen_glyph.merge.card import expert_rows
 
@@ -46,4 +46,7 @@ def tuned_card(name: str, config: dict[str, Any], provenance: dict[str, Any]) ->
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },
         ["merged", "tuned"],
+        held_out_results({text: record["tuned"] for text, record in provenance["nats_per_character"].items()}),
+        base_model=[parent["name"] for parent in provenance.get("parents", [])],
+        base_model_relation="finetune",
     )
