@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.merge.compatible import ExpertsDoNotMatch
 from frozen_glyph.merge.experts import open_experts
 from frozen_glyph.merge.plan import check_rule, plan_merge
-from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe
+from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe, load_merge_recipe
+from frozen_glyph.merge.write import write_merged
 from frozen_glyph.recipe_fields import RecipeError
 
+HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
 LINEAR = ("mean", "weighted")
 
 
@@ -278,3 +281,13 @@ class TestAdapters:
         with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors' is damaged"):
             merge_experts([folder, trunk], tmp_path / "m")
         assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("path", sorted(HUB_CONFIGS.glob("*/merge.yaml")), ids=lambda path: path.parent.name)
+def test_shipped_recipes_are_merged(path, experts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in experts:
+        shutil.copytree(folder, tmp_path / "runs" / folder.name)
+    recipe = load_merge_recipe(path)
+    config = config_of(write_merged(plan_merge(recipe), tmp_path / "m"))
+    assert (config["rule"], config["expert_names"]) == (recipe.rule, recipe.names)
