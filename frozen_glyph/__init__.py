@@ -24,6 +24,8 @@ _HOME = {
     "grow_from_recipe": "frozen_glyph.growth.run",
     "load_recipe": "frozen_glyph.growth.recipe",
     "merge_experts": "frozen_glyph.merge.write",
+    "extract_expert": "frozen_glyph.merge.extract",
+    "reweigh_experts": "frozen_glyph.merge.reweigh",
     "export_dense": "frozen_glyph.checkpoint.dense",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
 }

@@ -100,22 +100,104 @@ def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -
         console.print(estimate_table(recipe.name, phases, flops_per_second))
 
 
-@app.command(epilog="Example: `frozen-glyph merge runs/ru runs/zh -o runs/merged --rule posterior`")
+@app.command(
+    epilog="Example: `frozen-glyph merge runs/ru@2 runs/zh -o runs/merged --rule posterior`. An expert is "
+    "SOURCE, SOURCE@STAGE or SOURCE@STAGE+ADAPTER: a folder or Hub id, its growth stage, a LoRA adapter on it.\n\n"
+    "The same from a file: `frozen-glyph merge --config merge.yaml -o runs/merged --set rule=mean`."
+)
 def merge(
-    experts: Annotated[list[Path], typer.Argument(help="Two or more grown checkpoints on one substrate.")],
-    out: Out,
-    rule: Annotated[str, typer.Option(help="mean (published: averages logits) or posterior.")] = "mean",
-    weights: Annotated[str | None, typer.Option(help="Comma-separated weight of each expert.")] = None,
+    experts: Annotated[
+        list[str] | None, typer.Argument(metavar="EXPERT...", help="Checkpoints on one substrate: folders or Hub ids.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="mean (published, the default), weighted, probability, posterior or evidence."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Comma-separated weight of each expert; for every rule but mean.")
+    ] = None,
+    names: Annotated[str | None, typer.Option(help="Comma-separated name of each expert.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A merge.yaml with experts, rule, weights, names; options go before it.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is shared and what it costs; write and fetch nothing large.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print that as JSON.")] = False,
 ) -> None:
-    """Merge experts into one checkpoint, without training."""
+    """Merge experts into one checkpoint, without training and without loading a model."""
+    if out is None and not dry_run:
+        raise typer.BadParameter("give the folder to write, or --dry-run", param_hint="--out")
+    if not experts and config is None:
+        raise typer.BadParameter("give experts, or a merge.yaml with --config", param_hint="EXPERT...")
+
+    import json
+
+    from rich.console import Console
+
+    from frozen_glyph.merge.plan import plan_merge
+    from frozen_glyph.merge.recipe import load_merge_recipe
+    from frozen_glyph.merge.report import merge_table
+    from frozen_glyph.merge.write import write_merged
+
+    recipe = load_merge_recipe(
+        config,
+        settings or [],
+        experts=experts or None,
+        rule=rule,
+        weights=numbers("--weights", weights),
+        names=names.split(",") if names else None,
+    )
+    plan = plan_merge(recipe, headers_only=dry_run)
+    if out is not None and not dry_run:
+        write_merged(plan, out)
+    if as_json:
+        typer.echo(json.dumps(plan.report(), ensure_ascii=False, indent=2))
+    else:
+        Console(soft_wrap=True).print(merge_table(plan.report()))
+        if not dry_run:
+            typer.echo(f"merged: {out}")
+
+
+@app.command(epilog="Example: `frozen-glyph extract runs/merged ru -o runs/ru-again`")
+def extract(
+    merged: Annotated[str, typer.Argument(help="A merged checkpoint: a folder or Hub id.")],
+    name: Annotated[str, typer.Argument(help="The expert's name, as `inspect` lists it.")],
+    out: Out,
+) -> None:
+    """Take an expert out of a merged checkpoint again, bit for bit."""
+    from frozen_glyph.merge.extract import extract_expert
+
+    typer.echo(f"extracted: {extract_expert(merged, name, out)}")
+
+
+@app.command(epilog="Example: `frozen-glyph reweigh runs/merged --rule weighted --weights 0.7,0.3`")
+def reweigh(
+    merged: Annotated[Path, typer.Argument(help="A merged checkpoint folder.")],
+    rule: Annotated[str | None, typer.Option(help="The new rule; default: it stays.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Comma-separated weight of each expert; default: they stay.")
+    ] = None,
+) -> None:
+    """Change rule and weights of a merged checkpoint; its shards are not touched."""
+    from frozen_glyph.merge.reweigh import reweigh_experts
+
+    typer.echo(f"reweighed: {reweigh_experts(merged, rule, numbers('--weights', weights))}")
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """Comma-separated numbers of an option."""
     from frozen_glyph.errors import FrozenGlyphError
-    from frozen_glyph.merge.write import merge_experts
 
     try:
-        numbers = [float(part) for part in weights.split(",")] if weights else None
+        return [float(part) for part in text.split(",")] if text else None
     except ValueError:
-        raise FrozenGlyphError(f"--weights {weights!r} must be numbers separated by commas, such as 0.7,0.3") from None
-    typer.echo(f"merged: {merge_experts(experts, out, rule, numbers)}")
+        raise FrozenGlyphError(f"{option} {text!r} must be numbers separated by commas, such as 0.7,0.3") from None
 
 
 @app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")

@@ -1,20 +1,31 @@
-"""Write files so that a reader sees all of one or nothing, hash them, and read them with errors that name them."""
+"""Write files so that a reader sees all of one or nothing, hash them, and read them with errors that name them.
 
+torch is imported where tensors are made, not before: most of what reads and copies checkpoints needs none.
+"""
+
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from frozen_glyph.errors import FrozenGlyphError
+
+if TYPE_CHECKING:
+    import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left is not cleared there
+    fcntl = None  # type: ignore[assignment]
 
 
 class CheckpointError(FrozenGlyphError):
@@ -41,20 +52,47 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour to fill, which becomes the folder ``path`` at the end, or vanishes on an error.
 
+    What a killed process left of the same folder is removed first.
+
     Raises:
         CheckpointError: ``path`` exists and is no empty folder.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{str(path)!r} exists and is not empty; choose a new folder")
+    check_vacant(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with hold(stale) as alone:
+            if alone:
+                shutil.rmtree(stale, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
-        temporary.replace(path)
+        with hold(temporary):
+            yield temporary
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_vacant(path: Path) -> None:
+    """Raise ``CheckpointError`` unless ``path`` is free, or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CheckpointError(f"{str(path)!r} exists and is not empty; choose a new folder")
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[bool]:
+    """Lock ``folder`` for this process while it lives; gives whether nobody else holds it."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,13 +105,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def write_tensors(path: Path, tensors: "dict[str, torch.Tensor]") -> None:
     """Write a safetensors file atomically; its header says the hash of its contents (see ``TensorFile``)."""
+    from safetensors.torch import save_file
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"content_sha256": sha256_tensors(plain), "format": "pt"}
 
     def save(temporary: Path) -> None:
-        save_file(plain, temporary, metadata=metadata)
+        save_file(plain, temporary, metadata={"content_sha256": "0" * 64, "format": "pt"})
+        metadata = {"content_sha256": content_sha256(temporary), "format": "pt"}
         with temporary.open("rb+") as file:  # safetensors writes the two entries in random order; same bytes instead
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) | {"__metadata__": metadata}
@@ -93,7 +133,7 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{str(path)!r} is damaged: {error}; fetch or write the folder again") from None
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
     """Read a safetensors file; ``CheckpointError`` names it when it is missing, truncated or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -103,12 +143,40 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 @dataclass(frozen=True)
+class StoredTensor:
+    """Where a safetensors file holds a tensor."""
+
+    dtype: str  # as the file says it: F32, BF16, U8, ...
+    shape: tuple[int, ...]
+    start: int  # its first byte, counted from the beginning of the file
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class TensorFile:
     """The header of a safetensors file: all that can be known of it without reading its tensors."""
 
-    shapes: dict[str, list[int]]
-    nbytes: int  # of the tensors, without the header
-    content_sha256: str | None  # of names, types, shapes and values; an index names it, so that no other file passes
+    tensors: dict[str, StoredTensor]
+    content_sha256: str | None  # see ``hash_contents``; an index names it, so that no other file passes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, without the header."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any], start: int) -> "TensorFile":
+        """From a file's JSON header; ``start`` is where its tensors begin."""
+        metadata = header.get("__metadata__", {})
+        tensors = {
+            name: StoredTensor(
+                entry["dtype"], tuple(entry["shape"]), start + entry["data_offsets"][0],
+                entry["data_offsets"][1] - entry["data_offsets"][0],
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }  # fmt: skip
+        return cls(tensors, metadata.get("content_sha256"))
 
 
 def read_header(path: Path) -> TensorFile:
@@ -116,27 +184,47 @@ def read_header(path: Path) -> TensorFile:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, path.stat().st_size)))
-        metadata = header.pop("__metadata__", {})
-        nbytes = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        shapes = {name: entry["shape"] for name, entry in header.items()}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            found = TensorFile.from_header(json.loads(file.read(min(size, path.stat().st_size))), 8 + size)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}; fetch or write the folder again") from None
-    if path.stat().st_size != 8 + size + nbytes:
+    if path.stat().st_size != 8 + size + found.nbytes:
         raise CheckpointError(
-            f"{str(path)!r} has {path.stat().st_size} bytes, its header says {8 + size + nbytes}; "
-            "fetch or write the folder again"
+            f"{str(path)!r} cannot be read: it has {path.stat().st_size} bytes, its header says "
+            f"{8 + size + found.nbytes}; fetch or write the folder again"
         )
-    return TensorFile(shapes, nbytes, metadata.get("content_sha256"))
+    return found
 
 
-def sha256_tensors(tensors: dict[str, torch.Tensor]) -> str:
-    """Hex sha256 of names, types, shapes and values of contiguous tensors, whatever file they are in."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def hash_contents(tensors: Iterable[tuple[str, str, tuple[int, ...], str]]) -> str:
+    """Hex sha256 of tensors, each given as name, dtype, shape and sha256 of its bytes, whatever files they are in."""
+    lines = sorted(f"{name} {dtype} {list(shape)} {digest}\n" for name, dtype, shape, digest in tensors)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """``hash_contents`` of a safetensors file, from its bytes."""
+    found, tensors = [], read_header(path).tensors
+    buffer = memoryview(bytearray(1 << 22))
+    with path.open("rb", buffering=0) as file:
+        for name, tensor in tensors.items():
+            digest, end = hashlib.sha256(), tensor.start + tensor.nbytes
+            for start in range(tensor.start, end, len(buffer)):
+                piece = buffer[: min(len(buffer), end - start)]
+                read_exactly(file, start, piece)
+                digest.update(piece)
+            found.append((name, tensor.dtype, tensor.shape, digest.hexdigest()))
+    return hash_contents(found)
+
+
+def read_exactly(file: FileIO, start: int, piece: memoryview) -> None:
+    """Fill ``piece`` with the bytes of ``file`` from ``start``; ``CheckpointError`` where the file ends before."""
+    file.seek(start)
+    filled = 0
+    while filled < len(piece):
+        count = file.readinto(piece[filled:])
+        if not count:
+            raise CheckpointError(f"{str(file.name)!r} cannot be read: it ended while it was read; fetch it again")
+        filled += count
 
 
 def sha256_file(path: Path) -> str:

@@ -12,16 +12,24 @@ from huggingface_hub.errors import EntryNotFoundError
 from rich.console import Group
 from rich.table import Table
 
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes, read_header, read_json
+from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, RULES, SUBSTRATE_PREFIX, WEIGHTS, stage_index
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    StoredTensor,
+    TensorFile,
+    check_hashes,
+    content_sha256,
+    read_header,
+    read_json,
+)
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE
-from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, SUBSTRATE_PREFIX
-from frozen_glyph.model.loading_frozen_glyph import WEIGHTS, stage_index
 
 
 class Source:
     """Small files and shard headers of a checkpoint folder, or of a Hub repository without fetching its shards."""
 
-    def __init__(self, name: str | Path) -> None:
+    def __init__(self, name: str | Path, revision: str | None = None) -> None:
+        self.revision = revision
         self.name, self.folder = str(name), Path(name) if Path(name).is_dir() else None
         if self.folder is None and (Path(name).is_absolute() or self.name.count("/") > 1):
             raise CheckpointError(f"{self.name!r} is no folder, and no Hub id either; give the folder of a checkpoint")
@@ -31,7 +39,7 @@ class Source:
         if self.folder is not None:
             return read_json(self.folder / name) if (self.folder / name).exists() else None
         try:
-            return read_json(Path(hf_hub_download(self.name, name)))
+            return read_json(Path(hf_hub_download(self.name, name, revision=self.revision)))
         except EntryNotFoundError:
             return None
 
@@ -40,18 +48,20 @@ class Source:
         if self.folder is not None:
             return read_header(self.folder / shard)
         try:
-            found = parse_safetensors_file_metadata(self.name, shard)
+            found = parse_safetensors_file_metadata(self.name, shard, revision=self.revision)
         except EntryNotFoundError:
             raise CheckpointError(f"{shard!r} is missing in {self.name!r}") from None
-        nbytes = max((tensor.data_offsets[1] for tensor in found.tensors.values()), default=0)
-        shapes = {name: list(tensor.shape) for name, tensor in found.tensors.items()}
-        return TensorFile(shapes, nbytes, found.metadata.get("content_sha256"))
+        tensors = {}
+        for name, tensor in found.tensors.items():
+            start, end = tensor.data_offsets
+            tensors[name] = StoredTensor(tensor.dtype, tuple(tensor.shape), start, end - start)
+        return TensorFile(tensors, found.metadata.get("content_sha256"))
 
 
 def parameters(header: TensorFile) -> int:
     """Number of parameters of a shard, as ``num_parameters`` counts them: a frozen substrate has none."""
     buffers = SUBSTRATE_PREFIX + "packed_bits", SUBSTRATE_PREFIX + "center", SUBSTRATE_PREFIX + "projection"
-    return sum(math.prod(shape) for name, shape in header.shapes.items() if name not in buffers)
+    return sum(math.prod(tensor.shape) for name, tensor in header.tensors.items() if name not in buffers)
 
 
 def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, Any]:
@@ -122,6 +132,7 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
         )
         before |= set(shards)
     loaded = shards_of(default)
+    problems |= unfinished_reweigh(config, provenance)
     if verify:
         problems |= changed_files(files, provenance, set(problems))
     return {
@@ -136,6 +147,7 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
         "stages": stages,
         "experts": describe_experts(config, provenance),
         "rule": config.get("rule"),
+        "costs": RULES.get(config.get("rule", "")),
         "recipe": provenance.get("recipe"),
         "seed": provenance.get("seed"),
         "versions": provenance.get("versions"),
@@ -146,19 +158,39 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
 
 
 def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Name, blocks, weight and origin of each expert of a merged checkpoint."""
+    """Name, blocks (all, shared), weight, adapter and origin of each expert of a merged checkpoint."""
     experts, parents = config.get("experts") or [], provenance.get("parents", [])
-    parents = parents if len(parents) == len(experts) else [{}] * len(experts)
-    names, weights = config.get("expert_names") or [], config.get("expert_weights") or []
-    return [
-        {
-            "name": name,
-            "layers": expert["num_hidden_layers"],
-            "weight": weight,
-            "weights_sha256": parent.get("weights_sha256"),
-        }
-        for name, expert, weight, parent in zip(names, experts, weights, parents, strict=True)
-    ]
+    records = provenance.get("experts") or []
+    if len(records) != len(experts):
+        records = [{}] * len(experts)
+    shared, found = config.get("num_shared_layers", 0), []
+    weights = config.get("expert_weights") or []
+    for name, expert, weight, record in zip(config.get("expert_names") or [], experts, weights, records, strict=True):
+        found.append(
+            {
+                "name": name,
+                "layers": shared + expert["num_hidden_layers"],
+                "shared_layers": shared,
+                "weight": weight,
+                "adapter": expert.get("lora"),
+                "content_sha256": record.get("content_sha256"),
+                "origin": parents[record["parent"]] if "parent" in record else None,
+            }
+        )
+    return found
+
+
+def unfinished_reweigh(config: dict[str, Any], provenance: dict[str, Any]) -> dict[str, str]:
+    """The problem of a merged checkpoint whose rule was being changed when the process was killed."""
+    recipe = provenance.get("recipe") or {}
+    if provenance.get("kind") != "merge" or (recipe.get("rule"), recipe.get("weights")) == (
+        config.get("rule"), config.get("expert_weights"),
+    ):  # fmt: skip
+        return {}
+    return {
+        PROVENANCE_FILE: f"says rule {recipe.get('rule')!r}, weights {recipe.get('weights')}; in force is config.json; "
+        "reweigh again"
+    }
 
 
 def changed_files(files: Source, provenance: dict[str, Any], known: set[str]) -> dict[str, str]:
@@ -169,6 +201,9 @@ def changed_files(files: Source, provenance: dict[str, Any], known: set[str]) ->
     for entry in provenance.get("stages", []):
         hashes |= entry["files"]
     problems = {}
+    for name, content in provenance.get("contents", {}).items():
+        if name not in known and content_sha256(files.folder / name) != content:
+            problems[name] = "is damaged: other contents than were written; fetch it again"
     for name, digest in hashes.items():
         try:
             check_hashes(files.folder, {name: digest})
@@ -197,10 +232,10 @@ def ladder_table(facts: dict[str, Any]) -> Group:
         if texts:
             parts.append("Losses are nats per character of held-out text.")
     elif facts["experts"]:
-        table = Table("expert", "blocks", "weight", title=f"{title}, rule {facts['rule']}")
+        table = Table("expert", "blocks", "shared", "weight", "adapter", "from", title=f"{title}, rule {facts['rule']}")
         for expert in facts["experts"]:
-            table.add_row(expert["name"], str(expert["layers"]), f"{expert['weight']:.3f}")
-        parts.append(table)
+            table.add_row(*expert_row(expert))
+        parts += [table, f"{facts['rule']}: {facts['costs']}"]
     else:
         parts.append(title)
     recipe = facts["recipe"] or {}
@@ -208,13 +243,29 @@ def ladder_table(facts: dict[str, Any]) -> Group:
         "recipe": recipe.get("name"),
         "seed": facts["seed"],
         "substrate": facts["substrate_fingerprint"],
-        "parents": ", ".join(f"{parent['name']} {parent['weights_sha256'][:12]}" for parent in facts["parents"]),
+        "parents": ", ".join(
+            f"{parent['name']} {parent.get('weights_sha256', '')[:12]}" for parent in facts["parents"]
+        ),
         "versions": ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items()),
         "files": "; ".join(f"{name}: {problem}" for name, problem in facts["problems"].items())
         or ("every byte as written" if facts["verified"] else "complete; --verify reads every byte"),
     }
     parts += [f"{name}: {value}" for name, value in rows.items() if value not in (None, "")]
     return Group(*parts)
+
+
+def expert_row(expert: dict[str, Any]) -> list[str]:
+    """An expert for a terminal."""
+    origin, lora = expert["origin"] or {}, expert["adapter"]
+    stage = f"@{origin['stage']}" if "stage" in origin else ""
+    return [
+        expert["name"],
+        str(expert["layers"]),
+        str(expert["shared_layers"] or "-"),
+        f"{expert['weight']:.3f}",
+        f"rank {lora['rank']}" if lora else "-",
+        f"{origin['name']}{stage}" if origin else "-",
+    ]
 
 
 def size(nbytes: int) -> str:

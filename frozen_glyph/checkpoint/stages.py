@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import frozen_glyph.model
+from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, DEFAULT_INDEX, SUBSTRATE_PREFIX, stage_index
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     copy_file,
@@ -21,11 +21,9 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
 )
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
-from frozen_glyph.model.loading_frozen_glyph import INDEX, stage_index
 
 SUBSTRATE_SHARD = "substrate.safetensors"
-SUBSTRATE_PREFIX, BLOCKS_PREFIX = "model.embed_tokens.", "model.layers."
-DEFAULT_INDEX = INDEX  # of the deepest stage, for readers that know no stages
+MODEL_ROOM = Path(__file__).parents[1] / "model"
 
 
 def blocks_shard(group: int, stage: int) -> str:
@@ -35,7 +33,7 @@ def blocks_shard(group: int, stage: int) -> str:
 
 def copy_model_code(folder: Path) -> None:
     """Put the files of the model room beside the weights, for machines that load with ``trust_remote_code``."""
-    for source in sorted(Path(frozen_glyph.model.__path__[0]).glob("*_frozen_glyph*.py")):
+    for source in sorted(MODEL_ROOM.glob("*_frozen_glyph*.py")):
         copy_file(source, folder / source.name)
 
 
@@ -51,14 +49,16 @@ def write_configs(folder: Path, model: Any, index: str) -> None:
         write_json(folder / "config.json", read_json(Path(temporary) / "config.json") | {"transformers_weights": index})
 
 
-def write_index(path: Path, weight_map: dict[str, str]) -> None:
-    """Write a shard index as transformers reads it, with the contents' hash of each shard, which lie beside it."""
+def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]:
+    """Write a shard index as transformers reads it; return the contents' hash of each shard, which it names too.
+
+    The shards lie beside it.
+    """
     shards = {shard: read_header(path.parent / shard) for shard in sorted(set(weight_map.values()))}
-    metadata = {
-        "total_size": sum(shard.nbytes for shard in shards.values()),
-        "content_sha256": {name: shard.content_sha256 for name, shard in shards.items()},
-    }
+    contents = {name: shard.content_sha256 for name, shard in shards.items()}
+    metadata = {"total_size": sum(shard.nbytes for shard in shards.values()), "content_sha256": contents}
     write_json(path, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
+    return contents
 
 
 def read_weight_map(path: Path) -> dict[str, str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation import harness
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_task, measure_text
-from frozen_glyph.evaluation.parts import Parts, data_digest, definitions_digest, weights_digest
+from frozen_glyph.evaluation.parts import Parts, data_digest, definitions_digest
 from frozen_glyph.evaluation.report import write_report
 from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Provenance, Report, Stage
 from frozen_glyph.evaluation.summarise import (
@@ -83,7 +84,7 @@ def find_candidates(model_dirs: Sequence[Path]) -> list[Candidate]:
         config = AutoConfig.from_pretrained(folder)
         own_rule = getattr(config, "rule", None)
         rules = [None] if own_rule is None else [own_rule, *(rule for rule in MERGE_RULES if rule != own_rule)]
-        weights = weights_digest(folder)
+        weights = checkpoint_sha256(folder)
         for rule in rules:
             candidates.append(
                 Candidate(

@@ -6,17 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import sha256_file, sha256_json, write_text
+from frozen_glyph.checkpoint.files import sha256_json, write_text
 
 logger = logging.getLogger(__name__)
-
-_WEIGHT_PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index*.json")
-
-
-def weights_digest(model_dir: Path) -> str:
-    """Return one sha256 over the configuration, tokenizer, weights and weight indices of a checkpoint folder."""
-    paths = sorted({path for pattern in _WEIGHT_PATTERNS for path in model_dir.glob(pattern)})
-    return sha256_json([(path.name, sha256_file(path)) for path in paths])
 
 
 def data_digest(data_dir: Path) -> str:

@@ -3,12 +3,10 @@
 Two runs that start from one parent hold the same trunk; on one disk they even hold the same files (hard links).
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-
+from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
@@ -47,7 +45,7 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
         CheckpointError: the parent is merged or of another model family; it has no such stage, no provenance, or
             another substrate than ``substrate_fingerprint`` or ``out``; a file is missing or damaged.
     """
-    folder = fetch(parent.source, ["*.json", "*.jsonl"])
+    folder = fetch("parent", parent.source, ["*.json", "*.jsonl"])
     config = read_json(folder / "config.json")
     if config.get("model_type") != "frozen_glyph":
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
@@ -70,7 +68,7 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
     entries = [stages[number] for number in range(1, stage + 1)]
     hashes = {name: digest for entry in entries for name, digest in entry["files"].items()}
     check_indices(folder, entries)
-    fetch(parent.source, hashes, revision=folder.name)
+    fetch("parent", parent.source, hashes, revision=folder.name)
     check_hashes(folder, hashes)
     for name in hashes:
         link_file(folder / name, out / name)
@@ -83,19 +81,6 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
     fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
     write_json(out / "config.json", config | fields | {"transformers_weights": stage_index(stage)})
     return [descendant(parent, folder, entry) for entry in entries]
-
-
-def fetch(source: str, names: Iterable[str], revision: str | None = None) -> Path:
-    """The folder ``source``, or that of the cache after the files ``names`` were fetched from the Hub."""
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(names)))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"parent {source!r} is no folder and cannot be fetched from the Hub: {error}; "
-            "name a grown folder or a repository that you can read"
-        ) from error
 
 
 def check_substrate(parent: ParentRecipe, config: dict[str, Any], expected: str | None, out: Path) -> None:
@@ -132,7 +117,12 @@ def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> dict[str, Any]
     if parent.stage not in (None, 1):
         raise CheckpointError(f"parent {parent.source!r} was not grown in stages, so it has no stage {parent.stage}")
     index = folder / DEFAULT_INDEX
-    fetch(parent.source, set(read_weight_map(index).values()) if index.exists() else {WEIGHTS}, revision=folder.name)
+    fetch(
+        "parent",
+        parent.source,
+        set(read_weight_map(index).values()) if index.exists() else {WEIGHTS},
+        revision=folder.name,
+    )
     model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0

@@ -1,199 +1,196 @@
-"""Write the merged checkpoint: one substrate, each expert's blocks in a shard of its own, one joint head."""
+"""Write the merged checkpoint: shards streamed from the experts' files, verified on the way, then what describes it.
 
-from collections.abc import Sequence
+frozen-glyph merge runs/ru runs/zh -o runs/merged
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from frozen_glyph.checkpoint.card import markdown_table, model_card
+from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, fingerprint
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
-    check_hashes,
+    TensorFile,
+    check_vacant,
+    content_sha256,
     copy_file,
+    hash_contents,
+    link_file,
     new_folder,
-    read_json,
-    read_tensors,
-    sha256_file,
-    write_tensors,
+    write_json,
     write_text,
 )
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
-from frozen_glyph.checkpoint.stages import (
-    DEFAULT_INDEX,
-    SUBSTRATE_PREFIX,
-    SUBSTRATE_SHARD,
-    copy_model_code,
-    write_index,
-)
-from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.merge.compatible import MUST_AGREE, read_expert_configs
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES, FrozenGlyphConfig, FrozenGlyphMoEConfig
-from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
-from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, copy_model_code, write_index
+from frozen_glyph.checkpoint.streaming import Joined, Window, hash_window, write_shard
+from frozen_glyph.checkpoint.weights import check_contents
+from frozen_glyph.merge.card import merge_card
+from frozen_glyph.merge.experts import UNRECORDED, Checkpoint, Expert
+from frozen_glyph.merge.plan import MergePlan, plan_merge
+from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe
 
 SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "substrate.json")
-RULE_NOTES = {
-    "mean": "`mean`: the published rule; logits are the (weighted) mean of the experts' logits. Where an expert never "
-    "saw a language, it pulls the mean away from the expert that knows it.",
-    "posterior": "`posterior`: a Bayesian mixture; each expert counts as much as it has predicted the text so far. The "
-    "loss of a sequence exceeds the best expert's by at most the log of the number of experts (equal prior).",
-}
+SPARE_BYTES = 64 << 20  # what must stay free on the disk
 
 
 def merge_experts(
-    experts: Sequence[str | Path],
+    experts: Sequence[str | Path | ExpertRecipe],
     out: str | Path,
     rule: str = "mean",
     weights: Sequence[float] | None = None,
     names: Sequence[str] | None = None,
 ) -> Path:
-    """Merge checkpoint folders into the new folder ``out``, which appears complete or not at all.
+    """Merge checkpoints into the new folder ``out``, which appears complete or not at all; no model is loaded.
 
-    ``weights`` (default: equal; normalised to sum 1) weigh the logits under ``mean`` and are the prior under
-    ``posterior``. Any rule can be chosen again at loading: ``from_pretrained(out, rule="posterior")``.
+    Experts are folders or Hub ids, ``SOURCE@STAGE`` for a growth stage, ``SOURCE@STAGE+ADAPTER`` for a LoRA adapter on
+    it; merged checkpoints count as the experts they were made of. Blocks that all experts share are stored once.
+    ``weights`` (default: equal; made to sum 1) are those of the rule ``weighted``, and the prior of ``probability``,
+    ``posterior`` and ``evidence``; ``mean`` takes none. ``frozen-glyph reweigh`` changes rule and weights later.
 
     Raises:
-        FrozenGlyphError: unknown rule, unusable weights, or ``out`` exists.
+        FrozenGlyphError: unknown rule, unusable weights or names; ``out`` exists, or its disk is too small.
         ExpertsDoNotMatch: the experts do not share substrate, tokenizer, vocabulary or special ids.
         CheckpointError: a file of an expert is missing or damaged.
     """
-    folders, out = [Path(folder) for folder in experts], Path(out)
-    if rule not in MERGE_RULES:
-        allowed = ", ".join(MERGE_RULES)
-        raise FrozenGlyphError(f"rule={rule!r} is not known.{nearest(rule, MERGE_RULES)} Allowed: {allowed}")
-    configs = read_expert_configs(folders)
-    shares = normalised_weights(weights, len(folders))
-    names = list(names) if names is not None else [folder.name for folder in folders]
-    if len(names) != len(folders):
-        raise FrozenGlyphError(f"names={names} must be {len(folders)} names, one for each expert")
-    config = merged_config(configs, rule, shares, names)
+    recipe = MergeRecipe(
+        [expert if isinstance(expert, ExpertRecipe) else str(expert) for expert in experts],
+        rule,
+        None if weights is None else list(weights),
+        None if names is None else list(names),
+    )
+    check_vacant(Path(out))
+    return write_merged(plan_merge(recipe), Path(out))
 
+
+def write_merged(plan: MergePlan, out: Path) -> Path:
+    """Carry out ``plan``; see ``merge_experts``."""
+    check_vacant(out)
+    check_space(plan, out)
+    config = plan.config()
     with new_folder(out) as temporary:
-        files = write_merged_weights(folders, configs, temporary)
-        config.save_pretrained(temporary)
-        copy_model_code(temporary)
-        for name in SHARED_FILES:
-            if (folders[0] / name).exists():
-                copy_file(folders[0] / name, temporary / name)
-        parents = [
-            {"name": name, "config_sha256": sha256_file(folder / "config.json"), "weights_sha256": weights_hash(folder)}
-            for name, folder in zip(names, folders, strict=True)
-        ]
+        digests = write_shards(plan.shards, temporary, plan.experts[0].checkpoint)
+        hash_substrates(plan.experts, digests)
+        share_digests(plan, digests)
+        verify_sources(plan.experts, digests)
+        weight_map = {name: shard for shard, tensors in plan.shards.items() for name in tensors}
+        contents = write_index(temporary / DEFAULT_INDEX, weight_map)
+        write_json(temporary / "config.json", config)
         write_text(temporary / "README.md", merge_card(out.name, config))
-        recipe = {"rule": rule, "weights": shares, "experts": names}
-        write_provenance(temporary, "merge", {"recipe": recipe, "parents": parents, "files": files})
+        copy_shared_files(plan.experts[0].checkpoint.folder, temporary)
+        write_provenance(temporary, "merge", provenance(plan, digests) | {"contents": contents})
     return out
 
 
-def normalised_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights that sum to 1; ``FrozenGlyphError`` unless there is one finite, non-negative weight per expert."""
-    if weights is None:
-        return [1.0 / count] * count
-    total = sum(weights)
-    if len(weights) != count or not all(weight >= 0 for weight in weights) or not 0 < total < float("inf"):
-        raise FrozenGlyphError(f"weights={list(weights)} must be {count} non-negative numbers with a sum above 0")
-    return [weight / total for weight in weights]
-
-
-def merged_config(
-    configs: list[dict[str, Any]], rule: str, weights: list[float], names: list[str]
-) -> FrozenGlyphMoEConfig:
-    """The configuration of the merged model."""
-    first = configs[0]
-    shared = (*MUST_AGREE, "substrate_rotated", "num_attention_heads", "dtype")
-    return FrozenGlyphMoEConfig(
-        **{key: first[key] for key in shared if key in first},
-        max_position_embeddings=min(config["max_position_embeddings"] for config in configs),
-        experts=[{key: config[key] for key in FrozenGlyphMoEConfig.EXPERT_FIELDS} for config in configs],
-        expert_names=names,
-        expert_weights=weights,
-        rule=rule,
-        architectures=["FrozenGlyphMoEForCausalLM"],
-    )
-
-
-def weights_hash(folder: Path) -> str:
-    """Hash that identifies a folder's weights: of its provenance, which lists every shard's hash, or of the weights."""
-    for name in (PROVENANCE_FILE, DEFAULT_INDEX, "model.safetensors"):
-        if (folder / name).exists():
-            return sha256_file(folder / name)
-    raise CheckpointError(f"{str(folder)!r} holds neither {DEFAULT_INDEX} nor model.safetensors; grow it first")
-
-
-def read_model_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a checkpoint folder, sharded or not; its provenance, where there is one, holds their hashes."""
-    if (folder / PROVENANCE_FILE).exists():
-        for stage in read_provenance(folder).get("stages", [])[-1:]:
-            check_hashes(folder, stage["files"])
-    index = folder / DEFAULT_INDEX
-    shards = set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(shards):
-        tensors |= read_tensors(folder / shard)
-    return tensors
-
-
-def check_expert(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Raise ``CheckpointError`` unless ``tensors`` are those that ``config`` describes, on the substrate it names."""
-    with torch.device("meta"):
-        expected = FrozenGlyphForCausalLM(FrozenGlyphConfig.from_dict(dict(config))).state_dict()
-    shapes, wanted = ({name: t.shape for name, t in tensors.items()}, {name: t.shape for name, t in expected.items()})
-    if wrong := sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name)):
+def check_space(plan: MergePlan, out: Path) -> None:
+    """Raise ``CheckpointError`` where the disk cannot hold what ``plan`` writes."""
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    free, needed = shutil.disk_usage(place).free, plan.bytes_to_write + SPARE_BYTES
+    if free < needed:
         raise CheckpointError(
-            f"expert {str(folder)!r} does not fit its config.json: missing, superfluous or of another shape: "
-            f"{', '.join(wrong[:5])}; fetch or write the folder again"
-        )
-    substrate = {name.removeprefix(SUBSTRATE_PREFIX): t for name, t in tensors.items()}
-    found = substrate_fingerprint(
-        substrate["packed_bits"], substrate["center"], substrate.get("projection"), config["tokenizer_sha256"]
-    )
-    if found != config["substrate_fingerprint"]:
-        raise CheckpointError(
-            f"the substrate in {str(folder)!r} has fingerprint {found}, its config.json names "
-            f"{config['substrate_fingerprint']}; fetch or write the folder again"
+            f"{str(out)!r} needs {needed:,} bytes, its disk has {free:,} free; make room or choose another"
         )
 
 
-def write_merged_weights(folders: list[Path], configs: list[dict[str, Any]], out: Path) -> dict[str, str]:
-    """Write substrate, experts, joint head and index into ``out``; return each shard's sha256."""
-    weight_map: dict[str, str] = {}
-
-    def write(shard: str, tensors: dict[str, torch.Tensor]) -> None:
-        write_tensors(out / shard, tensors)
-        weight_map.update(dict.fromkeys(tensors, shard))
-
-    heads, biases = [], []
-    for index, (folder, config) in enumerate(zip(folders, configs, strict=True)):
-        tensors = read_model_tensors(folder)
-        check_expert(folder, config, tensors)
-        heads.append(tensors.pop("lm_head.weight"))
-        biases.append(tensors.pop("lm_head.bias"))
-        substrate = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SUBSTRATE_PREFIX)}
-        if index == 0:
-            write(SUBSTRATE_SHARD, substrate)
-        prefix = f"model.experts.{index}."
-        write(f"expert-{index}.safetensors", {prefix + name.removeprefix("model."): t for name, t in tensors.items()})
-    write("head.safetensors", {"lm_head.weight": torch.cat(heads, dim=1), "lm_head.bias": torch.stack(biases)})
-    write_index(out / DEFAULT_INDEX, weight_map)
-    return {shard: sha256_file(out / shard) for shard in sorted(set(weight_map.values()))}
+def write_shards(shards: dict[str, dict[str, Joined]], folder: Path, source: Checkpoint) -> dict[Window, str]:
+    """Write every shard, or link the substrate's where ``source`` has the same; the sha256 of what each window read."""
+    digests: dict[Window, str] = {}
+    substrate = source.substrate_file()
+    written = [shard for shard in shards if shard != SUBSTRATE_SHARD or not substrate]
+    written.sort(key=lambda shard: -sum(tensor.nbytes for tensor in shards[shard].values()))
+    with ThreadPoolExecutor(max_workers=2) as pool:  # one hashes while the other writes
+        for _, found in pool.map(lambda shard: write_shard(folder / shard, shards[shard]), written):
+            digests |= found
+    if substrate:
+        link_file(substrate, folder / SUBSTRATE_SHARD)
+    return digests
 
 
-def merge_card(name: str, config: FrozenGlyphMoEConfig) -> str:
-    """The model card of a merged model."""
-    rows = [
-        {"expert": expert_name, "blocks": expert["num_hidden_layers"], "weight": f"{weight:.3f}"}
-        for expert_name, expert, weight in zip(
-            config.expert_names or [], config.experts or [], config.expert_weights or [], strict=True
+def hash_substrates(experts: Iterable[Expert], digests: dict[Window, str]) -> None:
+    """Read the substrate of every expert, and check it against the fingerprint that is to be shared.
+
+    Raises:
+        CheckpointError: a substrate is another than its ``config.json`` says.
+    """
+    for expert in experts:
+        substrate, config = expert.substrate(), expert.checkpoint.config
+        digests |= {window: hash_window(window) for window in substrate.values() if window not in digests}
+        found = fingerprint({name: digests[window] for name, window in substrate.items()}, config["tokenizer_sha256"])
+        if found != config["substrate_fingerprint"]:
+            raise CheckpointError(
+                f"the substrate in {expert.checkpoint.label!r} has fingerprint {found}, its config.json names "
+                f"{config['substrate_fingerprint']}; fetch or write the folder again"
+            )
+
+
+def share_digests(plan: MergePlan, digests: dict[Window, str]) -> None:
+    """Blocks that all experts share were read from the first one only; their windows in others have the same bytes."""
+    for expert in plan.experts[1:]:
+        for name, window in expert.tensors.items():
+            if window not in digests:
+                digests[window] = digests[plan.experts[0].tensors[name]]
+
+
+def verify_sources(experts: Iterable[Expert], digests: dict[Window, str]) -> None:
+    """Compare what was read of every file with what its folder recorded when it was written.
+
+    Raises:
+        CheckpointError: a file has other contents; the message names it.
+    """
+    for checkpoint in {id(expert.checkpoint): expert.checkpoint for expert in experts}.values():
+        verify_shards(checkpoint.folder, checkpoint.shards, digests)
+    for expert in experts:
+        if expert.adapter and expert.adapter.folder:
+            verify_shards(expert.adapter.folder, expert.adapter.shards, digests)
+
+
+def verify_shards(folder: Path, shards: dict[str, TensorFile], digests: dict[Window, str]) -> None:
+    """See ``verify_sources``. A file that was read in columns is read once more, as a whole."""
+    for shard, header in shards.items():
+        windows = {name: Window.whole(folder / shard, tensor) for name, tensor in header.tensors.items()}
+        if digests.keys() >= set(windows.values()):
+            content = hash_contents((name, w.dtype, w.shape, digests[w]) for name, w in windows.items())
+        else:
+            content = content_sha256(folder / shard)
+        check_contents(folder, shard, header, content)
+
+
+def expert_sha256(expert: Expert, digests: dict[Window, str]) -> str:
+    """Hash of an expert's tensors, adapters included, by the names they have in a model of its own."""
+    tensors = dict(expert.tensors)
+    if expert.adapter:
+        tensors |= {f"adapters.{name}": window for name, window in expert.adapter.tensors.items()}
+    return hash_contents((name, window.dtype, window.shape, digests[window]) for name, window in tensors.items())
+
+
+def copy_shared_files(source: Path, folder: Path) -> None:
+    """Put tokenizer, the substrate's description and the model's code into ``folder``."""
+    copy_model_code(folder)
+    for name in SHARED_FILES:
+        if (source / name).exists():
+            copy_file(source / name, folder / name)
+
+
+def provenance(plan: MergePlan, digests: dict[Window, str]) -> dict[str, Any]:
+    """What is recorded of a merge: recipe, one parent for each source, and each expert with its contents' hash."""
+    checkpoints = list({id(expert.checkpoint): expert.checkpoint for expert in plan.experts}.values())
+    experts = []
+    for expert in plan.experts:
+        blocks = [None if block.startswith(UNRECORDED) else block for block in expert.blocks]
+        experts.append(
+            {
+                "name": expert.name,
+                "parent": checkpoints.index(expert.checkpoint),
+                "content_sha256": expert_sha256(expert, digests),
+                "blocks": blocks,
+                **({"adapter": expert.adapter.record} if expert.adapter else {}),
+                **({"tuned": True} if expert.tuned else {}),
+            }
         )
-    ]
-    return model_card(
-        name,
-        f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",
-        {
-            "Experts": markdown_table(rows),
-            "Rule": RULE_NOTES[config.rule] + '\n\nOther rules: `from_pretrained(..., rule="posterior")`.',
-            "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
-        },
-        ["merged"],
-    )
+    names = [expert.name for expert in plan.experts]
+    return {
+        "recipe": {"rule": plan.rule, "weights": plan.weights, "experts": names},
+        "parents": [checkpoint.parent for checkpoint in checkpoints],
+        "experts": experts,
+    }

@@ -94,6 +94,12 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def project(module: nn.Module, name: str, x: torch.Tensor, adapters: Any) -> torch.Tensor:
+    """The Linear ``name`` of ``module`` applied to x, plus what ``adapters`` add there (see ``ExpertAdapters``)."""
+    y = getattr(module, name)(x)
+    return y if adapters is None else adapters.add(name, x, y)
+
+
 class FrozenGlyphAttention(nn.Module):
     """Causal multi-head attention, no biases."""
 
@@ -115,16 +121,18 @@ class FrozenGlyphAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         cache: Cache | None = None,
+        adapters: Any = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         shape_BT = hidden_states.shape[:-1]
         query, key, value = (
-            projection(hidden_states).view(*shape_BT, -1, self.head_dim).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            project(self, name, hidden_states, adapters).view(*shape_BT, -1, self.head_dim).transpose(1, 2)
+            for name in ("q_proj", "k_proj", "v_proj")
         )
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+            layer_idx = self.layer_idx if adapters is None else adapters.cache_layer
+            key, value = cache.update(key, value, layer_idx)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -132,7 +140,7 @@ class FrozenGlyphAttention(nn.Module):
         output, weights = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
-        return self.o_proj(output.reshape(*shape_BT, -1)), weights
+        return project(self, "o_proj", output.reshape(*shape_BT, -1), adapters), weights
 
 
 class FrozenGlyphMLP(nn.Module):
@@ -144,8 +152,9 @@ class FrozenGlyphMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc_out = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc_out(self.activation(self.fc_in(hidden_states)))
+    def forward(self, hidden_states: torch.Tensor, adapters: Any = None) -> torch.Tensor:
+        hidden_states = self.activation(project(self, "fc_in", hidden_states, adapters))
+        return project(self, "fc_out", hidden_states, adapters)
 
 
 class FrozenGlyphBlock(GradientCheckpointingLayer):
@@ -158,9 +167,10 @@ class FrozenGlyphBlock(GradientCheckpointingLayer):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = FrozenGlyphMLP(config)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), **kwargs)[0]
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+    def forward(self, hidden_states: torch.Tensor, adapters: Any = None, **kwargs: Any) -> torch.Tensor:
+        attended = self.self_attn(self.input_layernorm(hidden_states), adapters=adapters, **kwargs)[0]
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states), adapters=adapters)
 
 
 class FrozenGlyphPreTrainedModel(PreTrainedModel):
@@ -170,7 +180,7 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["FrozenGlyphBlock"]
-    _skip_keys_device_placement = ["cache", "past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values", "adapters"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -382,7 +392,7 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         hidden_states, shared = prepare_blocks(
             self, input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache
         )
-        hidden_states = self.run_blocks(layers, hidden_states, **shared, **kwargs)
+        hidden_states = run_blocks(layers, self.rotary_emb, hidden_states, **shared, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE: shared["cache"]})
 
     @torch.no_grad()
@@ -394,14 +404,7 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
     ) -> torch.Tensor:
         """What the embedding and the ``config.num_frozen_layers`` frozen blocks make of ``input_ids``: [B, T, D]."""
         hidden_states, shared = prepare_blocks(self, input_ids, attention_mask, position_ids, None, None, False)
-        return self.run_blocks(self.layers[: self.config.num_frozen_layers], hidden_states, **shared)
-
-    def run_blocks(self, layers: Any, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """``hidden_states`` [B, T, D] after each of ``layers`` in turn."""
-        position_embeddings = self.rotary_emb(hidden_states, kwargs["position_ids"])
-        for layer in layers:
-            hidden_states = layer(hidden_states, position_embeddings=position_embeddings, **kwargs)
-        return hidden_states
+        return run_blocks(self.layers[: self.config.num_frozen_layers], self.rotary_emb, hidden_states, **shared)
 
     def check_prefix_states(
         self,
@@ -456,6 +459,23 @@ def prepare_blocks(
         "cache": cache,
         "use_cache": use_cache,
     }
+
+
+def run_blocks(
+    blocks: Any,
+    rotary_emb: FrozenGlyphRotaryEmbedding,
+    hidden_states: torch.Tensor,
+    adapters: Any = None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """``hidden_states`` [B, T, D] after each of ``blocks`` in turn, with its entry of ``adapters`` if there are any."""
+    if not blocks:
+        return hidden_states
+    position_embeddings = rotary_emb(hidden_states, kwargs["position_ids"])
+    for index, block in enumerate(blocks):
+        own = None if adapters is None else adapters[index]
+        hidden_states = block(hidden_states, adapters=own, position_embeddings=position_embeddings, **kwargs)
+    return hidden_states
 
 
 def slice_logits_to_keep(states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:

@@ -23,11 +23,13 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .modeling_frozen_glyph import (
     CACHE,
+    FrozenGlyphAttention,
     FrozenGlyphBlock,
     FrozenGlyphPreTrainedModel,
     FrozenGlyphRotaryEmbedding,
     make_substrate,
     prepare_blocks,
+    run_blocks,
     slice_logits_to_keep,
 )
 from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, log_pool, mixture, normalisers
@@ -35,8 +37,36 @@ from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, 
 PIECE_TOKENS = 512  # tokens whose logits under every expert exist at one time
 
 
+class LowRank(nn.Module):
+    """x [..., I] -> x @ A^T @ B^T * alpha / rank [..., O] (LoRA, arXiv 2106.09685)."""
+
+    def __init__(self, linear: nn.Linear, lora: dict[str, Any]) -> None:
+        super().__init__()
+        self.scaling = lora["alpha"] / lora["rank"]
+        self.lora_A = nn.Parameter(torch.zeros(lora["rank"], linear.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, lora["rank"]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B) * self.scaling
+
+
+class ExpertAdapters(nn.ModuleDict):
+    """What one expert adds to the Linears of one shared block, and the layer of the cache where that leads."""
+
+    def __init__(self, block: FrozenGlyphBlock, lora: dict[str, Any], cache_layer: int) -> None:
+        super().__init__(
+            {target.replace(".", "_"): LowRank(block.get_submodule(target), lora) for target in lora["targets"]}
+        )
+        self.cache_layer = cache_layer
+        self.keys_by_name = {target.split(".")[1]: target.replace(".", "_") for target in lora["targets"]}
+
+    def add(self, name: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """``y``, which the block's Linear ``name`` made of ``x``, with this expert's term."""
+        return y + self[self.keys_by_name[name]](x).to(y.device) if name in self.keys_by_name else y
+
+
 class FrozenGlyphExpert(nn.Module):
-    """One expert's blocks and final norm: vectors [B, T, D] -> hidden states [B, T, D]."""
+    """One expert's own blocks and final norm: what enters them [B, T, D] -> hidden states [B, T, D]."""
 
     def __init__(self, config: FrozenGlyphConfig, first_layer: int) -> None:
         super().__init__()
@@ -46,13 +76,8 @@ class FrozenGlyphExpert(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.rotary_emb = FrozenGlyphRotaryEmbedding(config)
 
-    def forward(self, hidden_states: torch.Tensor, position_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, position_embeddings=position_embeddings, position_ids=position_ids, **kwargs
-            )
-        return self.norm(hidden_states)
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return self.norm(run_blocks(self.layers, self.rotary_emb, hidden_states, **kwargs))
 
 
 class ExpertHead(nn.Linear):
@@ -100,20 +125,40 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
         super().__init__(config)
         self.embed_tokens = make_substrate(config)
+        self.trunk = nn.ModuleList()
+        if trunk := config.trunk_config():
+            self.trunk.extend(FrozenGlyphBlock(trunk, index) for index in range(config.num_shared_layers))
+            self.rotary_emb = FrozenGlyphRotaryEmbedding(trunk)
         self.experts = nn.ModuleList()
-        first_layer = 0
+        first_layer = config.first_own_layer
         for expert_config in config.expert_configs():
             self.experts.append(FrozenGlyphExpert(expert_config, first_layer))
             first_layer += expert_config.num_hidden_layers
+        for turn, index in enumerate(config.trunk_passes):
+            if index is not None:
+                self.experts[index].adapters = nn.ModuleList(
+                    ExpertAdapters(block, config.experts[index]["lora"], turn * config.num_shared_layers + layer)
+                    for layer, block in enumerate(self.trunk)
+                )
         for module in self.modules():
-            if hasattr(module, "layer_idx"):
-                module.config = config  # attention reads its implementation from the one config users can change
+            if isinstance(module, FrozenGlyphAttention):
+                module.config = config  # it reads its implementation from the one config users can change
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()
 
     def frozen_modules(self) -> list[nn.Module]:
-        return [self.embed_tokens, self.experts]
+        return [self.embed_tokens, self.trunk, self.experts]
+
+    def run_trunk(self, hidden_states: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
+        """What enters each expert's own blocks, N of [B, T, D]: the shared blocks run once for all without adapters."""
+        if not self.trunk:
+            return [hidden_states] * len(self.experts)
+        entering = {}
+        for index in self.config.trunk_passes:
+            adapters = None if index is None else self.experts[index].adapters
+            entering[index] = run_blocks(self.trunk, self.rotary_emb, hidden_states, adapters=adapters, **kwargs)
+        return [entering[index] if index in entering else entering[None] for index in range(len(self.experts))]
 
     @merge_with_config_defaults
     @capture_outputs
@@ -137,10 +182,12 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
             inputs_embeds,
             use_cache,
         )
-        states = [expert(hidden_states, **shared, **kwargs) for expert in self.experts]
+        entering = self.run_trunk(hidden_states, **shared, **kwargs)
+        states = [expert(states, **shared, **kwargs) for expert, states in zip(self.experts, entering, strict=True)]
         if self.config.rule in STATIC_LOGIT_RULES:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
-        return BaseModelOutputWithPast(last_hidden_state=torch.cat(states, dim=-1), **{CACHE: shared["cache"]})
+        states = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
+        return BaseModelOutputWithPast(last_hidden_state=states, **{CACHE: shared["cache"]})
 
 
 class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):

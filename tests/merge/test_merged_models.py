@@ -23,7 +23,8 @@ def merge(three_experts, tmp_path_factory):
 
     def merge(numbers, weights=None, **fields) -> FrozenGlyphMoEForCausalLM:
         out = tmp_path_factory.mktemp("merge") / "merged"
-        folder = merge_experts([three_experts[number] for number in numbers], out, weights=weights)
+        rule = "weighted" if weights else "mean"
+        folder = merge_experts([three_experts[number] for number in numbers], out, rule, weights)
         return FrozenGlyphMoEForCausalLM.from_pretrained(folder, **fields).eval()
 
     return merge

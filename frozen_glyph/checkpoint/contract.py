@@ -1,0 +1,100 @@
+"""What a checkpoint folder must say, without importing torch: file names, fields, tensors, merge rules.
+
+The model room travels alone and takes seconds to import, so it says these things for itself; a test compares the two.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from typing import Any
+
+WEIGHTS, DEFAULT_INDEX = "model.safetensors", "model.safetensors.index.json"  # of the deepest stage
+SUBSTRATE_PREFIX, BLOCKS_PREFIX = "model.embed_tokens.", "model.layers."
+
+# What decides a substrate and its meaning: experts dock only where all of it is equal.
+SUBSTRATE_FIELDS = (
+    "substrate_fingerprint",
+    "tokenizer_sha256",
+    "vocab_size",
+    "hidden_size",
+    "substrate_bits",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+# What shapes an expert's blocks.
+EXPERT_FIELDS = (
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "rope_parameters",
+    "max_position_embeddings",
+)
+# Each rule of a merged model, and what it costs. N experts.
+RULES = {
+    "mean": "the published rule: logits are the equal mean of the experts' logits. Where an expert never saw a "
+    "language, it pulls the mean away from the expert that knows it.",
+    "weighted": "logits are the weighted sum of the experts' logits, one weight for all text: what favours one "
+    "expert's language costs the languages of the others.",
+    "probability": "log of the weighted mean of the experts' probabilities. Every token costs at most minus the log "
+    "of an expert's weight more than under that expert: log N nats a token at equal weights.",
+    "posterior": "a Bayesian mixture: each expert counts as much as it has predicted the text so far. The loss of a "
+    "whole sequence exceeds an expert's by at most minus the log of its weight: log N nats at equal weights.",
+    "evidence": "logits weighted by how well each expert predicted the latest tokens. Nothing bounds what it loses to "
+    "the best expert; measure it on your text.",
+}
+
+
+def identity(merged: bool) -> dict[str, Any]:
+    """The fields of a ``config.json`` that say which classes read it."""
+    kind, file = ("MoE", "_moe") if merged else ("", "")
+    classes = {"AutoModel": f"FrozenGlyph{kind}Model", "AutoModelForCausalLM": f"FrozenGlyph{kind}ForCausalLM"}
+    return {
+        "architectures": [classes["AutoModelForCausalLM"]],
+        "auto_map": {
+            "AutoConfig": f"configuration_frozen_glyph.FrozenGlyph{kind}Config",
+            **{auto: f"modeling_frozen_glyph{file}.{name}" for auto, name in classes.items()},
+        },
+        "model_type": f"frozen_glyph{file}",
+        "transformers_version": importlib.metadata.version("transformers"),
+    }
+
+
+def stage_index(stage: int) -> str:
+    """File name of the index of a growth stage."""
+    return f"stage-{stage}.safetensors.index.json"
+
+
+def model_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of the ``FrozenGlyphForCausalLM`` with a frozen substrate that ``config`` describes."""
+    vocabulary, width, inner = config["vocab_size"], config["hidden_size"], config["intermediate_size"]
+    bits = config["substrate_bits"]
+    shapes: dict[str, tuple[int, ...]] = {
+        SUBSTRATE_PREFIX + "packed_bits": (vocabulary, bits // 8),
+        SUBSTRATE_PREFIX + "center": (bits,),
+    }
+    if bits > width or config.get("substrate_rotated"):
+        shapes[SUBSTRATE_PREFIX + "projection"] = (bits, width)
+    norms = ["model.norm"]
+    for layer in range(config["num_hidden_layers"]):
+        block = f"{BLOCKS_PREFIX}{layer}."
+        norms += [block + "input_layernorm", block + "post_attention_layernorm"]
+        shapes |= {f"{block}self_attn.{name}_proj.weight": (width, width) for name in "qkvo"}
+        shapes |= {block + "mlp.fc_in.weight": (inner, width), block + "mlp.fc_in.bias": (inner,)}
+        shapes |= {block + "mlp.fc_out.weight": (width, inner), block + "mlp.fc_out.bias": (width,)}
+    shapes |= {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}
+    return shapes | {"lm_head.weight": (vocabulary, width), "lm_head.bias": (vocabulary,)}
+
+
+def fingerprint(tensors: dict[str, str], tokenizer_sha256: str | None) -> str:
+    """Fingerprint of a substrate from the sha256 of each of its tensors, by their names in a checkpoint."""
+    parts = {
+        "bits": tensors[SUBSTRATE_PREFIX + "packed_bits"],
+        "center": tensors[SUBSTRATE_PREFIX + "center"],
+        "projection": tensors.get(SUBSTRATE_PREFIX + "projection"),
+        "normalization": "l2",
+        "tokenizer": tokenizer_sha256,
+    }
+    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

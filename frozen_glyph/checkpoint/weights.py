@@ -1,0 +1,88 @@
+"""Which files hold a checkpoint's weights, what identifies these, and whether they are as they were written."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, WEIGHTS, stage_index
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    TensorFile,
+    check_hashes,
+    read_header,
+    read_json,
+    sha256_file,
+    sha256_json,
+)
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.checkpoint.stages import read_weight_map
+
+
+def find_index(folder: Path, config: dict[str, Any], stage: int | None = None) -> str | None:
+    """File name of the index of ``stage``, or of what a plain load gives; None where one file holds everything.
+
+    Raises:
+        CheckpointError: the checkpoint has no such stage.
+    """
+    ladder = config.get("ladder") or []
+    if stage is not None:
+        if not 1 <= stage <= len(ladder):
+            known = f"its stages are 1..{len(ladder)}" if ladder else "it was not grown in stages"
+            raise CheckpointError(f"{str(folder)!r} has no stage {stage}; {known}")
+        return stage_index(stage)
+    if named := config.get("transformers_weights"):
+        return named
+    return DEFAULT_INDEX if (folder / DEFAULT_INDEX).exists() else None
+
+
+def list_shards(folder: Path, index: str | None) -> list[str]:
+    """The weight files that ``index`` names."""
+    return [WEIGHTS] if index is None else sorted(set(read_weight_map(folder / index).values()))
+
+
+def check_index(folder: Path, index: str | None, shards: dict[str, TensorFile]) -> None:
+    """Raise ``CheckpointError`` where a shard is not the one that ``index`` was written for."""
+    expected = {} if index is None else read_json(folder / index).get("metadata", {}).get("content_sha256", {})
+    for name, header in shards.items():
+        if header.content_sha256 != expected.get(name, header.content_sha256):
+            raise CheckpointError(
+                f"{str(folder / name)!r} is of another checkpoint than {index} or was changed; fetch it again"
+            )
+
+
+def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:
+    """Hex sha256 that identifies weight files of a folder, by default all: equal for equal contents.
+
+    Headers say the hash of a shard's contents, so that no tensor is read; a file that does not say it is hashed.
+    """
+    names = sorted(shards if shards is not None else (path.name for path in folder.glob("*.safetensors")))
+    return sha256_json(
+        {name: read_header(folder / name).content_sha256 or sha256_file(folder / name) for name in names}
+    )
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer."""
+    files = [folder / name for name in ("config.json", "tokenizer.json") if (folder / name).exists()]
+    return sha256_json([weights_sha256(folder), *((path.name, sha256_file(path)) for path in files)])
+
+
+def check_contents(folder: Path, shard: str, header: TensorFile, content: str) -> None:
+    """Raise ``CheckpointError`` unless ``content``, hashed from the bytes of ``shard``, is what it was written with.
+
+    Where the header says something else or nothing, the provenance, if it knows the file, has the last word.
+    """
+    if content == header.content_sha256:
+        return
+    recorded: dict[str, str] = {}
+    if (folder / PROVENANCE_FILE).exists():
+        provenance = read_provenance(folder)
+        for entry in (provenance, *provenance.get("stages", [])):
+            recorded |= entry.get("files", {})
+    if shard in recorded:
+        check_hashes(folder, {shard: recorded[shard]})
+    elif header.content_sha256 is not None:
+        raise CheckpointError(
+            f"{str(folder / shard)!r} is damaged: sha256 of its contents {content[:16]}…, written as "
+            f"{header.content_sha256[:16]}…; fetch it again"
+        )

@@ -1,0 +1,228 @@
+"""Open what is to be merged: a grown checkpoint is one expert, a merged one is those it was made of.
+
+Only small files and headers are read. Every tensor becomes a window into the file that holds it, under the name it has
+in a model of its own, whatever it is called there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, EXPERT_FIELDS, SUBSTRATE_PREFIX, model_shapes
+from frozen_glyph.checkpoint.fetch import fetch
+from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file
+from frozen_glyph.checkpoint.ladder import Source
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.checkpoint.streaming import Window
+from frozen_glyph.checkpoint.weights import check_index, find_index, list_shards, weights_sha256
+from frozen_glyph.merge.adapters import CONFIG_FILE, Adapter, find_base, open_adapter
+from frozen_glyph.merge.compatible import check_expert_config
+from frozen_glyph.merge.recipe import ExpertRecipe
+
+UNRECORDED = "file:"  # a block of a shard without recorded contents is told from others by where it lies
+TUNED = "tune-head"  # the kind of a merged checkpoint whose head was trained for all experts together
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A folder with weights. ``label`` is what the user called it, ``parent`` what is recorded of it."""
+
+    label: str
+    folder: Path
+    config: dict[str, Any]
+    shards: dict[str, TensorFile]
+    provenance: dict[str, Any]
+    parent: dict[str, Any]
+
+    @property
+    def merged(self) -> bool:
+        return "experts" in self.config
+
+    def window(self, name: str) -> Window | None:
+        """The tensor that the folder calls ``name``."""
+        for shard, header in self.shards.items():
+            if name in header.tensors:
+                return Window.whole(self.folder / shard, header.tensors[name])
+        return None
+
+    def substrate_file(self) -> Path | None:
+        """The file that holds the substrate and nothing else, where its contents are recorded."""
+        for shard, header in self.shards.items():
+            if header.content_sha256 and all(name.startswith(SUBSTRATE_PREFIX) for name in header.tensors):
+                return self.folder / shard
+        return None
+
+    def names(self) -> set[str]:
+        return {name for header in self.shards.values() for name in header.tensors}
+
+
+@dataclass(frozen=True, eq=False)
+class Expert:
+    """One stack of blocks with its norm and head.
+
+    ``fields`` are the ``EXPERT_FIELDS``, its ``num_hidden_layers`` counts all blocks. ``blocks`` says for each block
+    what tells it from others: equal where blocks are equal. ``weight`` is its share of its checkpoint. ``tuned``: its
+    head was trained together with those of other experts, and means nothing without them.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    fields: dict[str, Any]
+    tensors: dict[str, Window]
+    blocks: tuple[str, ...]
+    weight: float = 1.0
+    adapter: Adapter | None = None
+    tuned: bool = False
+
+    def substrate(self) -> dict[str, Window]:
+        return {name: window for name, window in self.tensors.items() if name.startswith(SUBSTRATE_PREFIX)}
+
+
+def open_experts(recipe: ExpertRecipe, headers_only: bool = False) -> list[Expert]:
+    """The experts of one source, in order.
+
+    Of a Hub id, the files that the chosen stage needs are fetched; with ``headers_only`` no shard is.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, or does not fit the ``config.json``; there is no such stage.
+        ExpertsDoNotMatch: the source holds no frozen glyph bits, or is of another model family.
+    """
+    recipe = with_base(recipe)
+    checkpoint = open_checkpoint(recipe, headers_only)
+    if checkpoint.merged:
+        if recipe.adapter:
+            raise CheckpointError(f"{str(recipe)!r}: an adapter stands on a grown model, {recipe.source!r} is merged")
+        return merged_experts(checkpoint)
+    return [single_expert(checkpoint, recipe)]
+
+
+def with_base(recipe: ExpertRecipe) -> ExpertRecipe:
+    """An expert that is given as an adapter's folder alone, with the base that its files or its place name."""
+    folder = Path(recipe.source)
+    if recipe.adapter or not (folder / CONFIG_FILE).exists() or (folder / "config.json").exists():
+        return recipe
+    base, stage = find_base(folder)
+    return ExpertRecipe(base, recipe.stage or stage, recipe.source, recipe.revision)
+
+
+def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
+    """Read config, provenance, index and headers, after the shards were fetched if they are on the Hub."""
+    folder = fetch("expert", recipe.source, ["*.json"], recipe.revision)
+    local = Path(recipe.source).is_dir()
+    config = read_json(folder / "config.json")
+    check_expert_config(recipe.source, config)
+    index = find_index(folder, config, recipe.stage)
+    if recipe.stage is not None:
+        config = config | {"num_hidden_layers": config["ladder"][recipe.stage - 1]}
+    names = list_shards(folder, index)
+    read: Callable[[str], TensorFile] = lambda name: read_header(folder / name)  # noqa: E731
+    if headers_only and not local:
+        read = Source(recipe.source, folder.name).header
+    else:
+        fetch("expert", recipe.source, names, None if local else folder.name)
+    shards = {name: read(name) for name in names}
+    check_index(folder, index, shards)
+    parent = {
+        "name": folder.resolve().name if local else recipe.source,
+        **({} if local else {"revision": folder.name}),
+        **({} if recipe.stage is None else {"stage": recipe.stage}),
+        "config_sha256": sha256_file(folder / "config.json"),
+    }
+    provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
+    if provenance.get("parents"):
+        parent["parents"] = provenance["parents"]
+    if not headers_only:
+        parent["weights_sha256"] = weights_sha256(folder, names)
+    return Checkpoint(recipe.source, folder, config, shards, provenance, parent)
+
+
+def single_expert(checkpoint: Checkpoint, recipe: ExpertRecipe) -> Expert:
+    """A grown checkpoint as an expert, maybe with an adapter on it."""
+    tensors = {name: window for name in checkpoint.names() if (window := checkpoint.window(name)) is not None}
+    check_shapes(checkpoint.label, tensors, checkpoint.config)
+    layers = checkpoint.config["num_hidden_layers"]
+    blocks = tuple(block_identity(checkpoint, f"{BLOCKS_PREFIX}{layer}.") for layer in range(layers))
+    adapter = open_adapter(recipe.adapter, tensors) if recipe.adapter else None
+    if adapter:
+        checkpoint.parent["adapter"] = adapter.record
+    fields = {name: checkpoint.config[name] for name in EXPERT_FIELDS}
+    name = adapter.name if adapter else checkpoint.parent["name"].rpartition("/")[2]
+    return Expert(name, checkpoint, fields, tensors, blocks, adapter=adapter)
+
+
+def block_identity(checkpoint: Checkpoint, prefix: str) -> str:
+    """What tells a block from others: the recorded contents of its shard, or the very file, and its place there."""
+    for shard, header in checkpoint.shards.items():
+        if any(name.startswith(prefix) for name in header.tensors):
+            contents = header.content_sha256 or f"{UNRECORDED}{(checkpoint.folder / shard).resolve()}"
+            return f"{contents} {prefix}"
+    raise CheckpointError(f"{checkpoint.label!r} has no tensors of {prefix}; fetch or write the folder again")
+
+
+def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
+    """The experts that a merged checkpoint was made of, each with the tensors of a model of its own."""
+    config, records = checkpoint.config, checkpoint.provenance.get("experts") or []
+    count, shared = len(config["experts"]), config.get("num_shared_layers", 0)
+    weights = [1 / count] * count if config["rule"] == "mean" else config["expert_weights"]
+    tuned = checkpoint.provenance.get("kind") == TUNED
+    found = []
+    for index, (name, fields) in enumerate(zip(config["expert_names"], config["experts"], strict=True)):
+        record = records[index] if len(records) == count else {}
+        prefix = f"model.experts.{index}."
+        tensors = {}
+        for stored in checkpoint.names():
+            window = checkpoint.window(stored)
+            assert window is not None
+            if stored.startswith(SUBSTRATE_PREFIX):
+                tensors[stored] = window
+            elif stored.startswith("model.trunk."):
+                tensors[BLOCKS_PREFIX + stored.removeprefix("model.trunk.")] = window
+            elif stored.startswith(f"{prefix}layers."):
+                layer, _, rest = stored.removeprefix(f"{prefix}layers.").partition(".")
+                tensors[f"{BLOCKS_PREFIX}{int(layer) + shared}.{rest}"] = window
+            elif stored.startswith(f"{prefix}norm."):
+                tensors["model." + stored.removeprefix(prefix)] = window
+            elif stored == "lm_head.weight":
+                tensors[stored] = window.columns(index, count)
+            elif stored == "lm_head.bias":
+                tensors[stored] = window.row(index)
+        layers = shared + fields["num_hidden_layers"]
+        whole = {key: fields[key] for key in EXPERT_FIELDS} | {"num_hidden_layers": layers}
+        check_shapes(f"{checkpoint.label}:{name}", tensors, config | whole)
+        recorded = record.get("blocks") or [None] * layers
+        stored_as = [f"model.trunk.{layer}." for layer in range(shared)]
+        stored_as += [f"{prefix}layers.{layer}." for layer in range(layers - shared)]
+        blocks = [recorded[layer] or block_identity(checkpoint, place) for layer, place in enumerate(stored_as)]
+        adapter = None
+        if fields.get("lora"):
+            stored_at = f"{prefix}adapters."
+            windows = {
+                stored.removeprefix(stored_at): window
+                for stored in checkpoint.names()
+                if stored.startswith(stored_at) and (window := checkpoint.window(stored)) is not None
+            }
+            adapter = Adapter(name, fields["lora"], windows, record.get("adapter", {}))
+        found.append(
+            Expert(
+                name,
+                checkpoint,
+                whole,
+                tensors,
+                tuple(blocks),
+                weights[index],
+                adapter,
+                tuned or record.get("tuned", False),
+            )
+        )
+    return found
+
+
+def check_shapes(label: str, tensors: dict[str, Window], config: dict[str, Any]) -> None:
+    """Raise ``CheckpointError`` unless ``tensors`` are those of the model that ``config`` describes."""
+    wanted, shapes = model_shapes(config), {name: window.shape for name, window in tensors.items()}
+    if wrong := sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name)):
+        raise CheckpointError(
+            f"expert {label!r} does not fit its config.json: missing, superfluous or of another shape: "
+            f"{', '.join(wrong[:5])}; fetch or write the folder again"
+        )

@@ -1,0 +1,123 @@
+"""Take an expert out of a merged checkpoint again, bit for bit, as an ordinary checkpoint.
+
+frozen-glyph extract runs/merged ru -o runs/ru-again
+"""
+
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, DEFAULT_INDEX, SUBSTRATE_FIELDS, SUBSTRATE_PREFIX, identity
+from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, write_json, write_text
+from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, layer_of, write_index
+from frozen_glyph.checkpoint.streaming import Joined, Window
+from frozen_glyph.errors import nearest
+from frozen_glyph.merge.adapters import write_adapter
+from frozen_glyph.merge.experts import Expert, open_experts
+from frozen_glyph.merge.recipe import ExpertRecipe
+from frozen_glyph.merge.write import (
+    copy_shared_files,
+    expert_sha256,
+    hash_substrates,
+    verify_shards,
+    write_shards,
+)
+
+LORA_FOLDER = "lora"
+
+
+def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
+    """Write the expert ``name`` of the folder or Hub id ``merged`` into the new folder ``out``, whole or not at all.
+
+    Its tensors have the bits that were merged: their hash is compared with the one recorded then. Blocks that all
+    experts share are in a shard of their own, so that merging extracted experts finds them again. An expert with an
+    adapter becomes its base and a PEFT folder ``lora`` in it; merge ``out/lora`` to use it as an expert again.
+
+    Raises:
+        CheckpointError: ``merged`` is no merged checkpoint, has no such expert, is damaged, or its head was tuned for
+            all experts together; ``out`` exists.
+    """
+    out = Path(out)
+    check_vacant(out)
+    expert = find_expert(str(merged), name)
+    shards = assign_tensors(expert)
+    with new_folder(out) as temporary:
+        digests = write_shards(shards, temporary, expert.checkpoint)
+        if expert.adapter:
+            digests |= write_adapter(expert.adapter, temporary / LORA_FOLDER)
+        hash_substrates([expert], digests)
+        content = check_extracted(expert, digests)
+        contents = write_index(temporary / DEFAULT_INDEX, {name: shard for shard in shards for name in shards[shard]})
+        write_json(temporary / "config.json", expert_config(expert))
+        write_text(temporary / "README.md", expert_card(out.name, expert))
+        copy_shared_files(expert.checkpoint.folder, temporary)
+        facts = {"expert": expert.name, "parents": [expert.checkpoint.parent], "content_sha256": content}
+        write_provenance(temporary, "extract", facts | {"contents": contents})
+    return out
+
+
+def find_expert(merged: str, name: str) -> Expert:
+    """The expert ``name`` of ``merged``; see ``extract_expert`` for the errors."""
+    experts = {expert.name: expert for expert in open_experts(ExpertRecipe(merged))}
+    first = next(iter(experts.values()))
+    if not first.checkpoint.merged:
+        raise CheckpointError(f"{merged!r} is a grown model, not a merged one; use it as it is")
+    if name not in experts:
+        raise CheckpointError(
+            f"{merged!r} has no expert {name!r}.{nearest(name, experts)} Its experts: {', '.join(experts)}"
+        )
+    if experts[name].tuned:
+        raise CheckpointError(
+            f"the head of {merged!r} was tuned for all experts together, so none has a head of its own; extract from "
+            "what it was tuned from, which its provenance.json names"
+        )
+    return experts[name]
+
+
+def assign_tensors(expert: Expert) -> dict[str, dict[str, Joined]]:
+    """The tensors of each shard: substrate, shared blocks, own blocks, norm with head."""
+    shared = expert.checkpoint.config.get("num_shared_layers", 0)
+    found: dict[str, dict[str, Joined]] = {}
+    for name, window in expert.tensors.items():
+        shard = SUBSTRATE_SHARD if name.startswith(SUBSTRATE_PREFIX) else "head.safetensors"
+        if name.startswith(BLOCKS_PREFIX):
+            shard = f"blocks-{1 + (0 < shared <= (layer_of(name) or 0))}.safetensors"
+        found.setdefault(shard, {})[name] = Joined.alone(window)
+    return found
+
+
+def check_extracted(expert: Expert, digests: dict[Window, str]) -> str:
+    """Hash of the expert's contents; ``CheckpointError`` where it is not the recorded one, or a shard was changed."""
+    content, checkpoint = expert_sha256(expert, digests), expert.checkpoint
+    recorded = {entry["name"]: entry["content_sha256"] for entry in checkpoint.provenance.get("experts", [])}
+    if expert.name not in recorded:
+        read = {window.path.name for window in expert.tensors.values()}
+        verify_shards(checkpoint.folder, {shard: checkpoint.shards[shard] for shard in read}, digests)
+    elif content != recorded[expert.name]:
+        raise CheckpointError(
+            f"expert {expert.name!r} of {checkpoint.label!r} is damaged: sha256 of its contents {content[:16]}…, "
+            f"merged as {recorded[expert.name][:16]}…; `frozen-glyph inspect --verify` names the file; fetch it again"
+        )
+    return content
+
+
+def expert_config(expert: Expert) -> dict[str, Any]:
+    """The ``config.json`` of the expert alone."""
+    merged = expert.checkpoint.config
+    kept = [name for name in (*SUBSTRATE_FIELDS, "substrate_rotated", "dtype") if name in merged]
+    return {**identity(merged=False), **{name: merged[name] for name in kept}, **expert.fields}
+
+
+def expert_card(name: str, expert: Expert) -> str:
+    """The card of an extracted expert."""
+    adapter = {"Adapter": f"The expert is this base with the LoRA adapter in `{LORA_FOLDER}` (peft)."}
+    return model_card(
+        name,
+        f"The expert `{expert.name}` of the merged model `{expert.checkpoint.parent['name']}`, with the bits it had.",
+        {
+            **(adapter if expert.adapter else {}),
+            "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
+        },
+        ["grown"],
+    )

@@ -1,0 +1,178 @@
+"""From a recipe to what will be written: experts in order, their weights, the shared trunk, configuration and shards.
+
+Shards of a merged checkpoint: ``substrate``, ``trunk`` (blocks that all experts share, if any), ``expert-{j}`` (its own
+blocks, final norm and adapters) and ``head`` (all heads side by side).
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, RULES, SUBSTRATE_FIELDS, SUBSTRATE_PREFIX, identity
+from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD
+from frozen_glyph.checkpoint.streaming import Joined
+from frozen_glyph.merge.compatible import ExpertsDoNotMatch, check_match, count_shared
+from frozen_glyph.merge.experts import Expert, open_experts
+from frozen_glyph.merge.recipe import MergeRecipe, shares
+
+TRUNK_SHARD, HEAD_SHARD = "trunk.safetensors", "head.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class MergePlan:
+    """All that a merge will do. ``shared`` counts the leading blocks that all experts share."""
+
+    experts: list[Expert]
+    rule: str
+    weights: list[float]
+    shared: int
+    evidence_window: int | None = None
+
+    @functools.cached_property
+    def shards(self) -> dict[str, dict[str, Joined]]:
+        """The tensors of each shard, by the names of the merged model."""
+        found: dict[str, dict[str, Joined]] = {SUBSTRATE_SHARD: {}, TRUNK_SHARD: {}}
+        for index, expert in enumerate(self.experts):
+            own = found[f"expert-{index}.safetensors"] = {}
+            prefix = f"model.experts.{index}."
+            for name, window in expert.tensors.items():
+                if name.startswith(SUBSTRATE_PREFIX) and index == 0:
+                    found[SUBSTRATE_SHARD][name] = Joined.alone(window)
+                elif name.startswith("model.norm."):
+                    own[prefix + name.removeprefix("model.")] = Joined.alone(window)
+                elif name.startswith(BLOCKS_PREFIX):
+                    layer, _, rest = name.removeprefix(BLOCKS_PREFIX).partition(".")
+                    if int(layer) >= self.shared:
+                        own[f"{prefix}layers.{int(layer) - self.shared}.{rest}"] = Joined.alone(window)
+                    elif index == 0:
+                        found[TRUNK_SHARD][f"model.trunk.{layer}.{rest}"] = Joined.alone(window)
+            for name, window in expert.adapter.tensors.items() if expert.adapter else ():
+                own[f"{prefix}adapters.{name}"] = Joined.alone(window)
+        weights, biases = (tuple(e.tensors[f"lm_head.{part}"] for e in self.experts) for part in ("weight", "bias"))
+        found[HEAD_SHARD] = {"lm_head.weight": Joined.side_by_side(weights), "lm_head.bias": Joined.stacked(biases)}
+        return {shard: tensors for shard, tensors in found.items() if tensors}
+
+    @property
+    def bytes_to_write(self) -> int:
+        sizes = {shard: sum(tensor.nbytes for tensor in tensors.values()) for shard, tensors in self.shards.items()}
+        return sum(sizes.values()) - (sizes[SUBSTRATE_SHARD] if self.experts[0].checkpoint.substrate_file() else 0)
+
+    def config(self) -> dict[str, Any]:
+        """The merged model's ``config.json``."""
+        first = self.experts[0].checkpoint.config
+        own = [len(expert.blocks) - self.shared for expert in self.experts]
+        return {
+            **identity(merged=True),
+            **{name: first[name] for name in SUBSTRATE_FIELDS},
+            **{name: first[name] for name in ("substrate_rotated", "dtype") if name in first},
+            "num_attention_heads": self.experts[0].fields["num_attention_heads"],
+            "max_position_embeddings": min(expert.fields["max_position_embeddings"] for expert in self.experts),
+            "num_shared_layers": self.shared,
+            "experts": [
+                {
+                    **expert.fields,
+                    "num_hidden_layers": layers,
+                    **({"lora": expert.adapter.lora} if expert.adapter else {}),
+                }
+                for expert, layers in zip(self.experts, own, strict=True)
+            ],
+            "expert_names": [expert.name for expert in self.experts],
+            "expert_weights": self.weights,
+            "rule": self.rule,
+            **({"evidence_window": self.evidence_window} if self.evidence_window else {}),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """What is merged, what is shared and what it costs, as plain values. Bytes are of tensors."""
+        sizes = {shard: sum(tensor.nbytes for tensor in tensors.values()) for shard, tensors in self.shards.items()}
+        parameters = {
+            shard: sum(math.prod(tensor.shape) for tensor in tensors.values())
+            for shard, tensors in self.shards.items()
+            if shard != SUBSTRATE_SHARD  # frozen bits are no parameters
+        }
+        shared = {name: sizes.get(f"{name}.safetensors", 0) for name in ("substrate", "trunk")}
+        return {
+            "rule": self.rule,
+            "costs": RULES[self.rule],
+            "experts": [
+                {
+                    "name": expert.name,
+                    "layers": len(expert.blocks),
+                    "shared_layers": self.shared,
+                    "adapter": expert.adapter.lora if expert.adapter else None,
+                    "weight": weight,
+                    "parameters": parameters[f"expert-{index}.safetensors"]
+                    + parameters[HEAD_SHARD] // len(self.experts),
+                    "origin": {key: value for key, value in expert.checkpoint.parent.items() if key != "parents"},
+                }
+                for index, (expert, weight) in enumerate(zip(self.experts, self.weights, strict=True))
+            ],
+            "parameters": sum(parameters.values()),
+            "shared_parameters": parameters.get(TRUNK_SHARD, 0),
+            "bytes": sum(sizes.values()),
+            "shared_bytes": shared,
+            "saved_bytes": sum(shared.values()) * (len(self.experts) - 1),
+            "bytes_to_write": self.bytes_to_write,
+        }
+
+
+def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
+    """Open the experts of ``recipe`` and check that they dock; ``headers_only`` fetches no shard from the Hub.
+
+    Raises:
+        ExpertsDoNotMatch: they do not share substrate, tokenizer, vocabulary, special ids or the type of their heads;
+            a merged model among them has another rule; an adapter stands on blocks that not all share.
+        CheckpointError: a file of an expert is missing or damaged.
+    """
+    groups = [open_experts(source, headers_only) for source in recipe.sources()]
+    experts = list(itertools.chain(*groups))
+    check_match(experts)
+    for group in groups:
+        check_rule(group, recipe.rule)
+    outer = shares(recipe.rule, recipe.weights, len(groups))
+    weights = [share * expert.weight for share, group in zip(outer, groups, strict=True) for expert in group]
+    if recipe.rule == "mean":
+        weights = [1 / len(experts)] * len(experts)
+    windows = [expert.checkpoint.config.get("evidence_window") for expert in experts if recipe.rule == "evidence"]
+    window = recipe.evidence_window or next(filter(None, windows), None)
+    return MergePlan(name_experts(groups, recipe.names), recipe.rule, weights, count_shared(experts), window)
+
+
+def check_rule(group: list[Expert], rule: str) -> None:
+    """Raise ``ExpertsDoNotMatch`` unless the experts of one merged checkpoint mean the same when merged by ``rule``.
+
+    Weights of ``weighted``, ``probability``, ``posterior`` and ``evidence`` multiply; ``weighted`` takes a mean as the
+    equal weights it is. Under ``mean`` each expert counts once, however they were merged before.
+    """
+    checkpoint = group[0].checkpoint
+    if not checkpoint.merged:
+        return
+    before = checkpoint.config["rule"]
+    if before != rule and (before, rule) != ("mean", "weighted"):
+        raise ExpertsDoNotMatch(
+            f"expert {checkpoint.label!r} is merged by rule {before!r}, this merge by {rule!r}, and one model has one "
+            f"rule; choose rule={before!r}, or change it first: frozen-glyph reweigh {checkpoint.label} --rule {rule}"
+        )
+    if group[0].tuned and rule != "weighted":
+        raise ExpertsDoNotMatch(
+            f"the head of expert {checkpoint.label!r} was tuned for its experts together, whose own logits mean "
+            "nothing; choose rule='weighted', or merge what it was tuned from"
+        )
+
+
+def name_experts(groups: list[list[Expert]], names: list[str] | None) -> list[Expert]:
+    """All experts under different names: as given, of a merged model ``given/own``; repeated ones are numbered."""
+    found: dict[str, Expert] = {}
+    for index, group in enumerate(groups):
+        for expert in group:
+            name = expert.name
+            if names:
+                name = f"{names[index]}/{name}" if expert.checkpoint.merged else names[index]
+            unique = next(
+                n for n in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if n not in found
+            )
+            found[unique] = expert
+    return [dataclasses.replace(expert, name=name) for name, expert in found.items()]

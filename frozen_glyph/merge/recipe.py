@@ -1,0 +1,103 @@
+"""What a merge is to do: experts, rule, weights; from a merge.yaml, the command line or Python.
+
+An expert is written ``SOURCE``, ``SOURCE@STAGE`` or ``SOURCE@STAGE+ADAPTER``: a folder or Hub id, a growth stage of it,
+a PEFT folder or Hub id with a LoRA adapter of that stage.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.contract import RULES
+from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.recipe_fields import RecipeError, override, parse, read_recipe, require
+
+
+@dataclass(frozen=True)
+class ExpertRecipe:
+    """One expert; without ``stage`` what a plain load gives. ``revision`` is of the Hub."""
+
+    source: str
+    stage: int | None = None
+    adapter: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def from_word(cls, word: str) -> "ExpertRecipe":
+        """Read ``SOURCE[@STAGE][+ADAPTER]``; an existing folder of that very name comes first."""
+        if Path(word).exists():
+            return cls(word)
+        source, _, adapter = word.partition("+")
+        if "@" in source:
+            source, _, stage = source.rpartition("@")
+            require(stage.isdecimal(), "experts", word, "SOURCE@STAGE with a number behind the @")
+            return cls(source, int(stage), adapter or None)
+        return cls(source, None, adapter or None)
+
+    def __str__(self) -> str:
+        stage = "" if self.stage is None else f"@{self.stage}"
+        return f"{self.source}{stage}{f'+{self.adapter}' if self.adapter else ''}"
+
+
+@dataclass(frozen=True)
+class MergeRecipe:
+    """A merge.yaml; ``weights`` and ``names`` are one for each expert.
+
+    ``evidence_window``: how many tokens the rule ``evidence`` looks back; None: what the model takes by default.
+    """
+
+    experts: list[str | ExpertRecipe]
+    rule: str = "mean"
+    weights: list[float] | None = None
+    names: list[str] | None = None
+    evidence_window: int | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.experts)
+        if count < 2:
+            raise RecipeError(f"{count} expert given; merging needs at least two checkpoint folders or Hub ids")
+        shares(self.rule, self.weights, count)
+        window = self.evidence_window
+        require(window is None or window >= 1, "evidence_window", window, "at least 1")
+        if self.names is not None:
+            allowed = f"{count} different names, one for each expert"
+            require(len(set(self.names)) == len(self.names) == count and all(self.names), "names", self.names, allowed)
+
+    def sources(self) -> list[ExpertRecipe]:
+        return [ExpertRecipe.from_word(expert) if isinstance(expert, str) else expert for expert in self.experts]
+
+
+def load_merge_recipe(path: Path | None, settings: Sequence[str] = (), **fields: Any) -> MergeRecipe:
+    """The recipe in a merge.yaml; ``fields`` that are not None and then ``settings`` (``rule=posterior``) go first.
+
+    Raises:
+        RecipeError: the file is missing or no YAML, a field is unknown or has a value that is not allowed.
+    """
+    content = read_recipe(path, "merge.yaml") if path is not None else {}
+    content |= {name: value for name, value in fields.items() if value is not None}
+    override(content, settings)
+    return parse(MergeRecipe, content, "")
+
+
+def shares(rule: str, weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights of sum 1 for ``count`` experts under ``rule``; equal where none are given.
+
+    Raises:
+        FrozenGlyphError: unknown rule, or weights that it cannot use.
+    """
+    if rule not in RULES:
+        raise FrozenGlyphError(f"rule={rule!r} is not known.{nearest(rule, RULES)} Allowed: {', '.join(RULES)}")
+    if weights is None:
+        return [1.0 / count] * count
+    if rule == "mean":
+        raise FrozenGlyphError(
+            f"weights={list(weights)} mean nothing to rule='mean', which counts all experts alike; choose "
+            "rule='weighted'"
+        )
+    kind = "finite" if rule == "weighted" else "non-negative"
+    usable = all(math.isfinite(weight) and (rule == "weighted" or weight >= 0) for weight in weights)
+    if len(weights) != count or not usable or not 0 < sum(weights) < math.inf:
+        raise FrozenGlyphError(f"weights={list(weights)} must be {count} {kind} numbers with a sum above 0")
+    return [weight / sum(weights) for weight in weights]

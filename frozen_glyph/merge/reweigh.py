@@ -1,0 +1,47 @@
+"""Change rule and weights of a merged checkpoint: three small files, no shard.
+
+frozen-glyph reweigh runs/merged --rule weighted --weights 0.7,0.3
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json, write_text
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.merge.card import merge_card
+from frozen_glyph.merge.experts import TUNED
+from frozen_glyph.merge.recipe import shares
+
+
+def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequence[float] | None = None) -> Path:
+    """Give the folder ``merged`` another ``rule``, other ``weights``, or both; what is None stays.
+
+    Each file is replaced atomically, ``config.json``, which decides, last: stopped between them, the old rule stays in
+    force, ``inspect`` says so, and the same call finishes.
+
+    Raises:
+        FrozenGlyphError: unknown rule, weights that it cannot use, or nothing to change.
+        CheckpointError: ``merged`` is no merged checkpoint, or its head was tuned for its rule and weights.
+    """
+    folder = Path(merged)
+    config = read_json(folder / "config.json")
+    if "experts" not in config:
+        raise CheckpointError(f"{str(folder)!r} is no merged checkpoint; merge experts first")
+    if rule is None and weights is None:
+        raise CheckpointError(f"nothing to change in {str(folder)!r}: give a rule, weights or both")
+    found = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else None
+    if found and found["kind"] == TUNED:
+        raise CheckpointError(
+            f"the head of {str(folder)!r} was tuned for rule {config['rule']!r} and its weights; reweigh what it was "
+            "tuned from and tune again"
+        )
+    rule, count = rule or config["rule"], len(config["experts"])
+    if weights is None and rule != "mean":
+        weights = config["expert_weights"]
+    config |= {"rule": rule, "expert_weights": shares(rule, weights, count)}
+    if found:
+        recipe = found["recipe"] | {"rule": rule, "weights": config["expert_weights"]}
+        write_json(folder / PROVENANCE_FILE, found | {"recipe": recipe})
+    write_text(folder / "README.md", merge_card(folder.resolve().name, config))
+    write_json(folder / "config.json", config)
+    return folder
