@@ -27,6 +27,7 @@ _HOME = {
     "extract_expert": "frozen_glyph.merge.extract",
     "reweigh_experts": "frozen_glyph.merge.reweigh",
     "export_dense": "frozen_glyph.checkpoint.dense",
+    "import_published": "frozen_glyph.published.importing",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
 }
 
