@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from frozen_glyph.checkpoint.files import CheckpointError
 
 
@@ -18,6 +16,8 @@ def fetch(what: str, source: str, names: Iterable[str], revision: str | None = N
     """
     if Path(source).is_dir():
         return Path(source)
+    from huggingface_hub import snapshot_download  # slow to import, and local folders do without
+
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(names)))
     except (OSError, ValueError) as error:

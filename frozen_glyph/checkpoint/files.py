@@ -113,7 +113,10 @@ def write_tensors(path: Path, tensors: "dict[str, torch.Tensor]") -> None:
 
     def save(temporary: Path) -> None:
         save_file(plain, temporary, metadata={"content_sha256": "0" * 64, "format": "pt"})
-        metadata = {"content_sha256": content_sha256(temporary), "format": "pt"}
+        stored = read_header(temporary).tensors
+        digests = {name: sha256_tensor(tensor) for name, tensor in plain.items()}
+        content = hash_contents((name, at.dtype, at.shape, digests[name]) for name, at in stored.items())
+        metadata = {"content_sha256": content, "format": "pt"}
         with temporary.open("rb+") as file:  # safetensors writes the two entries in random order; same bytes instead
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) | {"__metadata__": metadata}
@@ -150,6 +153,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: int  # its first byte, counted from the beginning of the file
     nbytes: int
+    columns: int = 1  # how many equal groups of its columns are hashed one by one (see ``streaming.Joined``)
 
 
 @dataclass(frozen=True)
@@ -168,14 +172,18 @@ class TensorFile:
     def from_header(cls, header: dict[str, Any], start: int) -> "TensorFile":
         """From a file's JSON header; ``start`` is where its tensors begin."""
         metadata = header.get("__metadata__", {})
+        columns = json.loads(metadata.get("columns", "{}"))
         tensors = {
             name: StoredTensor(
-                entry["dtype"], tuple(entry["shape"]), start + entry["data_offsets"][0],
+                entry["dtype"],
+                tuple(entry["shape"]),
+                start + entry["data_offsets"][0],
                 entry["data_offsets"][1] - entry["data_offsets"][0],
+                columns.get(name, 1),
             )
             for name, entry in header.items()
             if name != "__metadata__"
-        }  # fmt: skip
+        }
         return cls(tensors, metadata.get("content_sha256"))
 
 
@@ -201,19 +209,11 @@ def hash_contents(tensors: Iterable[tuple[str, str, tuple[int, ...], str]]) -> s
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def content_sha256(path: Path) -> str:
-    """``hash_contents`` of a safetensors file, from its bytes."""
-    found, tensors = [], read_header(path).tensors
-    buffer = memoryview(bytearray(1 << 22))
-    with path.open("rb", buffering=0) as file:
-        for name, tensor in tensors.items():
-            digest, end = hashlib.sha256(), tensor.start + tensor.nbytes
-            for start in range(tensor.start, end, len(buffer)):
-                piece = buffer[: min(len(buffer), end - start)]
-                read_exactly(file, start, piece)
-                digest.update(piece)
-            found.append((name, tensor.dtype, tensor.shape, digest.hexdigest()))
-    return hash_contents(found)
+def sha256_tensor(tensor: "torch.Tensor") -> str:
+    """Hex sha256 of the bytes of a contiguous tensor."""
+    import torch
+
+    return hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def read_exactly(file: FileIO, start: int, piece: memoryview) -> None:

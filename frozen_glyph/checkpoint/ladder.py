@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download, parse_safetensors_file_metadata
-from huggingface_hub.errors import EntryNotFoundError
 from rich.console import Group
 from rich.table import Table
 
@@ -18,15 +16,18 @@ from frozen_glyph.checkpoint.files import (
     StoredTensor,
     TensorFile,
     check_hashes,
-    content_sha256,
     read_header,
     read_json,
 )
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE
+from frozen_glyph.checkpoint.streaming import content_sha256
 
 
 class Source:
-    """Small files and shard headers of a checkpoint folder, or of a Hub repository without fetching its shards."""
+    """Small files and shard headers of a checkpoint folder, or of a Hub repository without fetching its shards.
+
+    The Hub's library, which is slow to import, is imported when it is needed.
+    """
 
     def __init__(self, name: str | Path, revision: str | None = None) -> None:
         self.revision = revision
@@ -38,6 +39,9 @@ class Source:
         """Content of a JSON file; None when there is no such file."""
         if self.folder is not None:
             return read_json(self.folder / name) if (self.folder / name).exists() else None
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
         try:
             return read_json(Path(hf_hub_download(self.name, name, revision=self.revision)))
         except EntryNotFoundError:
@@ -47,6 +51,9 @@ class Source:
         """Header of a shard; ``CheckpointError`` when it is missing or damaged."""
         if self.folder is not None:
             return read_header(self.folder / shard)
+        from huggingface_hub import parse_safetensors_file_metadata
+        from huggingface_hub.errors import EntryNotFoundError
+
         try:
             found = parse_safetensors_file_metadata(self.name, shard, revision=self.revision)
         except EntryNotFoundError:

@@ -6,10 +6,8 @@ verifies. The file equals what ``write_tensors`` would write.
 
 import hashlib
 import json
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +17,14 @@ from frozen_glyph.checkpoint.files import (
     StoredTensor,
     hash_contents,
     read_exactly,
+    read_header,
     write_atomically,
 )
 
-PIECE_BYTES = 1 << 22
+# The order in which safetensors puts types into a file, so that all stay aligned.
+WIDE_TYPES = ("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16")
+TYPES = (*WIDE_TYPES, "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
+PIECE_BYTES = 1 << 18  # a piece stays in the processor's cache while it is read, hashed and written
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Joined:
-    """A tensor to write: its ``parts`` with their rows side by side, the first part's rows first."""
+    """A tensor to write: its ``parts`` with their rows side by side, the first part's rows first.
+
+    The hash of a matrix made of several is that of their hashes: it follows from what is known of each, and nothing is
+    hashed twice. The file's header says ``columns``, how many there are.
+    """
 
     parts: tuple[Window, ...]
     shape: tuple[int, ...]
@@ -82,6 +88,11 @@ class Joined:
         return cls((part,), part.shape)
 
     @property
+    def columns(self) -> int:
+        """How many groups of columns there are; vectors, one below the other, are no columns."""
+        return len(self.parts) if self.parts[0].rows > 1 else 1
+
+    @property
     def dtype(self) -> str:
         return self.parts[0].dtype
 
@@ -99,7 +110,7 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
     Raises:
         CheckpointError: a source ended early, or the file cannot be written; the message names it.
     """
-    order = sorted(tensors, key=lambda name: (-item_bytes(tensors[name]), name))
+    order = sorted(tensors, key=lambda name: (TYPES.index(tensors[name].dtype), name))
     starts = dict(zip(order, np.cumsum([0, *(tensors[name].nbytes for name in order)]).tolist(), strict=False))
     found: dict[Window, str] = {}
     contents = []
@@ -113,8 +124,9 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
             }
             for name in order
         }
-        metadata = {"__metadata__": {"content_sha256": content, "format": "pt"}}
-        text = json.dumps(metadata | entries, ensure_ascii=False, separators=(",", ":")).encode()
+        columns = {name: tensors[name].columns for name in order if tensors[name].columns > 1}
+        metadata = {"content_sha256": content, **({"columns": json.dumps(columns)} if columns else {}), "format": "pt"}
+        text = json.dumps({"__metadata__": metadata} | entries, ensure_ascii=False, separators=(",", ":")).encode()
         text = text.ljust(-(-len(text) // 8) * 8)  # safetensors wants tensors to begin at a multiple of 8
         return len(text).to_bytes(8, "little") + text
 
@@ -129,10 +141,6 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
 
     write_atomically(path, write)
     return hash_contents(contents), found
-
-
-def item_bytes(tensor: Joined) -> int:
-    return tensor.nbytes // max(math.prod(tensor.shape), 1)
 
 
 class Output:
@@ -157,44 +165,86 @@ class Output:
                 rest = rest[self.file.write(rest) :]
         except OSError as error:
             raise CheckpointError(
-                f"{str(self.path)!r} cannot be written: {error.strerror}; make room or choose another disk"
+                f"{self.path.name!r} cannot be written: {error.strerror}; make room or choose another disk"
             ) from error
 
 
 def copy_tensor(tensor: Joined, out: Output, found: dict[Window, str]) -> str:
-    """Write one tensor; return its sha256, and put that of each part into ``found``."""
+    """Write one tensor; return its hash, and put the sha256 of each part into ``found``."""
     rows, row_bytes = tensor.parts[0].rows, sum(part.row_bytes for part in tensor.parts)
-    step = max(1, PIECE_BYTES // max(row_bytes, *(part.stride for part in tensor.parts), 1))
-    joined = np.empty((min(step, rows), row_bytes), np.uint8)
+    step = rows_at_once(max(row_bytes, *(part.stride for part in tensor.parts)), rows)
+    joined = np.empty((step, row_bytes), np.uint8)
     whole, digests = hashlib.sha256(), [hashlib.sha256() for _ in tensor.parts]
     with ExitStack() as stack:
-        files = [stack.enter_context(part.path.open("rb", buffering=0)) for part in tensor.parts]
+        readers = [stack.enter_context(Reader(part, step)) for part in tensor.parts]
         for first in range(0, rows, step):
             count, column = min(step, rows - first), 0
-            for part, file, digest in zip(tensor.parts, files, digests, strict=True):
-                piece = read_rows(part, file, first, count)
+            for reader, digest in zip(readers, digests, strict=True):
+                piece = reader.read(first, count)
                 digest.update(piece.data)
-                joined[:count, column : column + part.row_bytes] = piece
-                column += part.row_bytes
-            out.write(joined[:count].data.cast("B"))
-            if len(digests) > 1:
-                whole.update(joined[:count].data)
-    found.update(zip(tensor.parts, (digest.hexdigest() for digest in digests), strict=True))
-    return (whole if len(digests) > 1 else digests[0]).hexdigest()
+                if len(readers) == 1:
+                    out.write(piece.data.cast("B"))
+                else:
+                    joined[:count, column : column + piece.shape[1]] = piece
+                    column += piece.shape[1]
+            if len(readers) > 1:
+                out.write(joined[:count].data.cast("B"))
+                if tensor.columns == 1:
+                    whole.update(joined[:count].data)
+    parts = [digest.hexdigest() for digest in digests]
+    found.update(zip(tensor.parts, parts, strict=True))
+    return join_hashes(parts) if tensor.columns == len(parts) else whole.hexdigest()
 
 
-def read_rows(window: Window, file: FileIO, first: int, count: int) -> np.ndarray:
-    """``count`` rows of ``window`` from row ``first``: uint8 [count, row_bytes]."""
-    span = np.empty((count, window.stride), np.uint8)
-    size = (count - 1) * window.stride + window.row_bytes  # nothing behind the last row's columns
-    read_exactly(file, window.start + first * window.stride, span.data.cast("B")[:size])
-    return np.ascontiguousarray(span[:, : window.row_bytes])
+def join_hashes(parts: list[str]) -> str:
+    """The hash of a matrix from those of its groups of columns: of one group, that group's."""
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def rows_at_once(row_bytes: int, rows: int) -> int:
+    return min(rows, max(1, PIECE_BYTES // max(row_bytes, 1)))
+
+
+class Reader:
+    """Reads rows of a window, always into the same memory."""
+
+    def __init__(self, window: Window, rows: int) -> None:
+        self.window, self.span = window, np.empty((rows, window.stride), np.uint8)
+
+    def __enter__(self) -> "Reader":
+        self.file = self.window.path.open("rb", buffering=0)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """``count`` rows from row ``first``: uint8 [count, row_bytes], to be used before the next call."""
+        window = self.window
+        size = (count - 1) * window.stride + window.row_bytes  # nothing behind the last row's columns
+        read_exactly(self.file, window.start + first * window.stride, self.span.data.cast("B")[:size])
+        return np.ascontiguousarray(self.span[:count, : window.row_bytes])
 
 
 def hash_window(window: Window) -> str:
     """The sha256 of what is read through ``window``."""
-    digest, step = hashlib.sha256(), max(1, PIECE_BYTES // max(window.stride, 1))
-    with window.path.open("rb", buffering=0) as file:
+    digest, step = hashlib.sha256(), rows_at_once(window.stride, window.rows)
+    with Reader(window, step) as reader:
         for first in range(0, window.rows, step):
-            digest.update(read_rows(window, file, first, min(step, window.rows - first)).data)
+            digest.update(reader.read(first, min(step, window.rows - first)).data)
     return digest.hexdigest()
+
+
+def windows_of(path: Path, tensor: StoredTensor) -> list[Window]:
+    """The windows whose hashes make the hash of a stored tensor."""
+    whole = Window.whole(path, tensor)
+    return [whole.columns(index, tensor.columns) for index in range(tensor.columns)] if tensor.columns > 1 else [whole]
+
+
+def content_sha256(path: Path, known: dict[Window, str] | None = None) -> str:
+    """``hash_contents`` of a safetensors file, from its bytes; windows whose hash is ``known`` are not read again."""
+    known, found = known or {}, []
+    for name, tensor in read_header(path).tensors.items():
+        digests = [known.get(window) or hash_window(window) for window in windows_of(path, tensor)]
+        found.append((name, tensor.dtype, tensor.shape, join_hashes(digests)))
+    return hash_contents(found)

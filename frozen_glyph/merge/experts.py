@@ -4,6 +4,7 @@ Only small files and headers are read. Every tensor becomes a window into the fi
 in a model of its own, whatever it is called there.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from frozen_glyph.merge.compatible import check_expert_config
 from frozen_glyph.merge.recipe import ExpertRecipe
 
 UNRECORDED = "file:"  # a block of a shard without recorded contents is told from others by where it lies
-TUNED = "tune-head"  # the kind of a merged checkpoint whose head was trained for all experts together
+TUNED = "tune-head"  # the kind of a tuned checkpoint; it records the contents of experts only where it kept their heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,14 @@ class Checkpoint:
     def merged(self) -> bool:
         return "experts" in self.config
 
-    def window(self, name: str) -> Window | None:
-        """The tensor that the folder calls ``name``."""
-        for shard, header in self.shards.items():
-            if name in header.tensors:
-                return Window.whole(self.folder / shard, header.tensors[name])
-        return None
+    @functools.cached_property
+    def windows(self) -> dict[str, Window]:
+        """Every tensor, by the name it has here."""
+        return {
+            name: Window.whole(self.folder / shard, tensor)
+            for shard, header in self.shards.items()
+            for name, tensor in header.tensors.items()
+        }
 
     def substrate_file(self) -> Path | None:
         """The file that holds the substrate and nothing else, where its contents are recorded."""
@@ -52,9 +55,6 @@ class Checkpoint:
             if header.content_sha256 and all(name.startswith(SUBSTRATE_PREFIX) for name in header.tensors):
                 return self.folder / shard
         return None
-
-    def names(self) -> set[str]:
-        return {name for header in self.shards.values() for name in header.tensors}
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +139,7 @@ def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
 
 def single_expert(checkpoint: Checkpoint, recipe: ExpertRecipe) -> Expert:
     """A grown checkpoint as an expert, maybe with an adapter on it."""
-    tensors = {name: window for name in checkpoint.names() if (window := checkpoint.window(name)) is not None}
-    check_shapes(checkpoint.label, tensors, checkpoint.config)
+    tensors = checkpoint.windows
     layers = checkpoint.config["num_hidden_layers"]
     blocks = tuple(block_identity(checkpoint, f"{BLOCKS_PREFIX}{layer}.") for layer in range(layers))
     adapter = open_adapter(recipe.adapter, tensors) if recipe.adapter else None
@@ -165,15 +164,13 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
     config, records = checkpoint.config, checkpoint.provenance.get("experts") or []
     count, shared = len(config["experts"]), config.get("num_shared_layers", 0)
     weights = [1 / count] * count if config["rule"] == "mean" else config["expert_weights"]
-    tuned = checkpoint.provenance.get("kind") == TUNED
+    tuning = checkpoint.provenance.get("kind") == TUNED
     found = []
     for index, (name, fields) in enumerate(zip(config["expert_names"], config["experts"], strict=True)):
         record = records[index] if len(records) == count else {}
         prefix = f"model.experts.{index}."
         tensors = {}
-        for stored in checkpoint.names():
-            window = checkpoint.window(stored)
-            assert window is not None
+        for stored, window in checkpoint.windows.items():
             if stored.startswith(SUBSTRATE_PREFIX):
                 tensors[stored] = window
             elif stored.startswith("model.trunk."):
@@ -189,7 +186,6 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
                 tensors[stored] = window.row(index)
         layers = shared + fields["num_hidden_layers"]
         whole = {key: fields[key] for key in EXPERT_FIELDS} | {"num_hidden_layers": layers}
-        check_shapes(f"{checkpoint.label}:{name}", tensors, config | whole)
         recorded = record.get("blocks") or [None] * layers
         stored_as = [f"model.trunk.{layer}." for layer in range(shared)]
         stored_as += [f"{prefix}layers.{layer}." for layer in range(layers - shared)]
@@ -199,8 +195,8 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
             stored_at = f"{prefix}adapters."
             windows = {
                 stored.removeprefix(stored_at): window
-                for stored in checkpoint.names()
-                if stored.startswith(stored_at) and (window := checkpoint.window(stored)) is not None
+                for stored, window in checkpoint.windows.items()
+                if stored.startswith(stored_at)
             }
             adapter = Adapter(name, fields["lora"], windows, record.get("adapter", {}))
         found.append(
@@ -212,17 +208,18 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
                 tuple(blocks),
                 weights[index],
                 adapter,
-                tuned or record.get("tuned", False),
+                record.get("tuned", tuning and "content_sha256" not in record),
             )
         )
     return found
 
 
-def check_shapes(label: str, tensors: dict[str, Window], config: dict[str, Any]) -> None:
-    """Raise ``CheckpointError`` unless ``tensors`` are those of the model that ``config`` describes."""
-    wanted, shapes = model_shapes(config), {name: window.shape for name, window in tensors.items()}
+def check_shapes(expert: Expert) -> None:
+    """Raise ``CheckpointError`` unless an expert's tensors are those of the model that its configuration describes."""
+    wanted = model_shapes(expert.checkpoint.config | expert.fields)
+    shapes = {name: window.shape for name, window in expert.tensors.items()}
     if wrong := sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name)):
         raise CheckpointError(
-            f"expert {label!r} does not fit its config.json: missing, superfluous or of another shape: "
-            f"{', '.join(wrong[:5])}; fetch or write the folder again"
+            f"expert {expert.checkpoint.label!r} does not fit its config.json: missing, superfluous or of another "
+            f"shape: {', '.join(wrong[:5])}; fetch or write the folder again"
         )

@@ -8,13 +8,13 @@ from typing import Any
 
 from frozen_glyph.checkpoint.card import model_card
 from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, DEFAULT_INDEX, SUBSTRATE_FIELDS, SUBSTRATE_PREFIX, identity
-from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, write_json, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, layer_of, write_index
 from frozen_glyph.checkpoint.streaming import Joined, Window
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter
-from frozen_glyph.merge.experts import Expert, open_experts
+from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
 from frozen_glyph.merge.recipe import ExpertRecipe
 from frozen_glyph.merge.write import (
     copy_shared_files,
@@ -52,8 +52,11 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
         write_json(temporary / "config.json", expert_config(expert))
         write_text(temporary / "README.md", expert_card(out.name, expert))
         copy_shared_files(expert.checkpoint.folder, temporary)
+        adapter = {
+            path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{LORA_FOLDER}/*")
+        }
         facts = {"expert": expert.name, "parents": [expert.checkpoint.parent], "content_sha256": content}
-        write_provenance(temporary, "extract", facts | {"contents": contents})
+        write_provenance(temporary, "extract", facts | {"contents": contents, "files": adapter})
     return out
 
 
@@ -72,6 +75,7 @@ def find_expert(merged: str, name: str) -> Expert:
             f"the head of {merged!r} was tuned for all experts together, so none has a head of its own; extract from "
             "what it was tuned from, which its provenance.json names"
         )
+    check_shapes(experts[name])
     return experts[name]
 
 
@@ -90,8 +94,8 @@ def assign_tensors(expert: Expert) -> dict[str, dict[str, Joined]]:
 def check_extracted(expert: Expert, digests: dict[Window, str]) -> str:
     """Hash of the expert's contents; ``CheckpointError`` where it is not the recorded one, or a shard was changed."""
     content, checkpoint = expert_sha256(expert, digests), expert.checkpoint
-    recorded = {entry["name"]: entry["content_sha256"] for entry in checkpoint.provenance.get("experts", [])}
-    if expert.name not in recorded:
+    recorded = {entry["name"]: entry.get("content_sha256") for entry in checkpoint.provenance.get("experts", [])}
+    if not recorded.get(expert.name):
         read = {window.path.name for window in expert.tensors.values()}
         verify_shards(checkpoint.folder, {shard: checkpoint.shards[shard] for shard in read}, digests)
     elif content != recorded[expert.name]:

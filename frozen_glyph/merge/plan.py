@@ -15,7 +15,7 @@ from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, RULES, SUBSTRATE_FIE
 from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD
 from frozen_glyph.checkpoint.streaming import Joined
 from frozen_glyph.merge.compatible import ExpertsDoNotMatch, check_match, count_shared
-from frozen_glyph.merge.experts import Expert, open_experts
+from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 
 TRUNK_SHARD, HEAD_SHARD = "trunk.safetensors", "head.safetensors"
@@ -130,6 +130,8 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     groups = [open_experts(source, headers_only) for source in recipe.sources()]
     experts = list(itertools.chain(*groups))
     check_match(experts)
+    for expert in experts:
+        check_shapes(expert)
     for group in groups:
         check_rule(group, recipe.rule)
     outer = shares(recipe.rule, recipe.weights, len(groups))

@@ -14,7 +14,6 @@ from frozen_glyph.checkpoint.files import (
     CheckpointError,
     TensorFile,
     check_vacant,
-    content_sha256,
     copy_file,
     hash_contents,
     link_file,
@@ -24,7 +23,7 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, copy_model_code, write_index
-from frozen_glyph.checkpoint.streaming import Joined, Window, hash_window, write_shard
+from frozen_glyph.checkpoint.streaming import Joined, Window, content_sha256, hash_window, write_shard
 from frozen_glyph.checkpoint.weights import check_contents
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import UNRECORDED, Checkpoint, Expert
@@ -99,7 +98,7 @@ def write_shards(shards: dict[str, dict[str, Joined]], folder: Path, source: Che
     substrate = source.substrate_file()
     written = [shard for shard in shards if shard != SUBSTRATE_SHARD or not substrate]
     written.sort(key=lambda shard: -sum(tensor.nbytes for tensor in shards[shard].values()))
-    with ThreadPoolExecutor(max_workers=2) as pool:  # one hashes while the other writes
+    with ThreadPoolExecutor(max_workers=4) as pool:  # some hash while others wait for the disk
         for _, found in pool.map(lambda shard: write_shard(folder / shard, shards[shard]), written):
             digests |= found
     if substrate:
@@ -146,14 +145,9 @@ def verify_sources(experts: Iterable[Expert], digests: dict[Window, str]) -> Non
 
 
 def verify_shards(folder: Path, shards: dict[str, TensorFile], digests: dict[Window, str]) -> None:
-    """See ``verify_sources``. A file that was read in columns is read once more, as a whole."""
+    """See ``verify_sources``; what was not read before is read now."""
     for shard, header in shards.items():
-        windows = {name: Window.whole(folder / shard, tensor) for name, tensor in header.tensors.items()}
-        if digests.keys() >= set(windows.values()):
-            content = hash_contents((name, w.dtype, w.shape, digests[w]) for name, w in windows.items())
-        else:
-            content = content_sha256(folder / shard)
-        check_contents(folder, shard, header, content)
+        check_contents(folder, shard, header, content_sha256(folder / shard, digests))
 
 
 def expert_sha256(expert: Expert, digests: dict[Window, str]) -> str:

@@ -7,10 +7,12 @@ memory in float32 but more time, and rounds the loss itself to bfloat16 (eval/be
 Shapes: N tokens, C tokens of a chunk, D hidden size, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 CHUNK_TOKENS = 1024
 
@@ -69,22 +71,42 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return *(grad if grad is None else grad.mul_(scale) for grad in grads), None, None, None
 
 
+def cross_entropies(
+    head: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor, labels: torch.Tensor, ignore_index: int
+) -> torch.Tensor:
+    """The same sum for any head that makes logits of states; its logits are computed again in the backward pass."""
+    total = torch.zeros((), device=states.device)
+    for states_CD, target_C in zip(states.split(CHUNK_TOKENS), labels.split(CHUNK_TOKENS), strict=True):
+
+        def of_chunk(states_CD: torch.Tensor, target_C: torch.Tensor) -> torch.Tensor:
+            logits_CV = head(states_CD).float()
+            return nn.functional.cross_entropy(logits_CV, target_C, ignore_index=ignore_index, reduction="sum")
+
+        total = total + checkpoint(of_chunk, states_CD, target_C, use_reentrant=False)
+    return total
+
+
 def chunked_causal_loss(
     states: torch.Tensor,
-    head: nn.Linear,
+    head: Callable[[torch.Tensor], torch.Tensor],
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = -100,
+    bias: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
     """transformers' ``ForCausalLMLoss`` of ``head(states)``: states [B, T, D], labels [B, T], shifted inside.
 
-    The mean over the labels, or their sum over ``num_items_in_batch``.
+    The mean over the labels, or their sum over ``num_items_in_batch``. ``bias`` [V] replaces that of a Linear. Any
+    other head, for example a Linear in an adapter, is called, and called again in the backward pass.
     """
     labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:].flatten()
-    total = ChunkedCrossEntropy.apply(
-        states.flatten(0, -2), head.weight, head.bias, labels, ignore_index, torch.is_grad_enabled()
-    )
+    states = states.flatten(0, -2)
+    if isinstance(head, nn.Linear):
+        bias = head.bias if bias is None else bias
+        total = ChunkedCrossEntropy.apply(states, head.weight, bias, labels, ignore_index, torch.is_grad_enabled())
+    else:
+        total = cross_entropies(head, states, labels, ignore_index)
     return total / (labels.ne(ignore_index).sum() if num_items_in_batch is None else num_items_in_batch)
 
 

@@ -8,6 +8,7 @@ logits, for a few positions at a time, and the rule combines them.
 Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     CACHE,
     FrozenGlyphAttention,
@@ -34,7 +36,7 @@ from .modeling_frozen_glyph import (
 )
 from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, log_pool, mixture, normalisers
 
-PIECE_TOKENS = 512  # tokens whose logits under every expert exist at one time
+PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
 
 
 class LowRank(nn.Module):
@@ -88,6 +90,10 @@ class ExpertHead(nn.Linear):
         self.num_experts = num_experts
         self.bias = nn.Parameter(torch.zeros(num_experts, vocab_size))
 
+    def joint_bias(self, expert_weights: torch.Tensor) -> torch.Tensor:
+        """The bias [V] of all experts together."""
+        return expert_weights.to(self.bias.dtype) @ self.bias
+
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -101,7 +107,7 @@ class ExpertHead(nn.Linear):
         with neither: the logits of each expert, N of [..., V].
         """
         if expert_weights is not None:
-            return nn.functional.linear(hidden_states, self.weight, expert_weights.to(self.bias.dtype) @ self.bias)
+            return nn.functional.linear(hidden_states, self.weight, self.joint_bias(expert_weights))
         if tokens is not None:
             products = hidden_states.float() * self.weight[tokens].float()
             return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
@@ -214,12 +220,22 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
+        skip_logits: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
-        ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        ``skip_logits``, which needs ``labels`` and the rule ``mean`` or ``weighted``: the same loss without logits,
+        which are never whole in memory. ``past_key_values`` is the name of ``cache`` before transformers 5.24.
         """
+        rule = self.config.rule
+        if skip_logits and labels is None:
+            raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
+        if skip_logits and rule not in STATIC_LOGIT_RULES:
+            raise ValueError(
+                f"skip_logits=True needs one of the rules {', '.join(STATIC_LOGIT_RULES)}, where one head makes the "
+                f"logits; rule={rule!r} combines each expert's own"
+            )
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -230,17 +246,23 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         states, cache = outputs.last_hidden_state, outputs.get(CACHE)
-        if cache is not None and self.config.rule not in READING_RULES:
+        if cache is not None and rule not in READING_RULES:
             # transformers 5.17 crops every layer of a cache, and fails on one without content
             nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
             cache.update(nothing, nothing, self.config.evidence_layer)
-        if self.config.rule in STATIC_LOGIT_RULES:
-            weights = torch.tensor(self.config.logit_weights, device=states.device)
+        weights = torch.tensor(self.config.logit_weights, device=states.device)
+        logits, loss = None, None
+        if skip_logits:
+            if isinstance(self.lm_head, ExpertHead):
+                head, bias = self.lm_head, self.lm_head.joint_bias(weights)
+            else:
+                head, bias = functools.partial(self.lm_head, expert_weights=weights), None
+            loss = chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
+        elif rule in STATIC_LOGIT_RULES:
             logits = self.lm_head(slice_logits_to_keep(states, logits_to_keep), weights)
         else:
             logits = self.combined_logits(states, input_ids, attention_mask, cache, logits_to_keep)
-        loss = None
-        if labels is not None:
+        if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -280,19 +302,15 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             if not reads and piece.start < first_kept:
                 continue
             logits = [expert_logits.float() for expert_logits in self.lm_head(states[:, piece])]
-            normalisers_BCN = normalisers(logits)
-            log_weights = torch.tensor(self.config.expert_weights, device=normalisers_BCN.device).log()
-            log_weights = log_weights.expand_as(normalisers_BCN)
+            log_weights = torch.tensor(self.config.expert_weights, device=logits[0].device).log()
+            log_weights = log_weights.expand(*logits[0].shape[:2], -1)
             if reads:
                 real = real_tokens(input_ids, attention_mask, self.config.pad_token_id)[:, piece]
-                evidence = self.read(cache, input_ids[:, piece], real, states[:, piece], normalisers_BCN)
+                evidence = self.read(cache, input_ids[:, piece], real, states[:, piece], normalisers(logits))
                 log_weights = (log_weights + evidence).log_softmax(-1)
-            if piece.start < first_kept:
-                continue
-            if rule == "evidence":
-                kept.append(log_pool(logits, log_weights))
-            else:
-                kept.append(mixture(logits, normalisers_BCN, log_weights))
+            if piece.start >= first_kept:
+                combine = log_pool if rule == "evidence" else mixture
+                kept.append(combine(logits, log_weights))
         combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
         return combined if isinstance(logits_to_keep, int) else combined[:, logits_to_keep]
 

@@ -11,8 +11,7 @@ evidence: ``log_pool`` with such weights, read from the last tokens only, so tha
 Shapes: B batch, T tokens, N experts, V vocabulary.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -20,25 +19,30 @@ STATIC_LOGIT_RULES = ("mean", "weighted")  # a sum of logits with constant weigh
 READING_RULES = ("posterior", "evidence")  # weights depend on the tokens read
 
 
-def mixture(
-    logits_NBTV: Sequence[torch.Tensor], normalisers_BTN: torch.Tensor, log_weights_BTN: torch.Tensor
-) -> torch.Tensor:
-    """Log of the weighted mean of the experts' probabilities [B, T, V]."""
-    log_scales = log_weights_BTN - normalisers_BTN
-    weighted = (logits + log_scales[..., expert, None] for expert, logits in enumerate(logits_NBTV))
-    return functools.reduce(torch.logaddexp, weighted)
+def mixture(logits_NBTV: Sequence[torch.Tensor], log_weights_BTN: torch.Tensor) -> torch.Tensor:
+    """Log of the weighted mean of the experts' probabilities [B, T, V]; none below float32's smallest."""
+    mean = weighted_sum((logits.softmax(-1) for logits in logits_NBTV), log_weights_BTN)
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
 
 def log_pool(logits_NBTV: Sequence[torch.Tensor], log_weights_BTN: torch.Tensor) -> torch.Tensor:
     """The weighted mean of the experts' logits [B, T, V]."""
-    weights = log_weights_BTN.exp()
-    weighted = (logits * weights[..., expert, None] for expert, logits in enumerate(logits_NBTV))
-    return functools.reduce(torch.add, weighted)
+    return weighted_sum(logits_NBTV, log_weights_BTN)
+
+
+def weighted_sum(parts_NBTV: Iterable[torch.Tensor], log_weights_BTN: torch.Tensor) -> torch.Tensor:
+    """The sum [B, T, V] of what the experts say, one at a time."""
+    weights_NBT1 = log_weights_BTN.exp().unsqueeze(-1).movedim(-2, 0)
+    total = torch.zeros((), device=weights_NBT1.device)
+    for part, weight in zip(parts_NBTV, weights_NBT1, strict=True):
+        total = torch.addcmul(total, part, weight)
+    return total
 
 
 def normalisers(logits_NBTV: Sequence[torch.Tensor]) -> torch.Tensor:
     """What is subtracted from an expert's logits to make log-probabilities of them: [B, T, N]."""
-    return torch.stack([logits.logsumexp(-1) for logits in logits_NBTV], dim=-1)
+    # From any one token; log_softmax is one fused pass, logsumexp several.
+    return torch.stack([logits[..., 0] - logits.log_softmax(-1)[..., 0] for logits in logits_NBTV], dim=-1)
 
 
 def evidence_of(log_probs_BTN: torch.Tensor, counted_BT: torch.Tensor, window: int | None = None) -> torch.Tensor:

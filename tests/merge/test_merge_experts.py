@@ -7,10 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from frozen_glyph import FrozenGlyphForCausalLM, merge_experts
-from frozen_glyph.checkpoint.files import CheckpointError, check_hashes, sha256_file
+from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, merge_experts
+from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
+from frozen_glyph.checkpoint.streaming import content_sha256
+from frozen_glyph.checkpoint.weights import weights_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.compatible import ExpertsDoNotMatch
+from frozen_glyph.recipe_fields import RecipeError
 
 
 def contents(folder):
@@ -40,7 +43,19 @@ def test_the_same_experts_give_the_same_bytes(experts, merged_folder, tmp_path):
     assert contents(again) == contents(merged_folder)
 
 
+def test_the_config_is_what_the_model_would_save(merged_folder, tmp_path):
+    FrozenGlyphMoEConfig.from_pretrained(merged_folder).save_pretrained(tmp_path)
+    written = json.loads((merged_folder / "config.json").read_text())
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert {name: saved[name] for name in written} == written
+    derived = {"num_hidden_layers": 6, "evidence_window": saved["evidence_window"], "use_cache": True}
+    derived |= {"initializer_range": 0.02, "tie_word_embeddings": False}
+    derived |= {"substrate_dense": False, "substrate_trainable": False}
+    assert {name: value for name, value in saved.items() if name not in written} == derived
+
+
 def test_weights_are_those_of_the_experts(experts, merged_folder):
+    """The slow obvious way: load everything, put it together."""
     weight_map = json.loads((merged_folder / "model.safetensors.index.json").read_text())["weight_map"]
     merged = {}
     for shard in sorted(set(weight_map.values())):
@@ -68,17 +83,19 @@ def test_provenance_names_parents_and_shards(experts, merged_folder):
     for parent, folder in zip(provenance["parents"], experts, strict=True):
         assert parent["name"] == folder.name
         assert parent["config_sha256"] == sha256_file(folder / "config.json")
-        assert parent["weights_sha256"] == sha256_file(folder / "provenance.json")
-    assert set(provenance["files"]) == {path.name for path in merged_folder.glob("*.safetensors")}
-    check_hashes(merged_folder, provenance["files"])
+        shards = set(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"].values())
+        assert parent["weights_sha256"] == weights_sha256(folder, shards)
+    assert set(provenance["contents"]) == {path.name for path in merged_folder.glob("*.safetensors")}
+    for name, content in provenance["contents"].items():
+        assert content_sha256(merged_folder / name) == content
     for machine_path in (str(merged_folder), str(experts[0])):
         assert not any(machine_path.encode() in data for data in contents(merged_folder).values())
 
 
 def test_the_card_names_experts_and_rule(experts, tmp_path):
     card = (merge_experts(experts, tmp_path / "m", rule="posterior", weights=[3, 1]) / "README.md").read_text("utf-8")
-    assert "| ru | 2 | 0.750 |" in card
-    assert "| zh | 3 | 0.250 |" in card
+    assert "| ru | 2 | 0 | 0.750 |" in card
+    assert "| zh | 3 | 0 | 0.250 |" in card
     assert "`posterior`" in card
     assert 'from_pretrained("m", trust_remote_code=True)' in card
 
@@ -116,11 +133,12 @@ def test_experts_that_differ(experts, tmp_path, field, value):
 
 
 def test_what_is_no_expert(experts, merged_folder, tmp_path):
-    with pytest.raises(ExpertsDoNotMatch, match="1 expert given; merging needs at least two"):
+    with pytest.raises(RecipeError, match="1 expert given; merging needs at least two"):
         merge_experts(experts[:1], tmp_path / "m")
-    with pytest.raises(ExpertsDoNotMatch, match="has model_type 'frozen_glyph_moe'; only 'frozen_glyph'"):
-        merge_experts([experts[0], merged_folder], tmp_path / "m")
-    with pytest.raises(CheckpointError, match=r"nowhere.*does not exist; give the folder of a checkpoint"):
+    other = altered(experts[1], tmp_path / "gpt2", model_type="gpt2")
+    with pytest.raises(ExpertsDoNotMatch, match="has model_type 'gpt2'; only 'frozen_glyph' and 'frozen_glyph_moe'"):
+        merge_experts([experts[0], other], tmp_path / "m")
+    with pytest.raises(CheckpointError, match=r"expert .*nowhere' is no folder and cannot be fetched from the Hub"):
         merge_experts([experts[0], tmp_path / "nowhere"], tmp_path / "m")
     for fields in ({"substrate_trainable": True}, {"substrate_fingerprint": None}):
         other = altered(experts[1], tmp_path / next(iter(fields)), **fields)
@@ -134,14 +152,17 @@ def test_what_is_no_expert(experts, merged_folder, tmp_path):
     [
         (
             {"rule": "posteriori"},
-            r"rule='posteriori' is not known\. Did you mean 'posterior'\? Allowed: mean, weighted",
+            r"rule='posteriori' is not known\. Did you mean 'posterior'\? Allowed: mean, weighted, probability, post",
         ),
-        ({"weights": [1.0]}, r"weights=\[1.0\] must be 2 non-negative numbers"),
-        ({"weights": [1.0, -1.0]}, "must be 2 non-negative numbers"),
-        ({"weights": [0.0, 0.0]}, "with a sum above 0"),
-        ({"weights": [1.0, float("nan")]}, "must be 2 non-negative numbers"),
-        ({"weights": [1.0, float("inf")]}, "must be 2 non-negative numbers"),
-        ({"names": ["only one"]}, r"names=\['only one'\] must be 2 names"),
+        ({"weights": [1.0, 1.0]}, r"weights=\[1.0, 1.0\] mean nothing to rule='mean'.*choose rule='weighted'"),
+        ({"rule": "weighted", "weights": [1.0]}, r"weights=\[1.0\] must be 2 finite numbers"),
+        ({"rule": "posterior", "weights": [1.0, -0.5]}, "must be 2 non-negative numbers"),
+        ({"rule": "weighted", "weights": [1.0, -1.0]}, "with a sum above 0"),
+        ({"rule": "evidence", "weights": [0.0, 0.0]}, "with a sum above 0"),
+        ({"rule": "weighted", "weights": [1.0, float("nan")]}, "must be 2 finite numbers"),
+        ({"rule": "probability", "weights": [1.0, float("inf")]}, "must be 2 non-negative numbers"),
+        ({"names": ["only one"]}, r"names=\['only one'\] is not allowed: it must be 2 different names"),
+        ({"names": ["same", "same"]}, "must be 2 different names"),
     ],
 )
 def test_refused_arguments(experts, tmp_path, arguments, message):
@@ -164,17 +185,11 @@ def test_an_existing_folder_is_left_alone(experts, tmp_path):
 def remove_a_tensor(path):
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.fc_in.bias"]
-    save_file(tensors, path)
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-9])
-
-
-def flip_a_bit_of_the_substrate(path):
-    tensors = load_file(path)
-    tensors["model.embed_tokens.packed_bits"][5, 3] ^= 1
-    save_file(tensors, path)
 
 
 def flip_the_last_bit(path):
@@ -188,7 +203,10 @@ def flip_the_last_bit(path):
     [
         ("config.json", lambda path: path.write_text("{"), "config.json' is damaged"),
         ("blocks-1.safetensors", flip_the_last_bit, "blocks-1.safetensors' is damaged: sha256"),
-        ("blocks-2.safetensors", lambda path: path.unlink(), "blocks-2.safetensors' is missing"),
+        ("head-2.safetensors", flip_the_last_bit, "head-2.safetensors' is damaged: sha256"),
+        ("substrate.safetensors", flip_the_last_bit, "the substrate in .* has fingerprint"),
+        ("blocks-2.safetensors", truncate, "blocks-2.safetensors' cannot be read: it has"),
+        ("blocks-2.safetensors", lambda path: path.unlink(), "blocks-2.safetensors' cannot be read"),
     ],
 )
 def test_a_damaged_expert_leaves_nothing_behind(experts, tmp_path, file, harm, message, place):
@@ -206,9 +224,14 @@ def test_a_damaged_expert_leaves_nothing_behind(experts, tmp_path, file, harm, m
     [
         ("blocks-2.safetensors", lambda path: path.unlink(), "blocks-2.safetensors' cannot be read"),
         ("head-2.safetensors", truncate, "head-2.safetensors' cannot be read"),
-        ("blocks-2.safetensors", remove_a_tensor, r"does not fit its config.json: .*model.layers.1.mlp.fc_in.bias"),
-        ("substrate.safetensors", flip_a_bit_of_the_substrate, r"has fingerprint sha256:\w{64}, its config.json names"),
-        ("model.safetensors.index.json", lambda path: path.unlink(), "model.safetensors' cannot be read"),
+        ("blocks-2.safetensors", flip_the_last_bit, "blocks-2.safetensors' is damaged: sha256 of its contents"),
+        ("blocks-2.safetensors", remove_a_tensor, "blocks-2.safetensors' is of another checkpoint than stage-2"),
+        ("substrate.safetensors", flip_the_last_bit, r"has fingerprint sha256:\w{64}, its config.json names"),
+        (
+            "stage-2.safetensors.index.json",
+            lambda path: path.unlink(),
+            "stage-2.safetensors.index.json' does not exist",
+        ),
     ],
 )
 def test_damage_is_found_without_provenance(experts, tmp_path, file, harm, message):

@@ -210,14 +210,18 @@ def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, 
     output = model(ids, output_attentions=True, output_hidden_states=True)
     torch.testing.assert_close(output.logits, full, atol=1e-4, rtol=1e-4)
     assert [weights.shape[1] for weights in output.attentions] == [4, 4, 2, 2, 2]  # heads of both experts' blocks
+    # what enters each of those blocks, and the base model's result
+    assert [tuple(states.shape) for states in output.hidden_states] == [(2, 9, 48)] * 5 + [(2, 9, 2 * 48)]
 
 
-def test_one_head_over_the_concatenated_states_gives_the_mean(merged_folder, token_ids):
+@pytest.mark.parametrize(("rule", "weights"), [("mean", [0.5, 0.5]), ("weighted", [1.5, -0.25])])
+def test_one_head_over_the_concatenated_states_gives_the_logits(merged_folder, token_ids, rule, weights):
     """What an engine that runs only the base model and a Linear of its own computes."""
-    model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder), token_ids(2, 9)
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule, expert_weights=weights)
+    ids = token_ids(2, 9)
     states = model.model(ids).last_hidden_state
     assert states.shape == (2, 9, 2 * 48)
-    logits = states @ model.lm_head.weight.T + model.lm_head.bias.mean(0)
+    logits = states @ model.lm_head.weight.T + torch.tensor(weights) @ model.lm_head.bias
     torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
 
 

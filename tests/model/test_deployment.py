@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
 PARALLEL = """
@@ -93,6 +94,22 @@ def test_offloaded_to_disk(experts, merged_folder, token_ids, tmp_path, merged, 
     assert {parameter.is_meta for parameter in offloaded.model.parameters()} == {True}
     assert offloaded.substrate.packed_bits.is_meta == buffers
     assert torch.equal(offloaded(ids).logits, expected(ids).logits)
+
+
+@pytest.mark.parametrize("rule", MERGE_RULES)
+def test_experts_apart(merged_folder, token_ids, tmp_path, rule):
+    """One expert in memory, the other and the head on disk; with a cache, token by token."""
+    device_map = {"model.embed_tokens": "cpu", "model.experts.0": "cpu", "model.experts.1": "disk", "lm_head": "disk"}
+    expected = AutoModelForCausalLM.from_pretrained(merged_folder, rule=rule).eval()
+    apart = AutoModelForCausalLM.from_pretrained(
+        merged_folder, rule=rule, device_map=device_map, offload_folder=tmp_path
+    ).eval()
+    resident = [{p.is_meta for p in part.parameters()} for part in (*apart.model.experts, apart.lm_head)]
+    assert resident == [{False}, {True}, {True}]
+    ids = token_ids(2, 9)
+    torch.testing.assert_close(apart(ids).logits, expected(ids).logits)
+    outputs = [model.generate(ids, max_new_tokens=4, do_sample=False) for model in (apart, expected)]
+    assert torch.equal(*outputs)
 
 
 @pytest.mark.slow

@@ -261,7 +261,7 @@ def test_a_damaged_merged_folder_is_refused(merged_folder, tmp_path):
 
 
 def test_settings_are_checked_at_loading(merged_folder, experts):
-    with pytest.raises(ValueError, match="rule='posteriori' is not known; allowed: mean, posterior"):
+    with pytest.raises(ValueError, match="rule='posteriori' is not known; allowed: mean, weighted, probability, "):
         AutoModelForCausalLM.from_pretrained(merged_folder, rule="posteriori")
     with pytest.raises(ValueError, match=r"num_frozen_layers=5 must lie in 0\.\.num_hidden_layers=2"):
         AutoModelForCausalLM.from_pretrained(experts[0], num_frozen_layers=5)

@@ -7,7 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from frozen_glyph.model import loss_frozen_glyph
+from frozen_glyph import FrozenGlyphMoEForCausalLM
+from frozen_glyph.model import loss_frozen_glyph, modeling_frozen_glyph_moe
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.model.loss_frozen_glyph import chunked_causal_loss
 
 BATCH, LENGTH, WIDTH, VOCAB = 3, 11, 16, 50
@@ -77,15 +79,36 @@ def test_only_what_trains_gets_a_gradient(inputs, frozen):
         assert (tensor.grad is not None) == tensor.requires_grad
 
 
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation made."""
+def test_any_other_head_is_run_again_in_the_backward_pass(inputs, chunks):
+    """Here the same head behind a scale, as an adapter would wrap it."""
 
-    elements = 0
+    class Wrapped(torch.nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.head, self.weight, self.bias = head, head.weight, head.bias
+
+        def forward(self, states):
+            return 2 * self.head(states)
+
+    states, head, labels = inputs
+    wrapped = Wrapped(head)
+    found = loss_and_gradients(chunked_causal_loss, states, wrapped, labels, scale=3.0)
+    expected = loss_and_gradients(whole_loss, states, wrapped, labels, scale=3.0)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation made; only those ``width`` wide, if given."""
+
+    def __init__(self, width=None):
+        super().__init__()
+        self.width, self.elements = width, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and self.width in (None, *tensor.shape[-1:]):
                 self.elements = max(self.elements, tensor.numel())
         return result
 
@@ -112,3 +135,81 @@ def test_model_without_logits(build_model, token_ids):
     torch.testing.assert_close(fused.loss, usual.loss)
     with pytest.raises(ValueError, match="skip_logits=True needs labels"):
         model(input_ids=ids, skip_logits=True)
+
+
+@pytest.mark.parametrize("rule", ["mean", "weighted"])
+def test_merged_model_without_logits(merged_folder, token_ids, rule):
+    """Loss and gradients of the joint head, the only part that trains."""
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
+    if rule == "weighted":
+        model.config.expert_weights = [1.5, -0.25]
+    ids, gradients = token_ids(2, 20), []
+    for skip in (False, True):
+        output = model(input_ids=ids, labels=ids, skip_logits=skip)
+        output.loss.backward()
+        trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        assert trained.keys() == {"lm_head.weight", "lm_head.bias"}
+        gradients.append({"loss": output.loss.detach()} | trained)
+        model.zero_grad()
+    assert output.logits is None
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+
+
+def test_no_rule_makes_all_experts_logits_at_once(merged_folder, token_ids, monkeypatch):
+    """Of the logits, only the result is whole; without logits to keep, or for the loss alone, nothing is."""
+    monkeypatch.setattr(modeling_frozen_glyph_moe, "PIECE_TOKENS", 8)
+    monkeypatch.setattr(loss_frozen_glyph, "CHUNK_TOKENS", 8)
+    ids = token_ids(2, 100)
+    for rule in MERGE_RULES:
+        model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
+        vocab = model.config.vocab_size
+        with torch.no_grad(), Largest(vocab) as largest:
+            model(ids)
+        assert largest.elements == ids.numel() * vocab
+        with torch.no_grad(), Largest(vocab) as largest:
+            model(ids, logits_to_keep=1)
+        assert largest.elements < ids.numel() * vocab / 2  # no more than the head's weight
+        if rule in ("mean", "weighted"):
+            with torch.no_grad(), Largest(vocab) as largest:
+                model(ids, labels=ids, skip_logits=True)
+            assert largest.elements < ids.numel() * vocab / 2  # no more than the head's weight
+        else:
+            with pytest.raises(ValueError, match=f"needs one of the rules mean, weighted.*rule='{rule}'"):
+                model(ids, labels=ids, skip_logits=True)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "all-linear"])
+def test_adapters_on_a_merged_model(merged_folder, token_ids, tmp_path, target):
+    """peft finds the joint head by name, and leaves it out of ``all-linear``."""
+    peft = pytest.importorskip("peft")
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder)
+    ids = token_ids(2, 20)
+    before = model(ids).logits
+    config = peft.LoraConfig(r=4, target_modules=target if target == "all-linear" else [target], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(model, config)
+    names = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert {".lm_head." in name for name in names} == {target == "lm_head"}
+    torch.testing.assert_close(adapted(ids).logits, before)
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1.0)
+    losses = []
+    for skip in (False, True, False):
+        loss = adapted(ids, labels=ids, skip_logits=skip).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] > losses[1] > losses[2]  # with and without logits, it learns
+    with torch.no_grad():
+        usual, fused = (adapted(ids, labels=ids, skip_logits=skip).loss for skip in (False, True))
+    torch.testing.assert_close(fused, usual)
+    if target == "lm_head":
+        model.config.rule = "posterior"
+        with pytest.raises(ValueError, match="which an adapter on lm_head mixes; merge the adapter"):
+            adapted(ids)
+        model.config.rule = "mean"
+    expected = adapted(ids).logits
+    merged = adapted.merge_and_unload()
+    torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    merged.save_pretrained(tmp_path)
+    for rule in MERGE_RULES:
+        FrozenGlyphMoEForCausalLM.from_pretrained(tmp_path, rule=rule)(ids)

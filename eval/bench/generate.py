@@ -1,0 +1,170 @@
+"""Generation of N merged experts beside one expert of theirs, and beside transformers' Llama of the size of either.
+
+    python eval/bench/generate.py --out eval/results/bench-generate.json
+    python eval/bench/generate.py --layers 9 --width 1024 --context 1024 --device cuda
+
+All generate greedily with a dynamic cache, one sequence and ``--batch`` of them: ``generate()`` reads a prompt of half
+the context, which gives the first token, and writes the other half. The two are timed apart. To write, the merged model
+may take N times the expert's time and 5 % more, under every rule. Reading costs ``posterior`` and ``evidence`` more:
+they need the probability of every token of the prompt under every expert, where the others need the last state only.
+The merged model runs its rules in turns with the single expert and both Llamas, in one process. The Llamas have the
+same width, heads and vocabulary, tied embeddings (our input table is no parameters either), a gated MLP of 8/3 instead
+of 4 times the width, and as many blocks as bring them nearest to the expert's and the merged model's parameters.
+"""
+
+import argparse
+import os
+from statistics import median
+from typing import Any
+
+import torch
+from training_step import Clock, Seconds, add_shape_arguments, build_model, describe, write_report
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.generation import StoppingCriteria
+
+from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+from frozen_glyph.training.train import uses_bf16
+
+ALLOWED = 1.05  # times N times the expert's time, to write
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    write_report(measure(arguments), arguments.out)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All contestants in turns, for each batch."""
+    load_before = os.getloadavg()
+    dtype = torch.bfloat16 if uses_bf16(arguments.precision) else torch.float32
+    expert = build_model(arguments, arguments.layers)
+    merged = build_merged(expert, arguments.experts)
+    models = {
+        "expert": expert,
+        **dict.fromkeys(arguments.rules, merged),
+        "llama of the expert's size": build_llama(arguments, expert.num_parameters()),
+        "llama of the merged size": build_llama(arguments, merged.num_parameters()),
+    }
+    models = {name: model.to(arguments.device, dtype).eval() for name, model in models.items()}
+    batches = {str(batch): take_turns(models, batch, arguments) for batch in (1, arguments.batch)}
+    worst = max(measured[rule]["writing"]["over_expert"] for measured in batches.values() for rule in arguments.rules)
+    return {
+        **describe(arguments),
+        "dtype": str(dtype),
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        **{name: getattr(arguments, name) for name in ("layers", "experts", "repeats")},
+        "batches": batches,
+        "largest_writing_over_expert": worst,
+        "allowed": round(ALLOWED * arguments.experts, 4),
+        "holds": worst <= ALLOWED * arguments.experts,
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=4, help="blocks of an expert (default: 4)")
+    parser.add_argument("--experts", type=int, default=3, help="experts (default: 3)")
+    parser.add_argument("--rules", nargs="+", choices=MERGE_RULES, default=MERGE_RULES, help="default: all")
+    add_shape_arguments(parser, width=512, batch=16, context=64)
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each model (default: 5)")
+    return parser.parse_args()
+
+
+def build_merged(expert: FrozenGlyphForCausalLM, count: int) -> FrozenGlyphMoEForCausalLM:
+    """``count`` experts of the shape of ``expert``, of random weights, on its substrate."""
+    config = expert.config
+    same = ("vocab_size", "hidden_size", "substrate_bits", "num_attention_heads", "max_position_embeddings")
+    shape = {name: getattr(config, name) for name in FrozenGlyphMoEConfig.EXPERT_FIELDS}
+    merged = FrozenGlyphMoEForCausalLM(
+        FrozenGlyphMoEConfig(**{name: getattr(config, name) for name in same}, experts=[shape] * count)
+    )
+    merged.substrate.load_state_dict(expert.substrate.state_dict())
+    return merged
+
+
+def build_llama(arguments: argparse.Namespace, parameters: int) -> LlamaForCausalLM:
+    """The Llama whose number of parameters is nearest to ``parameters``."""
+
+    def config(layers: int) -> LlamaConfig:
+        return LlamaConfig(
+            vocab_size=arguments.vocab,
+            hidden_size=arguments.width,
+            intermediate_size=round(8 / 3 * arguments.width / 8) * 8,
+            num_hidden_layers=layers,
+            num_attention_heads=arguments.heads or arguments.width // 32,
+            max_position_embeddings=arguments.context,
+            tie_word_embeddings=True,
+        )
+
+    with torch.device("meta"):
+        none, one = (LlamaForCausalLM(config(layers)).num_parameters() for layers in (0, 1))
+    return LlamaForCausalLM(config(max(1, round((parameters - none) / (one - none)))))
+
+
+def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Each model's tokens a second, and its time to read and to write over that of the expert's turn beside it."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(arguments.vocab, (batch, arguments.context // 2), generator=generator).to(arguments.device)
+    new_tokens = arguments.context - ids.shape[1]
+    reading, writing = ({name: [] for name in models} for _ in range(2))
+    for repeat in range(-1, arguments.repeats):
+        for name, model in models.items():
+            read, written = turn(model, name, ids, new_tokens)
+            if repeat >= 0:  # the first is warm-up
+                reading[name].append(read)
+                writing[name].append(written)
+    return {
+        name: {
+            "parameters": model.num_parameters(),
+            "tokens_per_second": round(batch * (new_tokens - 1) / median([each.wall for each in writing[name]]), 1),
+            "reading": compare(reading[name], reading["expert"]),
+            "writing": compare(writing[name], writing["expert"]),
+        }
+        for name, model in models.items()
+    }
+
+
+def turn(model: torch.nn.Module, name: str, ids: torch.Tensor, new_tokens: int) -> tuple[Seconds, Seconds]:
+    """One call of ``generate()``, for a merged model under the rule ``name``: seconds to read, seconds to write."""
+    if name in MERGE_RULES:
+        model.config.rule = name
+    model.generation_config.eos_token_id = None
+    first = FirstToken(ids.device)
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        stopping_criteria=[first],
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=0,
+    )
+    whole = first.clock.read()
+    return first.seconds, Seconds(*(end - begin for end, begin in zip(whole, first.seconds, strict=True)))
+
+
+class FirstToken(StoppingCriteria):
+    """Never stops ``generate()``; notes when the first token is there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.clock, self.seconds = Clock(device), None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if self.seconds is None:
+            self.seconds = self.clock.read()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def compare(seconds: list[Seconds], base: list[Seconds]) -> dict[str, float]:
+    """The median turn, and the median over turns of its time over that of ``base``; the processor's time, too."""
+    pairs = list(zip(seconds, base, strict=True))
+    return {
+        "seconds": round(median([own.wall for own in seconds]), 4),
+        "over_expert": round(median([own.wall / one.wall for own, one in pairs]), 4),
+        "over_expert_cpu": round(median([own.cpu / one.cpu for own, one in pairs]), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()
