@@ -68,13 +68,15 @@ def import_published(
     keys = keys or PublishedKeys()
     folder = fetch("published model", str(source), FETCHED)
     published, files = read_weights(folder)
-    tensors = rename(published, keys.names)
+    tensors = rename(published, keys)
     rows = tensors.pop(TABLE, None)
     if rows is None:
         files.append(Path(table) if table is not None else folder / TABLE_FILE)
         rows = read_table(files[-1])
     words = load_tokenizer(tokenizer if tokenizer is not None else folder)
     fields = shape(tensors, read_json(folder / "config.json"), words) | keys.config
+    if keys.repeat == "all":
+        rows = rows.repeat(1, fields["hidden_size"] // rows.shape[1])
     substrate = pack(rows, words, fields["hidden_size"])
     model = convert(tensors, rows, fields | {"tokenizer_sha256": tokenizer_sha256(words)}, substrate, keys.rotary)
 

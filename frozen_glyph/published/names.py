@@ -4,9 +4,11 @@ Only a repository's own code, which is not run, says what its tensors are called
 (k, k + K/2) or (2k, 2k + 1). So names are looked up in ``NAMES``, a tensor that has none is an error, and the pairing
 is a choice: import both ways and keep the one with the lower loss on any text. A keys file may say all of it:
 
-    names: {'layers\.(\d+)\.query\.weight': 'model.layers.\1.self_attn.q_proj.weight', 'some_buffer': null}
+    names: {'layers\.(\d+)\.query\.weight': 'model.layers.\1.self_attn.q_proj.weight', 'experts\.1\..*': null}
+    prefix: experts.0.
     config: {num_attention_heads: 32, layer_norm_eps: 1.0e-5}
     rotary: half
+    repeat: each
 """
 
 import dataclasses
@@ -48,11 +50,18 @@ NAMES: dict[str, str | None] = {
 
 @dataclass(frozen=True)
 class PublishedKeys:
-    """What a repository does not say. ``names`` go before ``NAMES``; ``config`` are ``FrozenGlyphConfig`` fields."""
+    """What a repository does not say.
+
+    ``names`` go before ``NAMES``; ``prefix`` is left out of a name, ``module.`` and ``model.`` always are. ``config``
+    are ``FrozenGlyphConfig`` fields. ``repeat``: a table narrower than the model is repeated number by number (each)
+    or as a whole (all).
+    """
 
     names: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     rotary: Literal["half", "interleaved"] = "half"
+    repeat: Literal["each", "all"] = "each"
 
     def __post_init__(self) -> None:
         for pattern, ours in self.names.items():
@@ -72,19 +81,17 @@ def load_keys(path: Path | None, rotary: str | None = None) -> PublishedKeys:
     return parse(PublishedKeys, content | ({} if rotary is None else {"rotary": rotary}), "")
 
 
-def rename(published: dict[str, torch.Tensor], own: dict[str, Any]) -> dict[str, torch.Tensor]:
+def rename(published: dict[str, torch.Tensor], keys: PublishedKeys) -> dict[str, torch.Tensor]:
     """The tensors under our names, in float32; queries, keys and values in one tensor are taken apart.
-
-    ``own`` names go before ``NAMES``.
 
     Raises:
         CheckpointError: a tensor has no name, which lists all of them, or two have the same.
     """
-    names = own | {name: ours for name, ours in NAMES.items() if name not in own}
+    names = keys.names | {name: ours for name, ours in NAMES.items() if name not in keys.names}
     found: dict[str, torch.Tensor] = {}
     unknown, twice = [], []
     for name, tensor in published.items():
-        bare = re.sub(r"^(?:(?:module|_orig_mod|model)\.)+", "", name)
+        bare = re.sub(r"^(?:(?:module|_orig_mod|model)\.)+", "", name).removeprefix(keys.prefix)
         matches = ((re.fullmatch(pattern, text), ours) for pattern, ours in names.items() for text in (name, bare))
         match, ours = next(((match, ours) for match, ours in matches if match), (None, None))
         if match is None:

@@ -52,9 +52,9 @@ class PublishedBlock(nn.Module):
 class PublishedModel(nn.Module):
     """The published architecture in plain PyTorch; ``rotary`` is half or interleaved."""
 
-    def __init__(self, table, rotary):
+    def __init__(self, table, rotary, repeat="each"):
         super().__init__()
-        self.rotary = rotary
+        self.rotary, self.repeat = rotary, repeat
         self.token_embeddings = nn.Embedding.from_pretrained(table)
         self.transformer_layers = nn.ModuleList(PublishedBlock() for _ in range(LAYERS))
         self.final_layernorm, self.lm_head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, len(table))
@@ -70,7 +70,8 @@ class PublishedModel(nn.Module):
 
     def forward(self, ids):
         x = self.token_embeddings(ids)
-        x = x.repeat_interleave(WIDTH // x.shape[-1], dim=-1)
+        times = WIDTH // x.shape[-1]
+        x = x.repeat_interleave(times, dim=-1) if self.repeat == "each" else x.repeat(1, 1, times)
         for layer in self.transformer_layers:
             x = layer(x, self.rotate)
         return self.lm_head(self.final_layernorm(x))
@@ -88,9 +89,9 @@ def token_table(kind, vocab_size):
 def publish(tokenizer, tmp_path_factory):
     """``publish(kind, rotary, file)``: a model with random weights, and its folder as the Hub has it."""
 
-    def write(kind="codes", rotary="half", file="pytorch_model.bin", seed=0, rename=str):
+    def write(kind="codes", rotary="half", file="pytorch_model.bin", seed=0, rename=str, repeat="each"):
         torch.manual_seed(seed)
-        model = PublishedModel(token_table(kind, len(tokenizer)), rotary)
+        model = PublishedModel(token_table(kind, len(tokenizer)), rotary, repeat)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:  # norms, too, differ from what they are at first
@@ -198,6 +199,30 @@ def test_unknown_names_are_listed_and_can_be_said(publish, token_ids, tmp_path):
         torch.testing.assert_close(
             FrozenGlyphForCausalLM.from_pretrained(out)(ids).logits, model(ids), rtol=1e-4, atol=2e-4
         )
+
+
+def test_codes_repeated_as_a_whole(publish, token_ids, tmp_path):
+    model, folder = publish(repeat="all")
+    ours = FrozenGlyphForCausalLM.from_pretrained(
+        import_published(folder, tmp_path / "ours", PublishedKeys(repeat="all"))
+    )
+    assert ours.config.substrate_bits == WIDTH
+    with torch.no_grad():
+        ids = token_ids(1, 8)
+        torch.testing.assert_close(ours(ids).logits, model(ids), rtol=1e-4, atol=2e-4)
+
+
+def test_one_expert_of_a_merged_model(publish, token_ids, tmp_path):
+    first, folder = publish(seed=1, rename=lambda name: f"experts.0.{name}")
+    second, other = publish(seed=2, rename=lambda name: f"experts.1.{name}")
+    both = torch.load(folder / "pytorch_model.bin") | torch.load(other / "pytorch_model.bin")
+    torch.save(both, folder / "pytorch_model.bin")
+    for index, model in enumerate((first, second)):
+        keys = PublishedKeys(names={rf"experts\.{1 - index}\..*": None}, prefix=f"experts.{index}.")
+        ours = FrozenGlyphForCausalLM.from_pretrained(import_published(folder, tmp_path / f"expert-{index}", keys))
+        with torch.no_grad():
+            ids = token_ids(1, 8)
+            torch.testing.assert_close(ours(ids).logits, model(ids), rtol=1e-4, atol=2e-4)
 
 
 def test_joint_projections_and_missing_biases(publish, token_ids, tmp_path):
