@@ -26,9 +26,11 @@ _HOME = {
     "merge_experts": "frozen_glyph.merge.write",
     "extract_expert": "frozen_glyph.merge.extract",
     "reweigh_experts": "frozen_glyph.merge.reweigh",
+    "tune_head": "frozen_glyph.merge.tune",
     "export_dense": "frozen_glyph.checkpoint.dense",
     "import_published": "frozen_glyph.published.importing",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
+    "push": "frozen_glyph.hub",
 }
 
 __all__ = list(_HOME)

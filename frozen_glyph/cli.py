@@ -23,6 +23,8 @@ substrate_app = typer.Typer(no_args_is_help=True, help="Build and look at substr
 app.add_typer(substrate_app, name="substrate")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+PushTo = Annotated[str | None, typer.Option("--push-to-hub", metavar="USER/NAME", help="Publish it afterwards.")]
+Private = Annotated[bool, typer.Option("--private", help="Publish to a repository that others cannot see.")]
 
 
 @app.command(epilog="Example: `frozen-glyph demo --out runs/demo --seed 0`")
@@ -64,6 +66,8 @@ def grow(
     flops_per_second: Annotated[
         float | None, typer.Option(min=1, help="With --dry-run: what the device sustains, to print days.")
     ] = None,
+    push_to_hub: PushTo = None,
+    private: Private = False,
 ) -> None:
     """Grow a model stage by stage: train new blocks on top of frozen ones."""
     if out is None and not dry_run:
@@ -75,13 +79,18 @@ def grow(
     if out is None or dry_run:
         return print_estimate(chosen, as_json, flops_per_second)
 
+    from accelerate import PartialState
+
     from frozen_glyph.growth.run import grow_from_recipe
 
     quiet_transformers()
+    check_target(push_to_hub)
     provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=True)
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
         typer.echo(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
+    if PartialState().is_main_process:
+        publish(out, push_to_hub, private)
 
 
 def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -> None:
@@ -129,6 +138,8 @@ def merge(
         bool, typer.Option("--dry-run", help="Print what is shared and what it costs; write and fetch nothing large.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print that as JSON.")] = False,
+    push_to_hub: PushTo = None,
+    private: Private = False,
 ) -> None:
     """Merge experts into one checkpoint, without training and without loading a model."""
     if out is None and not dry_run:
@@ -155,6 +166,7 @@ def merge(
     )
     plan = plan_merge(recipe, headers_only=dry_run)
     if out is not None and not dry_run:
+        check_target(push_to_hub)
         write_merged(plan, out)
     if as_json:
         typer.echo(json.dumps(plan.report(), ensure_ascii=False, indent=2))
@@ -162,6 +174,8 @@ def merge(
         Console(soft_wrap=True).print(merge_table(plan.report()))
         if not dry_run:
             typer.echo(f"merged: {out}")
+    if out is not None and not dry_run:
+        publish(out, push_to_hub, private)
 
 
 @app.command(epilog="Example: `frozen-glyph extract runs/merged ru -o runs/ru-again`")
@@ -200,17 +214,95 @@ def numbers(option: str, text: str | None) -> list[float] | None:
         raise FrozenGlyphError(f"{option} {text!r} must be numbers separated by commas, such as 0.7,0.3") from None
 
 
+@app.command(epilog="Example: `frozen-glyph push runs/ru USER/ru --private`. Again sends only what changed.")
+def push(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint folder: grown, merged or dense.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the Hub, user/name; made if needed.")],
+    private: Private = False,
+    revision: Annotated[str | None, typer.Option(help="A branch of the repository; default: main.")] = None,
+) -> None:
+    """Publish a checkpoint on the Hub in one commit; nothing is seen of one that was interrupted."""
+    from frozen_glyph.hub import push
+
+    typer.echo(f"published: {push(folder, repo, private, revision)}")
+
+
+def check_target(repo: str | None) -> None:
+    """Refuse what cannot be published to before the work is done."""
+    if repo is not None:
+        from frozen_glyph.hub import check_target
+
+        check_target(repo)
+
+
+def publish(folder: Path, repo: str | None, private: bool) -> None:
+    """Publish what a command wrote; when that fails the folder stays, and the error says how to go on."""
+    from frozen_glyph.errors import FrozenGlyphError
+
+    if repo is not None:
+        from frozen_glyph.hub import push
+
+        try:
+            typer.echo(f"published: {push(folder, repo, private)}")
+        except FrozenGlyphError as error:
+            again = f"frozen-glyph push {folder} {repo}{' --private' if private else ''}"
+            raise FrozenGlyphError(f"{error}. {str(folder)!r} is complete; publish it with `{again}`") from error
+
+
+@app.command(
+    "tune-head",
+    epilog="Example: `frozen-glyph tune-head runs/merged --text mixture.txt --valid ru.valid.txt --valid zh.valid.txt "
+    "-o runs/tuned --tokens 1000000`. The same command resumes a run that was stopped.",
+)
+def tune_head(
+    merged: Annotated[str, typer.Argument(help="A merged checkpoint of rule mean or weighted: a folder or Hub id.")],
+    out: Out,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="UTF-8 training text, best a mixture; repeat for several files.")
+    ] = None,
+    valid: Annotated[
+        list[Path] | None, typer.Option(help="Held-out text, scored under each expert, merged and tuned.")
+    ] = None,
+    what: Annotated[str | None, typer.Option(help="head (default), low-rank or scales (one per expert).")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of low-rank; default: 16.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens to train on.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps instead; default: 1000.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: 2e-3.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A tune.yaml; options go before it.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),
+    ] = None,
+) -> None:
+    """Train the joint head of a merged model on a mixture; experts and substrate stay frozen."""
+    from frozen_glyph.checkpoint.card import markdown_table
+    from frozen_glyph.merge.tune import tune_head as tune
+    from frozen_glyph.merge.tune_card import loss_rows
+    from frozen_glyph.merge.tune_recipe import load_tune_recipe
+
+    changes = [*(settings or []), *([f"training.learning_rate={learning_rate}"] if learning_rate is not None else [])]
+    recipe = load_tune_recipe(config, changes, what=what, rank=rank, tokens=tokens, steps=steps)
+    quiet_transformers()
+    provenance = tune(merged, out, recipe, text or [], valid or [], progress=True)
+    if rows := loss_rows(provenance["nats_per_character"]):
+        typer.echo(markdown_table(rows))
+    typer.echo(f"tuned: {out}")
+
+
 @app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
 def to_dense(
     model: Annotated[Path, typer.Argument(help="A checkpoint folder, grown or merged.")],
     out: Out,
     stage: Annotated[int | None, typer.Option(help="Growth stage to export; default: the deepest.")] = None,
+    one_head: Annotated[
+        bool, typer.Option("--one-head", help="Fold a merged model's heads into one (rules mean, weighted), for vLLM.")
+    ] = False,
 ) -> None:
     """Write a checkpoint with an ordinary embedding table, for servers that know no other; the logits stay the same."""
     from frozen_glyph.checkpoint.dense import export_dense
 
     quiet_transformers()
-    typer.echo(f"dense: {export_dense(model, out, stage)}")
+    typer.echo(f"dense: {export_dense(model, out, stage, one_head)}")
 
 
 @app.command(
@@ -379,7 +471,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, as typer reports it
-            typer.echo("stopped; `grow` and `demo` go on from the last save when called again", err=True)
+            typer.echo("stopped; `grow`, `tune-head` and `demo` go on from the last save when called again", err=True)
         raise
     except ModuleNotFoundError as error:
         typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)

@@ -2,7 +2,8 @@
 
 Start: ``with LoopbackHub() as hub: subprocess.run(..., env=hub.client_environment(home))``. The client reads its
 endpoint when it is imported, and the tests of this project run offline, so clients are processes of their own.
-Protocol: what huggingface_hub 2 sends (create, preupload, LFS, commit, tree, resolve with ETag and ranges).
+Protocol: what huggingface_hub 2 sends (create, preupload, LFS, commit, tree, resolve with ETag and ranges), and how the
+Hub refuses: an unknown token, one that may only read, private and gated repositories, a card with bad metadata.
 """
 
 import base64
@@ -17,19 +18,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-TOKEN = "hf_loopback"
+from hub_cards import card_errors
+
+TOKEN, READER = "hf_loopback", "hf_reader"  # may do everything; may see what is neither private nor gated
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 LFS_BYTES = 1 << 16  # files of this size and weights are uploaded as LFS objects
 
 
 class LoopbackHub:
-    """Repositories are lists of commits, oldest first; a commit is (id, {path: content})."""
+    """Repositories are lists of commits, oldest first; a commit is (id, {path: content}).
+
+    A branch is a repository of its own, named ``user/name@branch``.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
         self.objects: dict[str, bytes] = {}  # LFS objects by sha256
         self.requests: list[tuple[str, str]] = []  # (method, path) of every request
+        self.private: set[str] = set()
+        self.gated: set[str] = set()
         self.refuse: Callable[[str, str], int | None] = lambda method, path: None  # status to answer instead, if any
+        self.cut: Callable[[str, str], bool] = lambda method, path: False  # whether to hang up amid a request
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.hub = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -82,22 +91,49 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         self.hub: LoopbackHub = self.server.hub  # type: ignore[attr-defined]
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if self.command != "GET" else b""
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            self.body = b"".join(iter(self.read_chunk, b""))
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path))
+        length = int(self.headers.get("Content-Length") or 0) if self.command != "GET" else 0
+        if self.hub.cut(self.command, path):
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            return None
+        self.body = self.rfile.read(length)
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self.body = b"".join(iter(self.read_chunk, b""))
         if (status := self.hub.refuse(self.command, path)) is not None:
             return self.answer({"error": "refused by the test"}, status)
-        signed = self.headers.get("Authorization") == f"Bearer {TOKEN}" or path.startswith("/lfs/object/")
-        if self.command in ("POST", "PUT") and not signed:
-            return self.answer({"error": "Invalid username or password."}, 401)
         for method, pattern, name in ROUTES:
             if self.command in method.split() and (match := re.fullmatch(pattern, path)):
-                return getattr(self, name)(**{key: text for key, text in match.groupdict().items() if text})
+                arguments = {key: text for key, text in match.groupdict().items() if text}
+                if path.startswith("/lfs/object/") or self.allowed(name, arguments.get("repo", "")):
+                    return getattr(self, name)(**arguments)
+                return None
         return self.answer({"error": f"unknown call {self.command} {path}"}, 404)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request
+
+    def allowed(self, name: str, repo: str) -> bool:
+        """Whether the caller may do this; otherwise the refusal was answered."""
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        owner, known = token == TOKEN, repo in self.hub.repos or not repo
+        if token not in (TOKEN, READER, ""):
+            self.refusal(401, "Invalid credentials in Authorization header")
+        elif repo and not owner and (repo in self.hub.private or not known):
+            self.refusal(404 if token else 401, "Repository not found", "RepoNotFound")
+        elif repo in self.hub.gated and not owner and name != "info":
+            self.refusal(403, f"Access to model {repo} is restricted", "GatedRepo")
+        elif name == "who" and not token:
+            self.refusal(401, "Invalid username or password.")
+        elif name in ("create", "preupload", "lfs_batch", "commit") and not owner:
+            self.refusal(403, "You don't have the rights to write here")
+        else:
+            return True
+        return False
+
+    def refusal(self, status: int, message: str, code: str | None = None) -> None:
+        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self.answer({"error": message}, status, headers)
 
     def read_chunk(self) -> bytes:
         size = int(self.rfile.readline(), 16)
@@ -121,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         if history is None:
             self.missing("RepoNotFound")
             return None
-        found = history[-1:] if revision == "main" else [commit for commit in history if commit[0] == revision]
+        branch = history if revision == "main" else self.hub.repos.get(f"{repo}@{revision}", [])
+        found = branch[-1:] or [commit for commit in history if commit[0] == revision]
         if not found:
             self.missing("RevisionNotFound")
         return found[0] if found else None
@@ -129,21 +166,27 @@ class Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         asked = json.loads(self.body)
         repo = f"{asked.get('organization') or 'user'}/{asked['name'].split('/')[-1]}"
+        if repo.split("/")[0] != "user":
+            return self.refusal(403, f'You don\'t have the rights to create a model under the namespace "{repo}"')
         if repo in self.hub.repos:
             return self.answer({"error": "You already created this model repo", "url": f"{self.hub.url}/{repo}"}, 409)
         self.hub.commit(repo, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+        if asked.get("visibility") == "private" or asked.get("private"):
+            self.hub.private.add(repo)
         return self.answer({"url": f"{self.hub.url}/{repo}", "name": repo, "id": repo})
 
     def who(self) -> None:
         self.answer({"type": "user", "name": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
 
     def validate_card(self) -> None:
-        self.answer({"errors": [], "warnings": []})
+        errors = card_errors(json.loads(self.body)["content"])
+        self.answer({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
 
     def info(self, repo: str, revision: str = "main") -> None:
         if commit := self.snapshot(repo, revision):
             siblings = [{"rfilename": path} for path in sorted(commit[1])]
-            self.answer({"id": repo, "modelId": repo, "sha": commit[0], "private": False, "tags": [],
+            self.answer({"id": repo, "modelId": repo, "sha": commit[0], "tags": [],
+                         "private": repo in self.hub.private, "gated": "auto" if repo in self.hub.gated else False,
                          "downloads": 0, "likes": 0, "siblings": siblings})  # fmt: skip
 
     def describe(self, path: str, content: bytes) -> dict[str, object]:
@@ -167,7 +210,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = []
             for file in json.loads(self.body)["files"]:
                 mode = "lfs" if is_lfs(file["path"], file["size"]) else "regular"
-                present = {"oid": git_oid(commit[1][file["path"]])} if file["path"] in commit[1] else {}
+                stored = commit[1].get(file["path"])
+                present = {"oid": content_oid(file["path"], stored)} if stored is not None else {}
                 answer.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, **present})
             self.answer({"files": answer})
 
@@ -204,7 +248,7 @@ class Handler(BaseHTTPRequestHandler):
                 files.pop(value["path"], None)
             elif key == "deletedFolder":
                 files = {path: content for path, content in files.items() if not path.startswith(value["path"])}
-        commit = self.hub.commit(repo, files)
+        commit = self.hub.commit(repo if revision == "main" else f"{repo}@{revision}", files)
         return self.answer(
             {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{repo}/commit/{commit}"}
         )
@@ -216,8 +260,7 @@ class Handler(BaseHTTPRequestHandler):
         if path not in commit[1]:
             return self.answer(b"", 404, headers | {"X-Error-Code": "EntryNotFound", "X-Error-Message": "not found"})
         content = commit[1][path]
-        digest = hashlib.sha256(content).hexdigest() if is_lfs(path, len(content)) else git_oid(content)
-        headers |= {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        headers |= {"ETag": f'"{content_oid(path, content)}"', "Accept-Ranges": "bytes"}
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
             first, last = int(match[1]), min(int(match[2] or len(content) - 1), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
@@ -248,3 +291,8 @@ def is_lfs(path: str, size: int) -> bool:
 def git_oid(content: bytes) -> str:
     """The id git gives to a file."""
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def content_oid(path: str, content: bytes) -> str:
+    """What tells one content of a file from another: the sha256 of an LFS object, else git's id."""
+    return hashlib.sha256(content).hexdigest() if is_lfs(path, len(content)) else git_oid(content)

@@ -3,9 +3,10 @@
     python eval/bench/merge.py --out eval/results/bench-merge.json
 
 Random weights are written piece by piece, 16 blocks, 1,024 wide, 131,072 ids each: 2.7 GB in all, and as much again
-while a turn runs. `frozen-glyph merge` (a process of its own, hashing and fsync included) and `cp -r` with `sync` of
-the copied files take turns, so that whatever else the machine does slows both. Resident memory is the largest of the
-merging process, as the kernel counts it. `--blocks` and `--vocab-size` make a quick try of it.
+while a turn runs. `merge_experts` (a process of its own, imports, hashing, fsync included) and `cp -r` with `sync` of
+the copied files take turns, so that whatever else the machine does slows both; processor seconds say how much of the
+time was work: beyond `cp`, merging computes the sha256 of every byte, on two cores. Resident memory is the largest of
+the merging process, as the kernel counts it. `--blocks` and `--vocab-size` make a quick try of it.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, write_index
 PUBLISHED_PARAMETERS = 671_649_792  # of two such experts on one substrate
 ALLOWED_RATIO, ALLOWED_MEBIBYTES = 1.3, 700
 PIECE = 1 << 20  # numbers
+MERGE = "import sys; from frozen_glyph import merge_experts; merge_experts(sys.argv[1:-1], sys.argv[-1])"
 
 
 def main() -> None:
@@ -67,21 +69,22 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     for seed, expert in enumerate(experts):
         write_expert(expert, arguments, seed, experts[0])
     out, copy = folder / "merged", folder / "copy"
-    merge = [sys.executable, "-m", "frozen_glyph.cli", "merge", *map(str, experts), "-o", str(out)]
+    merge = [sys.executable, "-c", MERGE, *map(str, [*experts, out])]
     seconds: dict[str, list[float]] = {"merge": [], "copy": []}
+    processor: dict[str, list[float]] = {"merge": [], "copy": []}
     mebibytes = []
     for turn in range(arguments.rounds + 1):  # the first warms the caches of both
-        took, resident = run(merge)
+        took, resident, used = run(merge)
         merged = describe(out)
         shutil.rmtree(out)
-        started = time.perf_counter()
-        run(["cp", "-r", str(folder / "experts"), str(copy)])
-        run(["sync", *(str(path) for path in copy.rglob("*") if path.is_file())])
-        copied = time.perf_counter() - started
+        copied, _, copying = run(["cp", "-r", str(folder / "experts"), str(copy)])
+        synced, _, syncing = run(["sync", *(str(path) for path in copy.rglob("*") if path.is_file())])
         shutil.rmtree(copy)
         if turn:
             seconds["merge"].append(took)
-            seconds["copy"].append(copied)
+            seconds["copy"].append(copied + synced)
+            processor["merge"].append(used)
+            processor["copy"].append(copying + syncing)
             mebibytes.append(resident)
     ratios = [one / other for one, other in zip(seconds["merge"], seconds["copy"], strict=True)]
     published = (arguments.blocks, arguments.width, arguments.vocab_size) == (16, 1024, 131_072)
@@ -95,6 +98,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
         "parameters_as_published": merged["parameters"] == PUBLISHED_PARAMETERS if published else None,
         "seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "median_seconds": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
+        "median_processor_seconds": {name: round(statistics.median(values), 3) for name, values in processor.items()},
         "merge_over_copy": [round(ratio, 3) for ratio in ratios],
         "median_merge_over_copy": round(statistics.median(ratios), 3),
         "peak_resident_mebibytes": max(mebibytes),
@@ -103,15 +107,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     }
 
 
-def run(command: list[str]) -> tuple[float, int]:
-    """Wall-clock seconds and largest resident memory, in MiB, of a process that must succeed."""
+def run(command: list[str]) -> tuple[float, int, float]:
+    """Wall-clock seconds, largest resident memory in MiB, and processor seconds of a process that must succeed."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with code {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
+    took, unit = time.perf_counter() - started, 2**20 if sys.platform == "darwin" else 2**10
+    return took, usage.ru_maxrss // unit, usage.ru_utime + usage.ru_stime
 
 
 def describe(merged: Path) -> dict:

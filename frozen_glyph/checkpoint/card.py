@@ -1,8 +1,11 @@
 """The model card (README.md) of a written folder: metadata the Hub reads, usage that runs, provenance, limits."""
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -12,19 +15,71 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 inputs = tokenizer("Once", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 ```"""
+PROTOCOL = "teacher-forced over held-out text in windows that overlap by half; each token is scored once"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def model_card(name: str, summary: str, sections: dict[str, str], tags: list[str]) -> str:
-    """Markdown with YAML front matter; ``sections`` maps headings to Markdown text."""
-    metadata = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["frozen-glyph", *tags]}
+def model_card(
+    name: str,
+    summary: str,
+    sections: dict[str, str],
+    tags: list[str],
+    results: Sequence[EvalResult] = (),
+    **metadata: Any,
+) -> str:
+    """Markdown with YAML front matter; ``sections`` maps headings to Markdown text.
+
+    ``metadata`` are fields of ``ModelCardData``: license, language, datasets, base_model, base_model_relation; what is
+    empty is left out. ``base_model`` may name folders too: only ids of the Hub, which takes nothing else, are kept.
+    """
+    metadata["base_model"] = [name for name in dict.fromkeys(metadata.get("base_model", [])) if HUB_ID.fullmatch(name)]
+    if not metadata["base_model"]:
+        metadata["base_model_relation"] = None
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["frozen-glyph", *tags],
+        model_name=name if results else None,
+        eval_results=list(results) or None,
+        **{key: value for key, value in metadata.items() if value},
+    )
     parts = [
-        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n",
+        f"---\n{data.to_yaml()}\n---\n",
         f"# {name}\n\n{summary}\n",
         f"## Use\n\n{USAGE.format(name=name)}\n",
         *(f"## {heading}\n\n{text}\n" for heading, text in sections.items()),
         "## Provenance\n\n`provenance.json` holds recipe, seed, versions, hashes of texts, parents and weights.\n",
     ]
     return "\n".join(parts)
+
+
+def held_out_results(losses: Mapping[str, float], stage: int | None = None) -> list[EvalResult]:
+    """The loss on each held-out text, of a growth stage where there are several, as entries of a model-index."""
+    of_stage = {} if stage is None else {"growth_stage": stage}
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=Path(text).stem,
+            dataset_name=text,
+            metric_type="nats_per_character",
+            metric_name="nats per character" + (f", stage {stage}" if of_stage else ""),
+            metric_value=round(loss, 6),
+            metric_args={**of_stage, "protocol": PROTOCOL},
+        )
+        for text, loss in losses.items()
+    ]
+
+
+def inherited(folders: Iterable[Path]) -> dict[str, Any]:
+    """What a card takes over from those in ``folders``: the license that all of them name, languages, data sets."""
+    cards = [ModelCard.load(folder / "README.md").data for folder in folders if (folder / "README.md").exists()]
+    licenses = {card.get("license") for card in cards}
+    found: dict[str, Any] = {"license": licenses.pop() if len(licenses) == 1 else None}
+    for key in ("language", "datasets"):
+        values = [card.get(key) or [] for card in cards]
+        lists = [[value] if isinstance(value, str) else value for value in values]
+        found[key] = list(dict.fromkeys(entry for entries in lists for entry in entries))
+    return found
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

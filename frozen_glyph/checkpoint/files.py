@@ -81,18 +81,23 @@ def check_vacant(path: Path) -> None:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[bool]:
-    """Lock ``folder`` for this process while it lives; gives whether nobody else holds it."""
+    """Lock ``folder`` for as long as this process lives; gives whether that was possible, and nobody else holds it."""
     if fcntl is None:
         yield False
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        yield locked(handle)
     finally:
         os.close(handle)
+
+
+def locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by a living process, or the file system knows no locks
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,13 +40,15 @@ def copy_model_code(folder: Path) -> None:
 def write_configs(folder: Path, model: Any, index: str) -> None:
     """Write ``generation_config.json`` and ``config.json`` atomically, which transformers itself does not.
 
-    ``config.json`` names the index file, so that one rename moves a plain load from one stage to the next.
+    ``config.json`` names the index file, so that one rename moves a plain load from one stage to the next, and the
+    class, which servers look for.
     """
+    said = {"architectures": [type(model).__name__], "transformers_weights": index}
     with tempfile.TemporaryDirectory() as temporary:
         model.config.save_pretrained(temporary)
         model.generation_config.save_pretrained(temporary)
         copy_file(Path(temporary) / "generation_config.json", folder / "generation_config.json")
-        write_json(folder / "config.json", read_json(Path(temporary) / "config.json") | {"transformers_weights": index})
+        write_json(folder / "config.json", read_json(Path(temporary) / "config.json") | said)
 
 
 def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]:

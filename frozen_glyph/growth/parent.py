@@ -45,7 +45,7 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
         CheckpointError: the parent is merged or of another model family; it has no such stage, no provenance, or
             another substrate than ``substrate_fingerprint`` or ``out``; a file is missing or damaged.
     """
-    folder = fetch("parent", parent.source, ["*.json", "*.jsonl"])
+    folder = fetch("parent", parent.source, ["*.json", "*.jsonl", "README.md"])
     config = read_json(folder / "config.json")
     if config.get("model_type") != "frozen_glyph":
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
@@ -105,9 +105,9 @@ def check_indices(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def copy_run_files(folder: Path, out: Path, stages: int) -> None:
-    """Copy tokenizer, substrate and metrics of the parent, as far as it has them."""
-    names = (*SHARED_FILES, SUBSTRATE_FILE, *(f"metrics-{number}.jsonl" for number in range(1, stages + 1)))
-    for name in names:
+    """Copy tokenizer, substrate, card and metrics of the parent, as far as it has them."""
+    metrics = (f"metrics-{number}.jsonl" for number in range(1, stages + 1))
+    for name in (*SHARED_FILES, SUBSTRATE_FILE, "README.md", *metrics):
         if (folder / name).exists():
             copy_file(folder / name, out / name)
 

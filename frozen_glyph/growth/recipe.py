@@ -12,7 +12,7 @@ from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.errors import nearest
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.recipe_fields import RecipeError, override, parse, read_recipe, require
-from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe
+from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
@@ -55,11 +55,8 @@ class StageRecipe:
 
     def __post_init__(self) -> None:
         require(self.layers >= 0, "stages.layers", self.layers, "0 or more")
-        both = self.steps is not None and self.tokens is not None
-        require(not both, "stages.steps", self.steps, "left out where tokens is given")
-        for name in ("steps", "tokens", "patience"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"stages.{name}", value, "at least 1")
+        check_length("stages.", self.steps, self.tokens)
+        require(self.patience is None or self.patience >= 1, "stages.patience", self.patience, "at least 1")
         require(bool(self.train), "stages.train", self.train, "at least one of blocks, norm, head, embeddings")
         rate = self.learning_rate
         require(rate is None or rate > 0, "stages.learning_rate", rate, "above 0")
@@ -90,11 +87,7 @@ class LoraRecipe:
             require(getattr(self, name) >= 1, f"lora.{name}", getattr(self, name), "at least 1")
         require(self.alpha > 0, "lora.alpha", self.alpha, "above 0")
         require(bool(self.targets), "lora.targets", self.targets, "at least one Linear of a block")
-        both = self.steps is not None and self.tokens is not None
-        require(not both, "lora.steps", self.steps, "left out where tokens is given")
-        for name in ("steps", "tokens"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"lora.{name}", value, "at least 1")
+        check_length("lora.", self.steps, self.tokens)
         rate = self.learning_rate
         require(rate is None or rate > 0, "lora.learning_rate", rate, "above 0")
 
@@ -116,7 +109,11 @@ class ParentRecipe:
 
 @dataclass(frozen=True)
 class GrowthRecipe:
-    """Everything that determines a run besides the text: ``model`` holds ``FrozenGlyphConfig`` fields."""
+    """Everything that determines a run besides the text: ``model`` holds ``FrozenGlyphConfig`` fields.
+
+    ``license`` (an identifier of the Hub, such as apache-2.0) and ``language`` (codes of two or three letters) are for
+    the model card.
+    """
 
     name: str
     model: dict[str, Any]
@@ -127,6 +124,8 @@ class GrowthRecipe:
     lora: LoraRecipe | None = None
     parent: ParentRecipe | None = None
     seed: int = 0
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(bool(self.stages), "stages", self.stages, "at least one stage")
@@ -151,15 +150,14 @@ class GrowthRecipe:
         if self.parent is not None:
             content["parent"]["source"] = Path(self.parent.source).name
         if self.data is not None:
-            content["data"]["valid"] = [Path(path).name for path in self.data.valid]
-            for source in content["data"]["sources"]:
-                source["files"] = source["files"] and [Path(path).name for path in source["files"]]
+            content["data"] = self.data.to_dict()
         return content
 
     @property
     def sha256(self) -> str:
-        """Identity of what is computed: where metrics are reported to is not part of it."""
+        """Identity of what is computed: where metrics are reported to and what the card says are not part of it."""
         content = self.to_dict()
+        del content["license"], content["language"]
         del content["training"]["report_to"]
         return sha256_json(content)
 
@@ -212,10 +210,5 @@ def resolve_paths(recipe: GrowthRecipe, folder: Path) -> GrowthRecipe:
     if recipe.parent is not None and (folder / recipe.parent.source).exists():
         changes["parent"] = dataclasses.replace(recipe.parent, source=local(recipe.parent.source))
     if recipe.data is not None:
-        sources = [
-            dataclasses.replace(source, files=[local(name) for name in source.files]) if source.files else source
-            for source in recipe.data.sources
-        ]
-        valid = [local(name) for name in recipe.data.valid]
-        changes["data"] = dataclasses.replace(recipe.data, sources=sources, valid=valid)
+        changes["data"] = recipe.data.beside(folder)
     return dataclasses.replace(recipe, **changes)

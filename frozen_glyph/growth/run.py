@@ -1,6 +1,5 @@
 """A growth run: one folder that holds every stage, its recipe and provenance, and that can be killed and resumed."""
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,18 +9,17 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from frozen_glyph.checkpoint.card import inherited
 from frozen_glyph.checkpoint.files import write_text
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, write_provenance
-from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.recipe import GrowthRecipe
-from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, clear_leftovers, open_run, run_card
+from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, clear_leftovers, open_run, released_on_error, run_card
 from frozen_glyph.growth.stage import Run, grow_stage, work_folder
-from frozen_glyph.recipe_fields import RecipeError
-from frozen_glyph.training.data import TokenWindows, document_marks, held_out_windows, pack
-from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.data import open_windows
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import documents, source_identities
 
 
@@ -38,9 +36,8 @@ def grow_from_recipe(
     ``out`` becomes one checkpoint folder with all stages. Calling again with the same recipe and texts resumes a run
     that was stopped, and does nothing to one that is complete. ``text`` and ``valid`` are UTF-8 files that take the
     place of those in ``recipe.data``; ``substrate`` is a folder to dock on; by default the recipe's tokenizer is used,
-    or a vocabulary is learnt from the text. Everything is checked before ``out`` is claimed for the run, so that a
-    recipe that was refused can be mended and tried again (with a parent, the text is checked after it). Under
-    ``accelerate launch`` or ``torchrun`` every process calls this; the first one writes.
+    or a vocabulary is learnt from the text. A recipe or text that is refused leaves ``out`` free, so that it can be
+    mended and tried again. Under ``accelerate launch`` or ``torchrun`` every process calls this; the first one writes.
 
     Raises:
         RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
@@ -49,14 +46,17 @@ def grow_from_recipe(
     """
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
-        run, provenance = open_everything(recipe, Path(out), choose_data(recipe, text, valid), substrate, progress)
+        run, provenance = open_everything(
+            recipe, Path(out), choose_data(recipe.data, recipe.training, text, valid), substrate, progress
+        )
     if "tensorboard" in recipe.training.report_to:  # by default its files lie in the work folder and go with it
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
         entry = grow_stage(run, stage)
         provenance["stages"].append(entry)
         if state.is_main_process:
-            write_text(run.out / "README.md", run_card(run.out.resolve().name, recipe, provenance))
+            card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]))
+            write_text(run.out / "README.md", card)
             plot_growth(run.out, provenance)
             write_provenance(run.out, "growth", provenance)
             shutil.rmtree(work_folder(run, stage), ignore_errors=True)
@@ -64,57 +64,32 @@ def grow_from_recipe(
     return provenance
 
 
-def choose_data(recipe: GrowthRecipe, text: Sequence[str | Path], valid: Sequence[str | Path]) -> DataRecipe:
-    """The recipe's data, with the files of the call in their place where there are any."""
-    data = recipe.data
-    if text:
-        sources = [SourceRecipe(files=[str(path) for path in text])]
-        data = dataclasses.replace(data, sources=sources) if data else DataRecipe(sources)
-    if data is None:
-        raise RecipeError("no training text: name UTF-8 text files, or give the recipe a field data with sources")
-    if valid:
-        data = dataclasses.replace(data, valid=[str(path) for path in valid])
-    names = [Path(path).name for path in data.valid]
-    if len(set(names)) < len(names):
-        raise FrozenGlyphError(f"held-out texts {data.valid} must have different file names")
-    if recipe.training.eval_steps is not None and not data.valid:
-        raise RecipeError("recipe field training.eval_steps needs held-out text; name some in data.valid")
-    return data
-
-
 def open_everything(
     recipe: GrowthRecipe, out: Path, data: DataRecipe, substrate: str | Path | None, progress: bool
 ) -> tuple[Run, dict[str, Any]]:
     """Check the inputs, claim ``out``, and put there what stage 1 needs: parent, substrate, packed tokens."""
-    valid, work = [Path(path) for path in data.valid], out / WORK_FOLDER
-    held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if valid else []
+    held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)
     if PartialState().is_main_process:
         clear_leftovers(out)
-    if recipe.parent is not None:
-        claim(out, provenance)
-        if "parent" not in provenance:
-            try:
+    with released_on_error(out):
+        if recipe.parent is not None:
+            claim(out, provenance)
+            if "parent" not in provenance:
                 provenance["stages"] = adopt_parent(recipe.parent, out)
-            except FrozenGlyphError:
-                (out / PROVENANCE_FILE).unlink()  # a recipe that was refused can be mended and tried again
-                raise
-            provenance["parent"] = {"stages": len(provenance["stages"])}
-            write_provenance(out, "growth", provenance)
-    texts = (text for source in data.sources for text in documents(source))
-    ground = open_ground(out, recipe, texts, substrate)
-    tokens = pack(data, ground.tokenizer, ground.tokenizer_sha256, work, progress)
-    length, attend = recipe.training.context_length, data.attend_across_documents
-    begin, _ = document_marks(ground.tokenizer)
-    windows = TokenWindows(tokens, length, attend, begin, with_index=recipe.training.prefix_cache != "none")
-    held_out = None
-    if recipe.training.eval_steps is not None:
-        held_out = held_out_windows(valid, ground.tokenizer, ground.tokenizer_sha256, work, length, attend)
-    if recipe.parent is None:
-        first_stage_config(recipe, ground)  # refuses what does not fit together
-        claim(out, provenance)
-        ground.save(out)
-    first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
-    return Run(
-        recipe, out, ground, Path(str(tokens.filename)).name, windows, held_out, valid, first_stage, progress
-    ), provenance
+                provenance["parent"] = {"stages": len(provenance["stages"])}
+                write_provenance(out, "growth", provenance)
+        texts = (text for source in data.sources for text in documents(source))
+        ground = open_ground(out, recipe, texts, substrate)
+        windows, held_out = open_windows(
+            data, recipe.training, ground.tokenizer, ground.tokenizer_sha256, out / WORK_FOLDER, progress
+        )
+        if recipe.parent is None:
+            first_stage_config(recipe, ground)  # refuses what does not fit together
+            claim(out, provenance)
+            ground.save(out)
+        first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
+        packed: Any = windows.tokens  # memory-mapped
+        valid = [Path(path) for path in data.valid]
+        run = Run(recipe, out, ground, Path(packed.filename).name, windows, held_out, valid, first_stage, progress)
+    return run, provenance

@@ -1,10 +1,12 @@
 """The folder of a growth run: whose it is, what it says of itself, and what is left to do."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.card import markdown_table, model_card
+from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
 from frozen_glyph.checkpoint.files import check_hashes
 from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
 from frozen_glyph.errors import FrozenGlyphError
@@ -61,17 +63,40 @@ def claim(out: Path, provenance: dict[str, Any]) -> None:
         write_provenance(out, "growth", provenance)
 
 
-def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any]) -> str:
-    """The model card of a run so far."""
-    rows = [
-        {
-            "stage": entry["stage"],
-            "blocks": entry["num_hidden_layers"],
-            "trained parameters": f"{entry['trainable_parameters']:,}",
-            **{f"{text} (nats/char)": f"{loss:.4f}" for text, loss in entry["nats_per_character"].items()},
-        }
-        for entry in provenance["stages"]
-    ]
+@contextmanager
+def released_on_error(out: Path) -> Iterator[None]:
+    """Take back what was put into ``out`` when a recipe, parent or text is refused, unless an earlier call claimed it.
+
+    Packed tokens stay in the work folder.
+    """
+    claimed = (out / PROVENANCE_FILE).exists()
+    try:
+        yield
+    except FrozenGlyphError:
+        if not claimed and out.is_dir():
+            for path in [out / PROVENANCE_FILE, *out.iterdir()]:
+                if path.name != WORK_FOLDER:
+                    path.unlink(missing_ok=True)
+        raise
+
+
+def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any], known: dict[str, Any]) -> str:
+    """The model card of a run so far; ``known``: what is ``inherited`` of the card before, at first the parent's."""
+    texts = list(dict.fromkeys(text for entry in provenance["stages"] for text in entry["nats_per_character"]))
+    rows, results = [], []
+    for entry in provenance["stages"]:
+        losses = entry["nats_per_character"]
+        rows.append(
+            {
+                "stage": entry["stage"],
+                "blocks": entry["num_hidden_layers"],
+                "trained parameters": f"{entry['trainable_parameters']:,}",
+                **{f"{text} (nats/char)": f"{losses[text]:.4f}" if text in losses else "-" for text in texts},
+            }
+        )
+        results += held_out_results(losses, entry["stage"])
+    chance = provenance["stages"][-1].get("uniform_nats_per_character", {})
+    levels = ", ".join(f"{text} {level:.4f}" for text, level in chance.items())
     sources = ", ".join(f"`{source['name']}`" for source in provenance["data"])
     return model_card(
         name,
@@ -79,8 +104,15 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any]) -> str
         f"`{recipe.name}` on {sources}.",
         {
             "Stages": "Plain loading gives the deepest stage; `from_pretrained(..., growth_stage=k)` gives stage k.\n\n"
-            + markdown_table(rows),
+            + markdown_table(rows)
+            + (f"\n\nA uniform guess among all tokens (chance) would score: {levels}." if levels else ""),
             "Limitations": "A small research model. Its text is not reliable, and it knows only its training text.",
         },
         ["grown"],
+        results,
+        license=recipe.license or known["license"],
+        language=list(dict.fromkeys([*known["language"], *recipe.language])),
+        datasets=[*known["datasets"], *(source["name"] for source in provenance["data"] if "revision" in source)],
+        base_model=[recipe.parent.source] if recipe.parent else [],
+        base_model_relation="finetune",
     )

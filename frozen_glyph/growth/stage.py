@@ -74,10 +74,12 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
         load_trained(model, work_folder(run, stage) / "blocks")
     if lora:
         phases["lora"], adapters = train_adapters(run, model, stage, lora)
-    files, losses = {}, {}
+    files: dict[str, str] = {}
+    losses: dict[str, float] = {}
+    chance: dict[str, float] = {}
     if PartialState().is_main_process:
         files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
-        losses = score(run, stage)
+        losses, chance = score(run, stage)
     return {
         "stage": stage,
         **dataclasses.asdict(plan),
@@ -89,6 +91,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
         "train_loss": list(phases.values())[-1]["train_loss"],
         "phases": phases,
         "nats_per_character": losses,
+        "uniform_nats_per_character": chance,
         "files": files | adapters,
     }
 
@@ -177,12 +180,16 @@ def load_trained(model: FrozenGlyphForCausalLM, folder: Path) -> None:
             parameters[name].copy_(tensor)
 
 
-def score(run: Run, stage: int) -> dict[str, float]:
-    """Nats per character of the stage as it lies in the folder, by held-out text."""
+def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Nats per character of the stage as it lies in the folder, and of a uniform guess (chance), by held-out text."""
     if not run.valid:
-        return {}
+        return {}, {}
     model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage)
-    return {path.name: text_loss(model, run.ground.tokenizer, read_text(path)).nats_per_character for path in run.valid}
+    found = {path.name: text_loss(model, run.ground.tokenizer, read_text(path)) for path in run.valid}
+    return (
+        {name: loss.nats_per_character for name, loss in found.items()},
+        {name: loss.uniform_nats_per_character(model.config.vocab_size) for name, loss in found.items()},
+    )
 
 
 def work_folder(run: Run, stage: int) -> Path:

@@ -1,15 +1,17 @@
 """The model card of a merged checkpoint, from its configuration."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.card import markdown_table, model_card
+from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
 from frozen_glyph.checkpoint.contract import RULES
 
 
-def merge_card(name: str, config: dict[str, Any]) -> str:
-    """The card of a merged model: experts, rule and what it costs."""
+def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each expert of a merged model."""
     shared = config.get("num_shared_layers", 0)
-    rows = [
+    return [
         {
             "expert": expert_name,
             "blocks": shared + expert["num_hidden_layers"],
@@ -20,7 +22,17 @@ def merge_card(name: str, config: dict[str, Any]) -> str:
             config["expert_names"], config["experts"], config["expert_weights"], strict=True
         )
     ]
-    rule = config["rule"]
+
+
+def merge_card(
+    name: str, config: dict[str, Any], parents: Iterable[dict[str, Any]] = (), folders: Iterable[Path] = ()
+) -> str:
+    """The card of a merged model: experts, rule and what it costs.
+
+    ``parents`` are those of the provenance; what the cards in ``folders`` say of license, languages and data sets is
+    taken over.
+    """
+    rows, rule = expert_rows(config), config["rule"]
     return model_card(
         name,
         f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",
@@ -31,4 +43,7 @@ def merge_card(name: str, config: dict[str, Any]) -> str:
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },
         ["merged"],
+        base_model=[parent["name"] for parent in parents],
+        base_model_relation="merge",
+        **inherited(folders),
     )

@@ -108,7 +108,7 @@ def with_base(recipe: ExpertRecipe) -> ExpertRecipe:
 
 def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
     """Read config, provenance, index and headers, after the shards were fetched if they are on the Hub."""
-    folder = fetch("expert", recipe.source, ["*.json"], recipe.revision)
+    folder = fetch("expert", recipe.source, ["*.json", "README.md"], recipe.revision)
     local = Path(recipe.source).is_dir()
     config = read_json(folder / "config.json")
     check_expert_config(recipe.source, config)

@@ -6,7 +6,7 @@ frozen-glyph extract runs/merged ru -o runs/ru-again
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, DEFAULT_INDEX, SUBSTRATE_FIELDS, SUBSTRATE_PREFIX, identity
 from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -124,4 +124,6 @@ def expert_card(name: str, expert: Expert) -> str:
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },
         ["grown"],
+        base_model=[expert.checkpoint.parent["name"]],
+        **inherited([expert.checkpoint.folder]),
     )

@@ -29,6 +29,8 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
         raise CheckpointError(f"{str(folder)!r} is no merged checkpoint; merge experts first")
     if rule is None and weights is None:
         raise CheckpointError(f"nothing to change in {str(folder)!r}: give a rule, weights or both")
+    if config.get("embedding_size"):
+        raise CheckpointError(f"the head of {str(folder)!r} holds rule and weights; reweigh what it was made from")
     found = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else None
     if found and found["kind"] == TUNED:
         raise CheckpointError(
@@ -42,6 +44,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
     if found:
         recipe = found["recipe"] | {"rule": rule, "weights": config["expert_weights"]}
         write_json(folder / PROVENANCE_FILE, found | {"recipe": recipe})
-    write_text(folder / "README.md", merge_card(folder.resolve().name, config))
+    parents = found["parents"] if found else []
+    write_text(folder / "README.md", merge_card(folder.resolve().name, config, parents, [folder]))
     write_json(folder / "config.json", config)
     return folder

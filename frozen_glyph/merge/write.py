@@ -76,9 +76,11 @@ def write_merged(plan: MergePlan, out: Path) -> Path:
         weight_map = {name: shard for shard, tensors in plan.shards.items() for name in tensors}
         contents = write_index(temporary / DEFAULT_INDEX, weight_map)
         write_json(temporary / "config.json", config)
-        write_text(temporary / "README.md", merge_card(out.name, config))
+        record = provenance(plan, digests) | {"contents": contents}
+        folders = [expert.checkpoint.folder for expert in plan.experts]
+        write_text(temporary / "README.md", merge_card(out.name, config, record["parents"], folders))
         copy_shared_files(plan.experts[0].checkpoint.folder, temporary)
-        write_provenance(temporary, "merge", provenance(plan, digests) | {"contents": contents})
+        write_provenance(temporary, "merge", record)
     return out
 
 

@@ -8,6 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
 MERGE_RULES = ("mean", "weighted", "probability", "posterior", "evidence")
+STATIC_LOGIT_RULES = ("mean", "weighted")  # a sum of logits with constant weights
 LORA_TARGETS = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -141,9 +142,12 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         expert_weights: any finite numbers for ``weighted``; non-negative and of sum 1 for the other rules, where
             ``mean`` does not read them and the last three take them as prior. Default: equal.
         evidence_window: how many tokens ``evidence`` looks back.
+        embedding_size: of a model with one ordinary head (see ``to_one_head``): the width of its token vectors and
+            blocks; ``hidden_size`` is then that of what the base model returns, which servers make their head for, and
+            the weights of the experts are in the head.
         num_hidden_layers: derived. One for every layer of the cache, because ``generate()`` builds it from this number:
             the shared blocks (once, and once more for every expert with ``lora``), the experts' own, and one layer
-            where ``posterior`` and ``evidence`` keep what they know of the tokens read.
+            where ``posterior`` and ``evidence`` keep what they know of the tokens read, unless there is only one head.
     """
 
     model_type = "frozen_glyph_moe"
@@ -160,6 +164,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
 
     vocab_size: int = 65536
     hidden_size: int = 1024
+    embedding_size: int | None = None
     experts: list[dict] | None = None
     expert_names: list[str] | None = None
     expert_weights: list[float] | None = None
@@ -188,7 +193,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             self.expert_names = [f"expert-{index}" for index in range(len(self.experts))]
         if self.expert_weights is None:
             self.expert_weights = [1.0 / len(self.experts)] * len(self.experts) if self.experts else []
-        self.num_hidden_layers = self.evidence_layer + 1
+        self.num_hidden_layers = self.evidence_layer + (self.embedding_size is None)
         kwargs.setdefault(
             "auto_map",
             {
@@ -217,6 +222,11 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         return self.first_own_layer + sum(expert.get("num_hidden_layers", 0) for expert in self.experts or [])
 
     @property
+    def expert_size(self) -> int:
+        """Width of the token vectors and of each expert's blocks."""
+        return self.embedding_size or self.hidden_size
+
+    @property
     def logit_weights(self) -> list[float]:
         """What each expert's logits are multiplied with under ``mean`` and ``weighted``."""
         count = len(self.experts or [])
@@ -228,7 +238,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
 
     def block_config(self, expert: dict[str, Any], **changes: Any) -> FrozenGlyphConfig:
         """The configuration of blocks shaped as ``expert`` says."""
-        shared = {"vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "substrate_bits": self.substrate_bits}
+        shared = {"vocab_size": self.vocab_size, "hidden_size": self.expert_size, "substrate_bits": self.substrate_bits}
         return FrozenGlyphConfig(**shared, **({name: expert[name] for name in self.EXPERT_FIELDS} | changes))
 
     def trunk_config(self) -> FrozenGlyphConfig | None:
@@ -248,6 +258,16 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         for name, value in (("expert_names", self.expert_names), ("expert_weights", self.expert_weights)):
             if len(value or []) != count:
                 raise ValueError(f"{name} has {len(value or [])} entries for {count} experts; give one for each")
+        one_head = self.embedding_size is not None
+        if one_head and self.rule not in STATIC_LOGIT_RULES:
+            raise ValueError(
+                f"rule={self.rule!r} is not possible with one head, which embedding_size says this model has"
+            )
+        if one_head and self.hidden_size != count * self.embedding_size:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be {count} times embedding_size={self.embedding_size}, for "
+                f"{count} experts with one head"
+            )
         self.check_weights()
         for index, expert in enumerate(self.experts or []):
             self.check_expert(index, expert)
@@ -295,4 +315,4 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             )
 
 
-__all__ = ["LORA_TARGETS", "MERGE_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]
+__all__ = ["LORA_TARGETS", "MERGE_RULES", "STATIC_LOGIT_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]

@@ -1,13 +1,16 @@
-"""Which file of a checkpoint, in a folder or from the Hub, is missing, unreadable or of another checkpoint."""
+"""Files of a checkpoint, in a folder or from the Hub: which are missing or damaged, which go along when it is saved."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
 from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "substrate.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -31,6 +34,22 @@ def find_file(source: Any, name: str, arguments: dict[str, Any]) -> Path | None:
         **hub,
     )
     return None if path is None else Path(path)
+
+
+def carry_companions(source: Any, folder: Path) -> None:
+    """Copy the tokenizer's files and the substrate's description from ``source``, as far as they are at hand."""
+    for name in COMPANIONS:
+        path = find_file(source, name, {}) if source else None
+        if path is not None and not (folder / name).exists():
+            shutil.copyfile(path, folder / name)
+
+
+def write_simple_card(folder: Path) -> None:
+    """Write a model card that says only what the model is, unless there is one."""
+    if not (folder / "README.md").exists():
+        data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["frozen-glyph"])
+        text = "A causal language model over a frozen glyph embedding, written by `save_pretrained`."
+        ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {folder.resolve().name}\n\n{text}\n").save(folder / "README.md")
 
 
 def examine_shards(
@@ -75,4 +94,12 @@ def examine_shards(
     return owners, complaints
 
 
-__all__ = ["HUB_ARGUMENTS", "INDEX", "examine_shards", "find_file", "stage_index"]
+__all__ = [
+    "HUB_ARGUMENTS",
+    "INDEX",
+    "carry_companions",
+    "examine_shards",
+    "find_file",
+    "stage_index",
+    "write_simple_card",
+]

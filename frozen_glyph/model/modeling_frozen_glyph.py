@@ -10,6 +10,7 @@ import copy
 import inspect
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -30,7 +31,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
-from .loading_frozen_glyph import HUB_ARGUMENTS, examine_shards, stage_index
+from .loading_frozen_glyph import HUB_ARGUMENTS, carry_companions, examine_shards, stage_index, write_simple_card
 from .loss_frozen_glyph import chunked_causal_loss
 
 # What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
@@ -191,6 +192,7 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
     def __init__(self, config: Any) -> None:
         config.validate_architecture()  # again: from_pretrained(..., field=value) sets fields of a finished config
         super().__init__(config)
+        self.model_tags = ["frozen-glyph"]  # in the card of push_to_hub
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -249,6 +251,14 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
         model.check_substrate(owners.get("model.embed_tokens.packed_bits", "the weights"))
         model.apply_freezing()
         return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """``PreTrainedModel.save_pretrained``; the tokenizer's files go along where the model's folder has them, and a
+        card where there is none. What was loaded from the Hub has a tokenizer at hand once that was loaded too."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            carry_companions(self.name_or_path, Path(save_directory))
+            write_simple_card(Path(save_directory))
 
     @classmethod
     def given_config(cls, source: Any, kwargs: dict[str, Any]) -> Any:
@@ -343,11 +353,10 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
 
 def make_substrate(config: Any) -> nn.Module:
     """The token embedding: glyph bits, or an ordinary ``nn.Embedding`` if ``substrate_dense`` or ``_trainable``."""
+    width = getattr(config, "expert_size", config.hidden_size)
     if config.substrate_dense or config.substrate_trainable:
-        return nn.Embedding(config.vocab_size, config.hidden_size)
-    return FrozenGlyphEmbedding(
-        config.vocab_size, config.hidden_size, config.substrate_bits, rotated=config.substrate_rotated
-    )
+        return nn.Embedding(config.vocab_size, width)
+    return FrozenGlyphEmbedding(config.vocab_size, width, config.substrate_bits, rotated=config.substrate_rotated)
 
 
 class FrozenGlyphModel(FrozenGlyphPreTrainedModel):

@@ -21,7 +21,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .configuration_frozen_glyph import STATIC_LOGIT_RULES, FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     CACHE,
@@ -34,7 +34,7 @@ from .modeling_frozen_glyph import (
     run_blocks,
     slice_logits_to_keep,
 )
-from .rules_frozen_glyph import READING_RULES, STATIC_LOGIT_RULES, evidence_of, log_pool, mixture, normalisers
+from .rules_frozen_glyph import READING_RULES, evidence_of, log_pool, mixture, normalisers
 
 PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
 
@@ -115,6 +115,13 @@ class ExpertHead(nn.Linear):
         return [nn.functional.linear(states, weight, bias) for states, weight, bias in zip(*parts, strict=True)]
 
 
+class NamedModules(nn.ModuleDict):
+    """A ``ModuleList`` whose entries have names of their own."""
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.values())
+
+
 class FrozenGlyphMoEPreTrainedModel(FrozenGlyphPreTrainedModel):
     """The strict loading of a single model; everything but the joint head is frozen."""
 
@@ -152,9 +159,24 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()
+        if config.embedding_size is not None:
+            self.name_blocks()
 
     def frozen_modules(self) -> list[nn.Module]:
         return [self.embed_tokens, self.trunk, self.experts]
+
+    def name_blocks(self) -> None:
+        """Leave one number in the name of every block, that of its layer in the cache, and say how to divide them.
+
+        vLLM tells layers apart by that number.
+        """
+        for expert in self.experts:
+            blocks: Any = expert.layers
+            expert.layers = NamedModules({str(block.self_attn.layer_idx): block for block in blocks})
+        self.experts = NamedModules({f"expert_{index}": expert for index, expert in enumerate(self.experts)})
+        plan = FrozenGlyphConfig.base_model_tp_plan.items()
+        self._tp_plan = {f"experts.*.{name}": style for name, style in plan}
+        self._tp_plan |= {name.replace("layers", "trunk"): style for name, style in plan}
 
     def run_trunk(self, hidden_states: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
         """What enters each expert's own blocks, N of [B, T, D]: the shared blocks run once for all without adapters."""
@@ -190,7 +212,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         )
         entering = self.run_trunk(hidden_states, **shared, **kwargs)
         states = [expert(states, **shared, **kwargs) for expert, states in zip(self.experts, entering, strict=True)]
-        if self.config.rule in STATIC_LOGIT_RULES:
+        if self.config.rule in STATIC_LOGIT_RULES and self.config.embedding_size is None:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
         states = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
         return BaseModelOutputWithPast(last_hidden_state=states, **{CACHE: shared["cache"]})
@@ -202,11 +224,53 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
         super().__init__(config)
         self.model = FrozenGlyphMoEModel(config)
-        self.lm_head = ExpertHead(len(config.experts or []), config.hidden_size, config.vocab_size)
+        if config.embedding_size is None:
+            self.lm_head: nn.Module = ExpertHead(len(config.experts or []), config.hidden_size, config.vocab_size)
+        else:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
     def frozen_modules(self) -> list[nn.Module]:
         return self.model.frozen_modules()
+
+    @torch.no_grad()
+    def to_one_head(self) -> "FrozenGlyphMoEForCausalLM":
+        """Replace the joint head, in place, by an ordinary ``nn.Linear`` that holds the weights; return the model.
+
+        For servers that run the base model and put a head of their own, of ``config.hidden_size`` inputs and one bias,
+        on what it returns (vLLM); the names of the blocks change too, to ones that such servers can count. The logits
+        stay the same up to rounding. A model with one head stays as it is.
+
+        Raises:
+            ValueError: the rule is no sum over the experts' logits, so that no head can compute it; an expert has
+                adapters on the trunk, so that a block attends twice; or experts differ in the number of heads.
+        """
+        config = self.config
+        if config.embedding_size is not None:
+            return self
+        if config.rule not in STATIC_LOGIT_RULES:
+            raise ValueError(
+                f"rule={config.rule!r} is no sum of logits, all that one head can do; use mean or weighted"
+            )
+        if config.trunk_passes != [None]:
+            raise ValueError("experts with adapters run shared blocks several times, which servers do not; merge them")
+        heads = {expert["num_attention_heads"] for expert in config.experts}
+        if len(heads) > 1:
+            raise ValueError(
+                f"experts differ in num_attention_heads ({sorted(heads)}); servers take one for all blocks"
+            )
+        weights = torch.tensor(config.logit_weights, device=self.lm_head.weight.device)
+        columns = weights.repeat_interleave(config.hidden_size)
+        head = nn.Linear(*self.lm_head.weight.shape[::-1], device="meta")
+        head.weight = nn.Parameter((self.lm_head.weight.float() * columns).to(self.dtype))
+        head.bias = nn.Parameter((weights @ self.lm_head.bias.float()).to(self.dtype))
+        self.lm_head = head
+        self.model.name_blocks()
+        config.embedding_size, config.hidden_size = config.hidden_size, columns.numel()
+        config.num_attention_heads = heads.pop()
+        config.head_dim = config.embedding_size // config.num_attention_heads
+        config.num_hidden_layers = config.evidence_layer
+        return self
 
     @can_return_tuple
     def forward(
@@ -246,20 +310,24 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         states, cache = outputs.last_hidden_state, outputs.get(CACHE)
-        if cache is not None and rule not in READING_RULES:
+        one_head = self.config.embedding_size is not None
+        if cache is not None and rule not in READING_RULES and not one_head:
             # transformers 5.17 crops every layer of a cache, and fails on one without content
             nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
             cache.update(nothing, nothing, self.config.evidence_layer)
         weights = torch.tensor(self.config.logit_weights, device=states.device)
         logits, loss = None, None
         if skip_logits:
-            if isinstance(self.lm_head, ExpertHead):
+            if one_head:
+                head, bias = self.lm_head, None
+            elif isinstance(self.lm_head, ExpertHead):
                 head, bias = self.lm_head, self.lm_head.joint_bias(weights)
             else:
                 head, bias = functools.partial(self.lm_head, expert_weights=weights), None
             loss = chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
         elif rule in STATIC_LOGIT_RULES:
-            logits = self.lm_head(slice_logits_to_keep(states, logits_to_keep), weights)
+            states = slice_logits_to_keep(states, logits_to_keep)
+            logits = self.lm_head(states) if one_head else self.lm_head(states, weights)
         else:
             logits = self.combined_logits(states, input_ids, attention_mask, cache, logits_to_keep)
         if logits is not None and labels is not None:

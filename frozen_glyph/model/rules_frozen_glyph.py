@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-STATIC_LOGIT_RULES = ("mean", "weighted")  # a sum of logits with constant weights
 READING_RULES = ("posterior", "evidence")  # weights depend on the tokens read
 
 
@@ -63,4 +62,4 @@ def evidence_of(log_probs_BTN: torch.Tensor, counted_BT: torch.Tensor, window: i
     return total.to(log_probs_BTN.dtype)
 
 
-__all__ = ["READING_RULES", "STATIC_LOGIT_RULES", "evidence_of", "log_pool", "mixture", "normalisers"]
+__all__ = ["READING_RULES", "evidence_of", "log_pool", "mixture", "normalisers"]

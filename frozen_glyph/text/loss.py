@@ -29,6 +29,10 @@ class TextLoss:
     def nats_per_character(self) -> float:
         return float(self.nats.sum() / self.characters.sum())
 
+    def uniform_nats_per_character(self, vocab_size: int) -> float:
+        """What a model scores that gives every token of its vocabulary the same probability: the level of chance."""
+        return float(self.tokens * np.log(vocab_size) / self.characters.sum())
+
 
 @dataclass(frozen=True)
 class Window:

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from frozen_glyph.checkpoint.files import sha256_json, write_atomically
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
 from frozen_glyph.training.sources import documents, identities_of, source_identities
 
-__all__ = ["TokenWindows", "document_marks", "held_out_windows", "pack", "source_identities"]
+__all__ = ["TokenWindows", "document_marks", "open_windows", "pack", "source_identities"]
 
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1 << 18
@@ -223,20 +223,27 @@ class TokenWindows(Dataset):
         return window
 
 
-def held_out_windows(
-    paths: Sequence[str | Path],
+def open_windows(
+    data: DataRecipe,
+    training: TrainingRecipe,
     tokenizer: Any,
     tokenizer_sha256: str,
     folder: Path,
-    context_length: int,
-    attend_across_documents: bool = True,
-) -> TokenWindows:
-    """Windows of the held-out files ``paths``, for evaluation while training; packed into ``folder`` like all text.
+    progress: bool = False,
+) -> tuple[TokenWindows, TokenWindows | None]:
+    """Windows to train on and, with ``training.eval_steps``, to evaluate on while training; packed into ``folder``.
 
     Raises:
-        SourceError, TextFileError: a file is not usable.
-        FrozenGlyphError: the files fill no window.
+        SourceError, TextFileError: a source is not usable.
+        FrozenGlyphError: the text fills no window; the tokenizer has no token to mark documents with.
     """
-    data = DataRecipe([SourceRecipe([str(path) for path in paths])])
-    tokens = pack(data, tokenizer, tokenizer_sha256, folder)
-    return TokenWindows(tokens, context_length, attend_across_documents, document_marks(tokenizer)[0])
+    begin, _ = document_marks(tokenizer)
+
+    def windows(data: DataRecipe, with_index: bool = False) -> TokenWindows:
+        tokens = pack(data, tokenizer, tokenizer_sha256, folder, progress)
+        return TokenWindows(tokens, training.context_length, data.attend_across_documents, begin, with_index)
+
+    held_out = None
+    if training.eval_steps is not None:
+        held_out = windows(DataRecipe([SourceRecipe(data.valid)], attend_across_documents=data.attend_across_documents))
+    return windows(data, training.prefix_cache != "none"), held_out

@@ -1,9 +1,12 @@
 """The parts of a recipe that say what is read and how it is optimised, for growth and for head tuning alike."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from frozen_glyph.recipe_fields import require
+from frozen_glyph.recipe_fields import RecipeError, require
 
 DEFAULT_STEPS = 1000
 
@@ -46,6 +49,26 @@ class DataRecipe:
         require(None not in weights or not any(weights), "data.sources.weight", weights, "given to all or to none")
         if self.tokens is not None:
             require(self.tokens >= 1, "data.tokens", self.tokens, "at least 1")
+
+    def beside(self, folder: Path) -> "DataRecipe":
+        """The recipe with its files, which are relative to ``folder``, made absolute."""
+
+        def local(names: Sequence[str]) -> list[str]:
+            return [str((folder / name).resolve()) for name in names]
+
+        sources = [
+            dataclasses.replace(source, files=local(source.files)) if source.files else source
+            for source in self.sources
+        ]
+        return dataclasses.replace(self, sources=sources, valid=local(self.valid))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the same wherever the files lie: of a path only the name is kept."""
+        content = dataclasses.asdict(self)
+        content["valid"] = [Path(path).name for path in self.valid]
+        for source in content["sources"]:
+            source["files"] = source["files"] and [Path(path).name for path in source["files"]]
+        return content
 
 
 @dataclass(frozen=True)
@@ -102,3 +125,33 @@ class TrainingRecipe:
         if tokens is not None:
             return -(-tokens // self.batch_tokens)
         return steps or DEFAULT_STEPS
+
+
+def check_length(section: str, steps: int | None, tokens: int | None) -> None:
+    """``RecipeError`` when a phase is planned in both ``steps`` and ``tokens``; ``section`` is such as ``lora.``."""
+    require(steps is None or tokens is None, f"{section}steps", steps, "left out where tokens is given")
+    for name, value in (("steps", steps), ("tokens", tokens)):
+        require(value is None or value >= 1, f"{section}{name}", value, "at least 1")
+
+
+def choose_data(
+    data: DataRecipe | None, training: TrainingRecipe, text: Sequence[str | Path], valid: Sequence[str | Path]
+) -> DataRecipe:
+    """A recipe's ``data``, with the files of a call in their place where there are any.
+
+    Raises:
+        RecipeError: there is no training text, or none to evaluate with; two held-out texts have one name.
+    """
+    if text:
+        sources = [SourceRecipe(files=[str(path) for path in text])]
+        data = dataclasses.replace(data, sources=sources) if data else DataRecipe(sources)
+    if data is None:
+        raise RecipeError("no training text: name UTF-8 text files, or give the recipe a field data with sources")
+    if valid:
+        data = dataclasses.replace(data, valid=[str(path) for path in valid])
+    names = [Path(path).name for path in data.valid]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"held-out texts {data.valid} must have different file names")
+    if training.eval_steps is not None and not data.valid:
+        raise RecipeError("recipe field training.eval_steps needs held-out text; name some in data.valid")
+    return data

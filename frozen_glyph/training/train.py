@@ -73,7 +73,7 @@ def frozen_digest(model: torch.nn.Module) -> str:
     Costs one read of the frozen bytes, about a second per GB, and nothing else; a phase takes it twice.
     """
     digest = hashlib.sha256()
-    training = trainable(model).keys()
+    training = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
     for name, tensor in stored_tensors(model):
         if name not in training:
             digest.update(name.encode())

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from hub_cards import card_errors
 from hub_server import LoopbackHub
 
 from frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.checkpoint.files import sha256_file, write_tensors
+from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.files import write_tensors
 from frozen_glyph.checkpoint.ladder import describe_checkpoint
 
 SETTINGS = {"config.json", "generation_config.json"}
@@ -39,14 +41,15 @@ task = json.loads(sys.stdin.read())
 found = {}
 """
 OWNER = """
-from huggingface_hub import HfApi
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.ladder import describe_checkpoint
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.recipe import ParentRecipe
+from frozen_glyph.hub import push
 
-HfApi().create_repo("user/trunk")
-HfApi().upload_folder(repo_id="user/trunk", folder_path=task["folder"])
+push(task["folder"], "user/trunk")
+push(task["folder"], "user/published")
+FrozenGlyphForCausalLM.from_pretrained(task["folder"]).push_to_hub("user/saved")
 found["class"] = digest(FrozenGlyphForCausalLM.from_pretrained("user/trunk", growth_stage=1))
 found["deepest"] = digest(FrozenGlyphForCausalLM.from_pretrained("user/deepest"))
 found["facts"] = describe_checkpoint("user/facts")
@@ -64,9 +67,13 @@ class NoPackage:
             raise ImportError("frozen_glyph is not installed here")
 
 sys.meta_path.insert(0, NoPackage())
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 arguments = {"trust_remote_code": True, "growth_stage": 1}
+found["published"] = digest(AutoModelForCausalLM.from_pretrained("user/published", **arguments))
+found["saved"] = digest(AutoModelForCausalLM.from_pretrained("user/saved", trust_remote_code=True))
+tokenizers = [AutoTokenizer.from_pretrained(repo) for repo in ("user/published", "user/saved")]
+found["ids"] = [tokenizer("The cat")["input_ids"] for tokenizer in tokenizers]
 found["auto"] = digest(AutoModelForCausalLM.from_pretrained("user/auto", **arguments))
 found["base"] = sorted(AutoModel.from_pretrained("user/base", **arguments).state_dict())
 found["damaged"] = {repo: message(lambda: AutoModel.from_pretrained(repo, **arguments)) for repo in task["damaged"]}
@@ -80,7 +87,9 @@ def truncated(content: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def trunk(write_expert):
     """A run of three stages."""
-    return write_expert("trunk", [1, 2, 3], seed=3)
+    folder = write_expert("trunk", [1, 2, 3], seed=3)
+    (folder / "README.md").write_text(model_card("trunk", "A trunk.", {}, ["grown"]))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +136,7 @@ def owner(hub, trunk, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stranger(hub, tmp_path_factory):
+def stranger(hub, owner, tmp_path_factory):
     return client(hub, tmp_path_factory.mktemp("stranger"), STRANGER)
 
 
@@ -139,12 +148,17 @@ def digest(folder, stage=None) -> str:
     return found.hexdigest()
 
 
-def test_an_uploaded_folder_arrives(hub, owner, trunk):
-    commits = hub.repos["user/trunk"]
-    files = {path.name: path.read_bytes() for path in trunk.iterdir()}
-    assert {name: content for name, content in commits[-1][1].items() if name != ".gitattributes"} == files
-    uploaded = {path.rpartition("/")[2] for _, path in hub.requests_of("PUT")}
-    assert uploaded >= {sha256_file(path) for path in trunk.glob("*.safetensors")}
+def test_what_was_published_is_loaded_without_the_package(hub, owner, stranger, trunk, tokenizer):
+    assert stranger["published"] == digest(trunk, 1)
+    assert stranger["ids"] == [tokenizer("The cat")["input_ids"]] * 2
+
+
+def test_push_to_hub_of_a_model_carries_code_tokenizer_substrate_and_card(hub, owner, stranger, trunk):
+    assert stranger["saved"] == digest(trunk)
+    files = hub.repos["user/saved"][-1][1]
+    assert files.keys() > CODE | {"config.json", "model.safetensors", "substrate.json", "tokenizer.json"}
+    card = files["README.md"].decode()
+    assert card_errors(card) == [] and "- frozen-glyph" in card
 
 
 def test_one_stage_fetches_its_own_files_only(hub, owner, trunk):

@@ -14,6 +14,7 @@ from frozen_glyph.evaluation.evaluate import evaluate_models, find_tasks, find_t
 from frozen_glyph.evaluation.harness import check_tasks, run_lm_eval, task_names
 from frozen_glyph.evaluation.parts import Parts
 from frozen_glyph.evaluation.summarise import ALL_TEXTS
+from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 
 TASKS = ["fg_mmlu", "fg_arc_easy", "fg_squad"]
 
@@ -122,8 +123,9 @@ def test_a_merged_model_is_scored_under_every_rule(
     (merged / "config.json").write_text(json.dumps({**config, "rule": "posterior"}), encoding="utf-8")
     report = evaluate_models([merged, model_folders[1]], data_folder, tmp_path / "out", tasks=[], limit=4)
     labels = [model["label"] for model in report["provenance"]["models"]]
-    assert labels == ["merged (posterior)", "merged (mean)", "second"]
-    assert [model["rule"] for model in report["provenance"]["models"]] == ["posterior", "mean", None]
+    rules = ["posterior", *(rule for rule in MERGE_RULES if rule != "posterior")]
+    assert labels == [*(f"merged ({rule})" for rule in rules), "second"]
+    assert [model["rule"] for model in report["provenance"]["models"]] == [*rules, None]
     assert "first 4 items" in report["note"] and report["scores"] == []
 
 

@@ -8,6 +8,7 @@ import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.files import CheckpointError, read_tensors, sha256_file
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.recipe_fields import RecipeError
 
 LORA = {"lora": {"rank": 2, "from_stage": 2, "steps": 6}}
@@ -178,6 +179,16 @@ def test_a_parent_that_is_refused_leaves_the_folder_free(grow_tiny, finished, tm
     with pytest.raises(CheckpointError, match="has no stage 9"):
         grow_tiny(tmp_path / "run", changes, substrate=None)
     changes["parent"]["stage"] = 1
+    assert len(grow_tiny(tmp_path / "run", changes, substrate=None)["stages"]) == 2
+
+
+def test_text_that_is_refused_after_the_parent_leaves_the_folder_free(grow_tiny, finished, tmp_path):
+    changes = {"parent": {"source": str(finished[0]), "stage": 1}, "stages": [{"steps": 2}]}
+    for content, message in ((b"Short.", "fewer than one window"), (b"\xff\xfe", "is not UTF-8")):
+        (tmp_path / "text.txt").write_bytes(content)
+        with pytest.raises(FrozenGlyphError, match=message):
+            grow_tiny(tmp_path / "run", changes, text=[tmp_path / "text.txt"], substrate=None)
+        assert [path.name for path in (tmp_path / "run").iterdir()] in ([], [".work"])
     assert len(grow_tiny(tmp_path / "run", changes, substrate=None)["stages"]) == 2
 
 

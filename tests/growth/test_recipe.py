@@ -239,7 +239,10 @@ def test_stored_form_round_trips(make_recipe):
 def test_hash_changes_with_any_value(make_recipe, recipe_content):
     stored = make_recipe().to_dict()
     alternatives = {f"stages.{stage}.{name}" for stage in (0, 1) for name in ("tokens", "patience")}
-    assert leaf_paths(stored) - alternatives == OTHER_VALUES.keys()
+    of_the_card = {"license", "language"}
+    assert leaf_paths(stored) - alternatives - of_the_card == OTHER_VALUES.keys()
+    card = parse(GrowthRecipe, recipe_content({"license": "mit", "language": ["en"]}, stored), "")
+    assert card.sha256 == make_recipe().sha256
     changed = [parse(GrowthRecipe, recipe_content({path: value}, stored), "") for path, value in OTHER_VALUES.items()]
     assert len({recipe.sha256 for recipe in [make_recipe(), *changed]}) == 1 + len(OTHER_VALUES)
 

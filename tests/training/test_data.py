@@ -1,5 +1,6 @@
 """Sources become one array of ids, each document between its marks, cut into windows that cover it in order."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -21,10 +22,10 @@ from frozen_glyph.training.data import (
     IGNORED,
     TokenWindows,
     document_marks,
-    held_out_windows,
+    open_windows,
     pack,
 )
-from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
 
 
 @pytest.fixture
@@ -286,14 +287,21 @@ class TestWindows:
         with pytest.raises(FrozenGlyphError, match="needs boundary_id"):
             TokenWindows(np.arange(8), 8, attend_across_documents=False)
 
-    def test_held_out_windows_are_of_the_held_out_files(self, write, tokenizer, tmp_path):
+    def test_windows_to_train_on_and_to_evaluate_with(self, write, tokenizer, tmp_path):
         file = write("valid.txt", "The cat sat on the mat.\n\nКот сидел на окне.")
-        windows = held_out_windows([file], tokenizer, "abc", tmp_path / "packed", 8, attend_across_documents=False)
+        data = DataRecipe(
+            [SourceRecipe([write("train.txt", "Кот. " * 20)])], valid=[file], attend_across_documents=False
+        )
+        training = TrainingRecipe(context_length=8, batch_tokens=8, eval_steps=1, prefix_cache="memory")
+        train, held_out = open_windows(data, training, tokenizer, "abc", tmp_path / "packed")
         expected = list(itertools.chain(*in_memory(file, tokenizer)))
-        found = [id_ for window in windows for id_ in window["input_ids"].tolist()]
+        found = [id_ for window in held_out for id_ in window["input_ids"].tolist()]
         assert found == expected[: len(found)]
         assert len(expected) - len(found) < 8
-        assert "position_ids" in windows[0]
+        assert held_out[0].keys() == {"input_ids", "labels", "position_ids"}
+        assert train[0].keys() == held_out[0].keys() | {"index"}
+        without = dataclasses.replace(training, eval_steps=None)
+        assert open_windows(data, without, tokenizer, "abc", tmp_path / "packed")[1] is None
 
 
 @pytest.mark.parametrize("use_cache", [False, True])

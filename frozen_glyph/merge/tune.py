@@ -1,0 +1,203 @@
+"""Train the joint head of a merged model on a mixture, everything else frozen (the second way of arXiv 2507.07129).
+
+frozen-glyph tune-head runs/merged --text mixture.txt --valid ru.valid.txt --valid zh.valid.txt -o runs/tuned
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import AutoTokenizer, set_seed
+
+from frozen_glyph.checkpoint.contract import DEFAULT_INDEX
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    check_vacant,
+    link_file,
+    new_folder,
+    read_json,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
+from frozen_glyph.checkpoint.stages import write_index
+from frozen_glyph.merge.experts import TUNED, Checkpoint, open_checkpoint
+from frozen_glyph.merge.recipe import ExpertRecipe
+from frozen_glyph.merge.tune_card import tuned_card
+from frozen_glyph.merge.tune_losses import compare_losses
+from frozen_glyph.merge.tune_recipe import TuneRecipe
+from frozen_glyph.merge.tuned_head import choose_trainable, tuned_tensors, tuned_weights
+from frozen_glyph.merge.write import copy_shared_files, verify_shards
+from frozen_glyph.model.configuration_frozen_glyph import STATIC_LOGIT_RULES
+from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.training.data import open_windows
+from frozen_glyph.training.progress import StageProgress
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
+from frozen_glyph.training.sources import source_identities
+from frozen_glyph.training.train import Phase, train_phase
+
+HEAD = {"lm_head.weight", "lm_head.bias"}
+RUN_FILE = "run.json"  # in the work folder: whose checkpoints these are
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One call: ``run`` is its identity, ``work`` holds its checkpoints until ``out`` is written."""
+
+    recipe: TuneRecipe
+    parent: Checkpoint
+    data: DataRecipe
+    run: dict[str, Any]
+    out: Path
+    work: Path
+
+
+def tune_head(
+    merged: str | Path,
+    out: str | Path,
+    recipe: TuneRecipe | None = None,
+    text: Sequence[str | Path] = (),
+    valid: Sequence[str | Path] = (),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Tune what ``recipe`` says of the merged checkpoint ``merged`` (a folder or Hub id); return the new provenance.
+
+    ``out`` appears complete or not at all: an ordinary merged checkpoint that shares all shards but the head's with
+    ``merged`` (hard links). Until then checkpoints lie beside it in ``.NAME.tune``, and the same call resumes a run
+    that was stopped, to the same bits; one that is complete is left as it is. ``text`` and ``valid`` take the place of
+    the files in ``recipe.data``. Each held-out text is scored under every expert alone, merged and tuned. Under
+    ``accelerate launch`` or ``torchrun`` every process calls this; the first one writes.
+
+    Raises:
+        RecipeError, TextFileError: the recipe or a text is not usable.
+        CheckpointError: ``merged`` is damaged or no merged checkpoint of rule ``mean`` or ``weighted``; ``out`` is not
+            free, or the checkpoints beside it belong to another run.
+        TrainingDiverged: the loss is no longer a number; nothing was written.
+    """
+    recipe = recipe or TuneRecipe()
+    data = choose_data(recipe.data, recipe.training, text, valid)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.main_process_first():
+        tuning = open_tuning(merged, Path(out).resolve(), recipe, data)
+        if (tuning.out / PROVENANCE_FILE).exists():
+            return read_provenance(tuning.out)
+        tokenizer = AutoTokenizer.from_pretrained(tuning.parent.folder, local_files_only=True)
+        sha256 = tuning.parent.config["tokenizer_sha256"]
+        windows, held_out = open_windows(data, recipe.training, tokenizer, sha256, tuning.work, progress)
+        claim(tuning)
+    if "tensorboard" in recipe.training.report_to:  # by default its files lie with the checkpoints and go with them
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(tuning.out.with_name(f"{tuning.out.name}-tensorboard")))
+    set_seed(recipe.seed)
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(tuning.parent.folder, dtype=torch.float32)
+    choose_trainable(model, recipe)
+    steps = recipe.training.steps_of(recipe.steps, recipe.tokens)
+    phase = Phase(steps, recipe.training.learning_rate, recipe.seed)
+    with closing(StageProgress(f"tune {recipe.what}", progress)) as bar:
+        found = train_phase(model, windows, phase, recipe.training, tuning.work / "head", [bar], held_out)
+    if state.is_main_process:
+        write_tuned(tuning, model, found)
+        shutil.rmtree(tuning.work)
+    state.wait_for_everyone()
+    return read_provenance(tuning.out)
+
+
+def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRecipe) -> Tuning:
+    """Check everything that can be checked before the text is read."""
+    parent = open_checkpoint(ExpertRecipe(str(merged)), headers_only=False)
+    check_tunable(parent, recipe)
+    held_out = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []
+    run = {
+        "recipe_sha256": recipe.sha256,
+        "parents": [parent.parent],
+        "data": source_identities(data),
+        "valid": held_out,
+    }
+    if (out / PROVENANCE_FILE).exists() and run.items() <= read_provenance(out).items():
+        finished = open_checkpoint(ExpertRecipe(str(out)), headers_only=False)
+        verify_shards(out, finished.shards, {})
+    else:
+        check_vacant(out)
+        verify_shards(parent.folder, parent.shards, {})
+    return Tuning(recipe, parent, data, run, out, out.with_name(f".{out.name}.tune"))
+
+
+def check_tunable(parent: Checkpoint, recipe: TuneRecipe) -> None:
+    """Raise ``CheckpointError`` unless ``parent`` is a merged checkpoint with one head that makes the logits."""
+    if not parent.merged:
+        raise CheckpointError(f"{parent.label!r} is no merged checkpoint; merge experts first: frozen-glyph merge")
+    rule, longest = parent.config["rule"], parent.config["max_position_embeddings"]
+    if rule not in STATIC_LOGIT_RULES:
+        raise CheckpointError(
+            f"{parent.label!r} has rule {rule!r}, which combines the logits of each expert's own head; only under "
+            f"{' and '.join(STATIC_LOGIT_RULES)} one joint head makes them. Merge again with --rule mean, or "
+            "frozen-glyph reweigh --rule mean"
+        )
+    for shard, header in parent.shards.items():
+        if header.tensors.keys() & HEAD and header.tensors.keys() != HEAD:
+            raise CheckpointError(
+                f"{str(parent.folder / shard)!r} holds the head together with other tensors; merge the experts again, "
+                "which gives the head a shard of its own"
+            )
+    if recipe.training.context_length > longest:
+        raise CheckpointError(
+            f"recipe field training.context_length={recipe.training.context_length} exceeds max_position_embeddings="
+            f"{longest} of {parent.label!r}; shorten it"
+        )
+
+
+def claim(tuning: Tuning) -> None:
+    """Make the work folder this run's; ``CheckpointError`` when it is another's."""
+    path = tuning.work / RUN_FILE
+    if path.exists() and read_json(path) != tuning.run:
+        raise CheckpointError(
+            f"{str(tuning.work)!r} holds checkpoints of a tuning with another recipe, text or parent; call that one "
+            "again to finish it, remove the folder, or choose another place to write"
+        )
+    write_json(path, tuning.run)
+
+
+def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
+    """Write the tuned checkpoint and score it as it lies there."""
+    parent, recipe, config = tuning.parent, tuning.recipe, dict(tuning.parent.config)
+    head = {} if recipe.what == "scales" else tuned_tensors(model)
+    if recipe.what == "scales":
+        config |= {"rule": "weighted", "expert_weights": tuned_weights(model)}
+    experts = [
+        {key: value for key, value in record.items() if not head or key != "content_sha256"} | {"parent": 0}
+        for record in parent.provenance.get("experts") or []
+    ]
+    with new_folder(tuning.out) as folder:
+        weight_map = {name: shard for shard, header in parent.shards.items() for name in header.tensors}
+        for shard in parent.shards:
+            if head and weight_map["lm_head.weight"] == shard:
+                dtype = getattr(torch, config.get("dtype") or "float32")
+                write_tensors(folder / shard, {name: tensor.to(dtype) for name, tensor in head.items()})
+            else:
+                link_file(parent.folder / shard, folder / shard)
+        contents = write_index(folder / DEFAULT_INDEX, weight_map)
+        write_json(folder / "config.json", config)
+        copy_shared_files(parent.folder, folder)
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
+        alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
+        losses = compare_losses(parent.folder, folder, tuning.data.valid, alone)
+        provenance = {
+            "recipe": recipe.to_dict(),
+            **tuning.run,
+            "seed": recipe.seed,
+            **found,
+            "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "expert_weights": model.config.logit_weights if head else config["expert_weights"],
+            "nats_per_character": losses,
+            "experts": experts,
+            "contents": contents,
+        }
+        write_text(folder / "README.md", tuned_card(tuning.out.name, config, provenance))
+        write_provenance(folder, TUNED, provenance)

@@ -1,0 +1,57 @@
+"""What tuning a head gains and costs: held-out loss under each expert alone, merged and tuned, in paired intervals."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from frozen_glyph.checkpoint.files import read_json
+from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.statistics import paired_bootstrap
+from frozen_glyph.text.documents import read_text
+from frozen_glyph.text.loss import TextLoss, text_loss
+
+
+def compare_losses(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: bool = True) -> dict[str, Any]:
+    """Losses in nats per character by held-out text, from the folders as they lie there.
+
+    For each text: ``experts`` (each alone, when ``alone``), ``merged``, ``tuned``, and with 95% intervals ``change``
+    (tuned minus merged) and ``against_best_expert`` (tuned minus the best expert alone).
+    """
+    if not valid:
+        return {}
+    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    texts = {Path(path).name: read_text(path) for path in valid}
+
+    def score(folder: Path, **changes: Any) -> dict[str, TextLoss]:
+        model = FrozenGlyphMoEForCausalLM.from_pretrained(folder, **changes)
+        return {name: text_loss(model, tokenizer, text) for name, text in texts.items()}
+
+    before, after = score(merged), score(tuned)
+    names = read_json(merged / "config.json")["expert_names"] if alone else []
+    experts = {
+        name: score(merged, rule="weighted", expert_weights=[float(name == other) for other in names]) for name in names
+    }
+    return {
+        text: compared(before[text], after[text], {n: losses[text] for n, losses in experts.items()}) for text in texts
+    }
+
+
+def compared(before: TextLoss, after: TextLoss, experts: dict[str, TextLoss]) -> dict[str, Any]:
+    """The record of one text; see ``compare_losses``."""
+
+    def difference(first: TextLoss) -> dict[str, float]:
+        return dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters))
+
+    record: dict[str, Any] = {
+        "experts": {name: loss.nats_per_character for name, loss in experts.items()},
+        "merged": before.nats_per_character,
+        "tuned": after.nats_per_character,
+        "change": difference(before),
+    }
+    if experts:
+        best = min(experts, key=lambda name: experts[name].nats_per_character)
+        record |= {"best_expert": best, "against_best_expert": difference(experts[best])}
+    return record

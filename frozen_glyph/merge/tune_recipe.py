@@ -1,0 +1,68 @@
+"""What a head tuning is to do: from a tune.yaml, the command line or Python."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from frozen_glyph.checkpoint.files import sha256_json
+from frozen_glyph.recipe_fields import override, parse, read_recipe, require
+from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
+
+
+@dataclass(frozen=True)
+class TuneRecipe:
+    """What trains of a merged model, on which text and for how long; everything else is frozen.
+
+    ``what``: ``head``, weight and biases of the joint head; ``low-rank``, a matrix of ``rank`` that is added to the
+    head's weight; ``scales``, one factor per expert, which changes ``expert_weights`` and no shard. Weight decay draws
+    the last two towards the merged model, the head towards zero. ``tokens`` may stand in place of ``steps``.
+    """
+
+    what: Literal["head", "low-rank", "scales"] = "head"
+    rank: int = 16
+    steps: int | None = None
+    tokens: int | None = None
+    data: DataRecipe | None = None
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, "rank", self.rank, "at least 1")
+        check_length("", self.steps, self.tokens)
+        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
+        for name in ("prefix_cache", "quantize_frozen"):
+            value = getattr(self.training, name)
+            require(value == "none", f"training.{name}", value, "none: only growth has it")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the same wherever the text lies."""
+        return dataclasses.asdict(self) | {"data": self.data and self.data.to_dict()}
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what is computed: where metrics are reported to is not part of it."""
+        content = self.to_dict()
+        del content["training"]["report_to"]
+        return sha256_json(content)
+
+
+def load_tune_recipe(path: Path | None, settings: Sequence[str] = (), **fields: Any) -> TuneRecipe:
+    """The recipe in a tune.yaml, to which the files of ``data`` are relative.
+
+    ``fields`` that are not None and then ``settings`` (``training.batch_tokens=8192``) go first.
+
+    Raises:
+        RecipeError: the file is missing or no YAML, a field is unknown or has a value that is not allowed.
+    """
+    content = read_recipe(path, "tune.yaml") if path is not None else {}
+    given = {name: value for name, value in fields.items() if value is not None}
+    if given.keys() & {"steps", "tokens"}:
+        content = {name: value for name, value in content.items() if name not in ("steps", "tokens")}
+    content |= given
+    override(content, settings)
+    recipe: TuneRecipe = parse(TuneRecipe, content, "")
+    if path is not None and recipe.data is not None:
+        recipe = dataclasses.replace(recipe, data=recipe.data.beside(path.parent))
+    return recipe
