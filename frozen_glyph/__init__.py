@@ -28,6 +28,7 @@ _HOME = {
     "reweigh_experts": "frozen_glyph.merge.reweigh",
     "tune_head": "frozen_glyph.merge.tune",
     "export_dense": "frozen_glyph.checkpoint.dense",
+    "import_published": "frozen_glyph.published.importing",
     "evaluate_models": "frozen_glyph.evaluation.evaluate",
     "push": "frozen_glyph.hub",
 }

@@ -305,6 +305,31 @@ def to_dense(
     typer.echo(f"dense: {export_dense(model, out, stage, one_head)}")
 
 
+@app.command(
+    "import-published",
+    epilog="Example: `frozen-glyph import-published Bochkov/best_bvv_ru -o runs/best-bvv-ru`. "
+    "Tensors with unknown names: `--keys keys.yaml`, see frozen_glyph/published/names.py.",
+)
+def import_published(
+    source: Annotated[str, typer.Argument(help="A folder or Hub id with config.json and weights.")],
+    out: Out,
+    keys: Annotated[Path | None, typer.Option(help="YAML: names of tensors, fields of the configuration.")] = None,
+    rotary: Annotated[
+        str | None,
+        typer.Option(help="Pairs that rotation turns: half (k, k + K/2; the default) or interleaved (2k, 2k + 1)."),
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="File of the token table, for weights without one.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub id, for a source without tokenizer.")] = None,
+) -> None:
+    """Convert a published checkpoint (Bochkov/*) into this package's classes, without running its code."""
+    from frozen_glyph.published import importing
+    from frozen_glyph.published.names import load_keys
+
+    quiet_transformers()
+    written = importing.import_published(source, out, load_keys(keys, rotary), table, tokenizer)
+    typer.echo(f"imported: {written}")
+
+
 @app.command(epilog="Example: `frozen-glyph inspect runs/ru`, or a Hub id, whose shards are not downloaded")
 def inspect(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, or a Hub id.")],

@@ -11,7 +11,7 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"recipe_fields", "statistics", "errors"}
+ROOMS |= {"published", "recipe_fields", "statistics", "errors"}
 FOUNDATION = {"recipe_fields", "statistics", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
@@ -21,6 +21,7 @@ ARROWS = {
     "merge": {"training"} | FOUNDATION,
     "training": FOUNDATION,
     "substrate": FOUNDATION,
+    "published": {"substrate"} | FOUNDATION,
     "hub": FOUNDATION,
     "checkpoint": {"model", "errors"},
     "text": {"errors"},

@@ -1,4 +1,4 @@
-"""The README's shell commands parse as written, and the files and folders it names exist."""
+"""The READMEs' shell commands parse as written, and the files and folders the README names exist."""
 
 import re
 import shlex
@@ -11,7 +11,9 @@ from frozen_glyph.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
+PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "hub_configs").rglob("README.md")))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.S)]
+SHELL = "\n".join(BLOCKS).replace("\\\n", " ")
 COMMANDS = [part.strip() for line in SHELL.splitlines() for part in line.split("&&") if "frozen-glyph " in part]
 
 

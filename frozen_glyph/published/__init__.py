@@ -1,0 +1,1 @@
+"""Published checkpoints as ours; see ``importing.py``."""
