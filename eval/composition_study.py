@@ -14,7 +14,6 @@ random order, a language rarely lasting for more than a few hundred characters.
 """
 
 import argparse
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from composition_report import as_markdown, summarise
 from composition_rules import RULES
-from study_jobs import job_name, read_results, run_jobs, write_result
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
 
 from frozen_glyph.checkpoint.files import write_json, write_text
 
@@ -80,15 +79,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with text/")
-    parser.add_argument("--out", type=Path, default=Path("eval/results/composition-study"), help="without suffix")
-    parser.add_argument("--work", type=Path, default=Path("runs/composition-study"), help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of everything; at least 2")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
-    parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
-    parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
-    parser.add_argument("--run", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
+    parser = study_arguments("composition-study", __doc__, "text/{en,ru,zh}.txt and .valid.txt")
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         parser.error("--seeds must be at least 2: the sets `six` and `twins` take experts of two seeds")

@@ -13,7 +13,6 @@ Variants, all of the same width on one substrate:
     monolithic-compute all blocks at once, as many FLOPs as all stages together
 """
 
-import argparse
 import json
 import os
 import platform
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from study_jobs import job_name, read_results, run_jobs, write_result
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
 
 BASELINE = "grown"
 VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")
@@ -47,7 +46,7 @@ SMOKE = Scale(stages=3, stage_tokens=512, hidden_size=32, heads=2, vocab_size=60
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = study_arguments("growth-study", __doc__, "text/en.txt and text/en.valid.txt").parse_args()
     scale = SMOKE if arguments.smoke else Scale()
     if arguments.run:
         variant, seed = arguments.run
@@ -66,19 +65,6 @@ def main() -> None:
     arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     arguments.out.with_suffix(".md").write_text(as_markdown(report))
     print(as_markdown(report))
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with text/en.txt and text/en.valid.txt")
-    parser.add_argument("--out", type=Path, default=Path("eval/results/growth-study"), help="report, without suffix")
-    parser.add_argument("--work", type=Path, default=Path("runs/growth-study"), help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of each variant")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
-    parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
-    parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
-    parser.add_argument("--run", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 def build_ground(scale: Scale, data: Path, work: Path) -> None:

@@ -4,6 +4,7 @@ A script that calls ``run_jobs`` is started again by it with ``--run JOB``, and 
 last act, so that a study that was stopped goes on with the runs that are missing.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,6 +17,20 @@ from typing import Any
 from frozen_glyph.checkpoint.files import write_text
 
 Job = Sequence[str | int]
+
+
+def study_arguments(name: str, description: str | None, data: str) -> argparse.ArgumentParser:
+    """A parser of what every study is told; ``data`` says what the folder of ``--data`` holds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help=f"folder with {data}")
+    parser.add_argument("--out", type=Path, default=Path(f"eval/results/{name}"), help="report, without suffix")
+    parser.add_argument("--work", type=Path, default=Path(f"runs/{name}"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of everything")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
+    parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
+    parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
+    parser.add_argument("--run", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
+    return parser
 
 
 def job_name(job: Job) -> str:
