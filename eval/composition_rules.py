@@ -1,120 +1,88 @@
 """Ways to mix experts' predictions: those of merged checkpoints, written out plainly, and others that were tried.
 
-Each takes the experts' logits [N, B, T, V] and the token ids [B, T] and returns the nats [B, T - 1] of the tokens after
-the first. All priors are equal. ``history`` [N, B, T - 1] below is what an expert's log-probabilities of the tokens
-before say of it, at the moment a token is predicted.
+A rule has two parts: how much each expert counts when a token is predicted, which follows from the log-probabilities it
+gave to the tokens before, [N, B, T] -> log weights [N, B, T] (experts, windows, tokens after the first); and what is
+averaged with these weights, logits or probabilities. All priors are equal.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 
-Mix = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class Rule(NamedTuple):
+    log_weights: Callable[[torch.Tensor], torch.Tensor]
+    averages: Literal["logits", "probabilities"]
+
+    def nats(self, logits_NBTV: torch.Tensor, log_probs_NBT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+        """Nats of each target [B, T], whose log-probabilities under each expert are ``log_probs_NBT``."""
+        log_weights = self.log_weights(log_probs_NBT.double()).log_softmax(0).float()
+        if self.averages == "probabilities":
+            return -(log_weights + log_probs_NBT).logsumexp(0)
+        mixed = torch.einsum("nbt,nbtv->btv", log_weights.exp(), logits_NBTV)
+        return torch.nn.functional.cross_entropy(mixed.transpose(1, 2), targets_BT, reduction="none")
 
 
-def target_log_probs(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    """Each expert's log-probability of the tokens after the first, [N, B, T - 1]."""
-    targets = ids_BT[None, :, 1:, None].expand(logits_NBTV.shape[0], -1, -1, 1)
-    return logits_NBTV[:, :, :-1].gather(-1, targets).squeeze(-1) - logits_NBTV[:, :, :-1].logsumexp(-1)
+def log_probs_of(logits_NBTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+    """Each expert's log-probability of the targets, [N, B, T]."""
+    targets = targets_BT.expand(logits_NBTV.shape[:-1]).unsqueeze(-1)
+    return logits_NBTV.gather(-1, targets).squeeze(-1) - logits_NBTV.logsumexp(-1)
 
 
 def before(values: torch.Tensor) -> torch.Tensor:
-    """``values`` [..., T - 1] moved to the token after, zero for the first: what was known when it was predicted."""
+    """``values`` [..., T] moved to the token after, zero for the first: what was known when it was predicted."""
     return torch.nn.functional.pad(values, (1, 0))[..., :-1]
 
 
-def last_tokens(log_probs: torch.Tensor, window: int) -> torch.Tensor:
-    """Sum of the log-probabilities of the ``window`` tokens before each, [N, B, T - 1]."""
-    sums = log_probs.double().cumsum(-1)
+def all_tokens(log_probs: torch.Tensor) -> torch.Tensor:
+    return before(log_probs.cumsum(-1))
+
+
+def last_tokens(log_probs: torch.Tensor, window: int, power: float = 1) -> torch.Tensor:
+    """The sum over the ``window`` tokens before each, times ``power``."""
+    sums = log_probs.cumsum(-1)
     earlier = torch.nn.functional.pad(sums, (window, 0))[..., : sums.shape[-1]]
-    return before(sums - earlier)
+    return power * before(sums - earlier)
 
 
-def fixed_share_log_weights(log_probs: torch.Tensor, share: float) -> torch.Tensor:
+def fixed_share(log_probs: torch.Tensor, share: float) -> torch.Tensor:
     """Log posterior that one expert is right, which another replaces at each token with probability ``share``.
 
-    Source: Herbster and Warmuth 1998, https://doi.org/10.1023/A:1007424614876. [N, B, T - 1] -> the same.
+    Source: Herbster and Warmuth 1998, https://doi.org/10.1023/A:1007424614876.
     """
     count = log_probs.shape[0]
     weights = [torch.full_like(log_probs[..., 0], -math.log(count))]
     for step in range(log_probs.shape[-1] - 1):
-        posterior = (weights[-1] + log_probs[..., step]).log_softmax(0)
-        weights.append(((1 - share) * posterior.exp() + share / count).log())
+        posterior = (weights[-1] + log_probs[..., step]).softmax(0)
+        weights.append(((1 - share) * posterior + share / count).log())
     return torch.stack(weights, -1)
 
 
-def mix_probabilities(log_weights: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-    return -(log_weights.log_softmax(0) + log_probs).logsumexp(0).float()
+def last(window: int, power: float = 1) -> Callable[[torch.Tensor], torch.Tensor]:
+    return functools.partial(last_tokens, window=window, power=power)
 
 
-def mix_logits(log_weights: torch.Tensor, logits_NBTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    weights = log_weights.softmax(0).float()
-    mixed = torch.zeros_like(logits_NBTV[0, :, :-1])
-    for weight_BT, logits_BTV in zip(weights, logits_NBTV, strict=True):
-        mixed += weight_BT[..., None] * logits_BTV[:, :-1]
-    return torch.nn.functional.cross_entropy(mixed.transpose(1, 2), ids_BT[:, 1:], reduction="none")
+def shared(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return functools.partial(fixed_share, share=share)
 
 
-def mean(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    return mix_logits(torch.zeros((*logits_NBTV.shape[:2], ids_BT.shape[1] - 1)), logits_NBTV, ids_BT)
-
-
-def probability(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    log_probs = target_log_probs(logits_NBTV, ids_BT)
-    return mix_probabilities(torch.zeros_like(log_probs), log_probs)
-
-
-def posterior(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    log_probs = target_log_probs(logits_NBTV, ids_BT)
-    return mix_probabilities(before(log_probs.double().cumsum(-1)), log_probs)
-
-
-def fixed_share(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor, share: float) -> torch.Tensor:
-    log_probs = target_log_probs(logits_NBTV, ids_BT)
-    return mix_probabilities(fixed_share_log_weights(log_probs.double(), share), log_probs)
-
-
-def window_probability(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor, window: int) -> torch.Tensor:
-    """Probabilities, weighted as ``evidence`` weighs logits."""
-    log_probs = target_log_probs(logits_NBTV, ids_BT)
-    return mix_probabilities(last_tokens(log_probs, window), log_probs)
-
-
-def evidence(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor, window: int, power: float = 1) -> torch.Tensor:
-    history = last_tokens(target_log_probs(logits_NBTV, ids_BT), window)
-    return mix_logits(power * history, logits_NBTV, ids_BT)
-
-
-def fixed_share_logits(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor, share: float, power: float = 1) -> torch.Tensor:
-    """Logits, weighted by the fixed-share posterior."""
-    log_probs = target_log_probs(logits_NBTV, ids_BT).double()
-    return mix_logits(power * fixed_share_log_weights(log_probs, share), logits_NBTV, ids_BT)
-
-
-def confidence(logits_NBTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    """Logits, weighted by each expert's certainty about the token to come (its negative entropy); no history."""
-    log_probs = logits_NBTV[:, :, :-1].log_softmax(-1)
-    return mix_logits((log_probs.exp() * log_probs).sum(-1), logits_NBTV, ids_BT)
-
-
-MODEL_RULES: dict[str, Mix] = {
-    "mean": mean,
-    "probability": probability,
-    "posterior": posterior,
-    "evidence": functools.partial(evidence, window=16),
+MODEL_RULES = {
+    "mean": Rule(torch.zeros_like, "logits"),
+    "probability": Rule(torch.zeros_like, "probabilities"),
+    "posterior": Rule(all_tokens, "probabilities"),
+    "evidence": Rule(last(16), "logits"),
 }
-TRIED: dict[str, Mix] = {
-    **{f"evidence, window {window}": functools.partial(evidence, window=window) for window in (4, 8, 32, 64)},
-    **{
-        f"evidence, window {window}, power {power}": functools.partial(evidence, window=window, power=power)
-        for window, power in ((16, 0.5), (64, 0.25))
-    },
-    "probability, window 16": functools.partial(window_probability, window=16),
-    **{f"fixed share {share}": functools.partial(fixed_share, share=share) for share in (0.01, 0.05)},
-    **{f"fixed share {share}, logits": functools.partial(fixed_share_logits, share=share) for share in (0.01, 0.05)},
-    "fixed share 0.01, logits, power 0.5": functools.partial(fixed_share_logits, share=0.01, power=0.5),
-    "confidence": confidence,
+TRIED = {
+    "evidence, window 4": Rule(last(4), "logits"),
+    "evidence, window 64": Rule(last(64), "logits"),
+    "evidence, window 16, power 0.5": Rule(last(16, 0.5), "logits"),
+    "evidence of probabilities": Rule(last(16), "probabilities"),
+    "fixed share 0.01": Rule(shared(0.01), "probabilities"),
+    "fixed share 0.05": Rule(shared(0.05), "probabilities"),
+    "fixed share 0.01 of logits": Rule(shared(0.01), "logits"),
+    "fixed share 0.05 of logits": Rule(shared(0.05), "logits"),
 }
 RULES = MODEL_RULES | TRIED

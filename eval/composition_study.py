@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from composition_report import as_markdown, summarise
-from composition_rules import RULES
+from composition_rules import RULES, log_probs_of
 from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
 
 from frozen_glyph.checkpoint.files import write_json, write_text
@@ -44,7 +44,7 @@ class Scale:
     batch_tokens: int = 2048
     learning_rate: float = 2e-3
     vocabulary_characters: int = 1_500_000  # of each language, from which the vocabulary is learnt
-    held_out_characters: int = 200_000  # of each text, at most
+    held_out_characters: int = 100_000  # of each text, at most
 
 
 SMOKE = Scale(
@@ -185,29 +185,26 @@ def measure(seed: int, seeds: int, scale: Scale, data: Path, work: Path) -> None
     for name, text in held_out_texts(scale, data).items():
         characters: list[int] = []
         nats: dict[str, list[float]] = {}
-        for logits_MBTV, ids_BT, scored_BT, sizes in score_windows(models, tokenizer, text, scale.context_length):
+        for logits_MBTV, targets_BT, scored_BT, sizes in score_windows(models, tokenizer, text, scale.context_length):
             characters += sizes
-            losses = {f"single/{key}": nats_of(logits_MBTV[index], ids_BT) for key, index in single.items()}
+            log_probs_MBT = log_probs_of(logits_MBTV, targets_BT)
+            losses = {f"single/{key}": -log_probs_MBT[index] for key, index in single.items()}
             for key, members in sets.items():
-                for rule, mix in RULES.items():
-                    losses[f"{key}/{rule}"] = mix(logits_MBTV[members], ids_BT)
+                logits, log_probs = logits_MBTV[members], log_probs_MBT[members]
+                for rule in RULES:
+                    losses[f"{key}/{rule}"] = RULES[rule].nats(logits, log_probs, targets_BT)
             for key, loss_BT in losses.items():
                 nats.setdefault(key, []).extend((loss_BT * scored_BT).double().sum(-1).tolist())
         result[name] = {"characters": characters, "nats": nats}
     write_result(work, ("measure", seed), result)
 
 
-def nats_of(logits_BTV: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
-    """Nats of each token after the first, [B, T - 1]."""
-    return torch.nn.functional.cross_entropy(logits_BTV[:, :-1].transpose(1, 2), ids_BT[:, 1:], reduction="none")
-
-
 @torch.no_grad()
 def score_windows(
     models: list[Any], tokenizer: Any, text: str, context_length: int, batch_size: int = 8
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]]:
-    """Batches of the windows that ``text_loss`` scores: every model's logits [M, B, T, V], token ids [B, T], which of
-    the tokens after the first are scored [B, T - 1], and the characters of each window."""
+    """Batches of the windows that ``text_loss`` scores: each model's logits [M, B, T, V], the tokens they predict and
+    which of these are scored [B, T], and the characters of each window."""
     from frozen_glyph.text.loss import windows_of
 
     windows = windows_of(text, tokenizer, context_length)
@@ -219,8 +216,8 @@ def score_windows(
         for row, window in enumerate(batch):
             ids_BT[row, : len(window.input_ids)] = torch.tensor(window.input_ids)
             scored_BT[row, window.first_scored - 1 : len(window.input_ids) - 1] = 1
-        logits_MBTV = torch.stack([model(input_ids=ids_BT, use_cache=False).logits.float() for model in models])
-        yield logits_MBTV, ids_BT, scored_BT, [window.characters for window in batch]
+        logits = [model(input_ids=ids_BT[:, :-1], use_cache=False).logits.float() for model in models]
+        yield torch.stack(logits), ids_BT[:, 1:], scored_BT, [window.characters for window in batch]
 
 
 if __name__ == "__main__":
