@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import that reads it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: tiny tensors, few cores
 
 import pytest
 import torch

@@ -246,7 +246,7 @@ class TestGrow:
         finally:
             process.kill()
         assert process.returncode == 130
-        assert err.splitlines()[-1] == "stopped; `grow` and `demo` go on from the last save when called again"
+        assert err.splitlines()[-1] == "stopped; `grow`, `tune-head` and `demo` go on from the last save when called again"
         assert "Traceback" not in err
 
 
