@@ -173,7 +173,7 @@ def study_layers(scale: Scale) -> dict[str, Any]:
     for kind in LINEAR_KINDS:
         torch.manual_seed(0)
         layer: Any = make_linear(kind, width, 4 * width, bias=False)
-        initialise_linear(layer, 0.02)
+        layer.apply(lambda module: initialise_linear(module, 0.02))
         layers[kind] = layer
         part = layer.up if kind == "low_rank" else layer
         inputs = (layer.down(x) if kind == "low_rank" else x).detach()

@@ -17,7 +17,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.capture import BlockTrace, LinearTrace, blocks_of, capture, linears_of
 from frozen_glyph.health.gradients import constancy, effective_rank, example_gradients, update_ratio
 from frozen_glyph.health.mixing import Mixing, probe, probe_block
-from frozen_glyph.health.thresholds import BLOCK_METRICS, LINEAR_METRICS
+from frozen_glyph.health.thresholds import flags
 
 PROBED_EXAMPLES = 2
 PROBED_TOKENS = 32
@@ -88,16 +88,10 @@ def block_report(name: str, trace: BlockTrace, distance: float | None, learning_
         "distance": distance,
     }
     linears = {key: linear_report(linear, learning_rate) for key, linear in trace.linears.items()}
-    flags = [
-        f"{entry.complaint} ({key} {metrics[key]:.3g})" for key, entry in BLOCK_METRICS.items() if entry.flags(metrics[key])
-    ]
-    flags += [
-        f"{linear}: {entry.complaint} ({key} {values[key]:.3g})"
-        for linear, values in linears.items()
-        for key, entry in LINEAR_METRICS.items()
-        if entry.flags(values[key])
-    ]
-    return {"name": name, "metrics": metrics, "linears": linears, "flags": flags}
+    found = flags(metrics)
+    for linear, values in linears.items():
+        found += [f"{linear}: {flag}" for flag in flags(values)]
+    return {"name": name, "metrics": metrics, "linears": linears, "flags": found}
 
 
 def linear_report(trace: LinearTrace, learning_rate: float) -> dict[str, Any]:
