@@ -1,5 +1,9 @@
 """Summary and report of the study of additive layers (see additive_study.py)."""
 
 
-def summarise(*a): return {}
-def as_markdown(r): return ""
+def summarise(*a):
+    return {}
+
+
+def as_markdown(r):
+    return ""

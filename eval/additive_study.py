@@ -1,4 +1,4 @@
-"""The additive layer beside a matrix product, AdderNet's layer and the remedies: speed, gradients, mixing, loss by depth.
+"""The additive layer beside a matrix product, AdderNet's layer and remedies: speed, gradients, mixing, loss by depth.
 
     python eval/additive_study.py --data DIR --out eval/results/additive-study
 
@@ -7,12 +7,15 @@ statement of the postmortem of layers y_j = sum_i (x_i + W_ji), and says which o
 
     KIND   models of 1 to 4 blocks whose Linears are all of that kind, trained on real text; loss and health
     layer  one layer of every kind on random inputs: time of both passes, gradients, rank
+    sick   the health of a trained model of two blocks, and of the same one with its upper block made sick
 """
 
 import argparse
+import copy
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +61,15 @@ def main() -> None:
     if arguments.run:
         kind, seed = arguments.run
         torch.set_num_threads(1)
-        result = study_layers(scale) if kind == "layer" else train(kind, int(seed), scale, arguments.data, arguments.work)
+        if kind == "layer":
+            result = study_layers(scale)
+        else:
+            study = make_sick if kind == "sick" else partial(train, kind)
+            result = study(int(seed), scale, arguments.data, arguments.work)
         write_result(arguments.work, (kind, seed), result)
         return
-    jobs = [("layer", 0), *((kind, seed) for seed in range(arguments.seeds) for kind in KINDS)]
+    seeds = range(arguments.seeds)
+    jobs = [("layer", 0), *((kind, seed) for seed in seeds for kind in KINDS), *(("sick", seed) for seed in seeds)]
     if not arguments.report:
         build_ground(scale, arguments.data, arguments.work)
         run_jobs(jobs, arguments.work, arguments.processes)
@@ -154,6 +162,49 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
     return found
 
 
+def make_sick(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Health of the trained model of two blocks, ``healthy``, and of what becomes of it."""
+    from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate
+    from frozen_glyph.health.checkpoint import text_batch
+    from frozen_glyph.health.measure import measure
+    from frozen_glyph.health.replace import replace_linear
+    from frozen_glyph.text.documents import read_text
+
+    def identity(block: Any) -> None:
+        for output in (block.self_attn.o_proj.weight, block.mlp.fc_out.weight, block.mlp.fc_out.bias):
+            output.data.zero_()
+
+    def dead(block: Any) -> None:
+        block.mlp.activation = torch.nn.ReLU()
+        block.mlp.fc_in.bias.data.fill_(-1000.0)
+
+    def rank_one(block: Any) -> None:
+        for layer in (each for each in block.modules() if isinstance(each, torch.nn.Linear)):
+            left, values, right = torch.linalg.svd(layer.weight.data, full_matrices=False)
+            layer.weight.data = values[0] * left[:, :1] @ right[:1]
+
+    model = FrozenGlyphForCausalLM.from_pretrained(work / job_name(("matmul", seed, 2))).eval()
+    below = model.model.layers[0]
+    ways = {
+        "frozen at the identity": identity,
+        "dead ReLU": dead,
+        "weights of rank one": rank_one,
+        "copy of the block below": lambda block: block.load_state_dict(below.state_dict()),
+    }
+    tokenizer = GlyphSubstrate.from_pretrained(work / "substrate").tokenizer
+    held_out = read_text(data / "text" / "en.valid.txt")[: scale.held_out_characters]
+    batch = text_batch(held_out, tokenizer, length=scale.context_length)
+    found = {
+        "healthy": measure(model, [batch]),
+        "additive": measure(replace_linear(copy.deepcopy(model), "additive", "layers.1.*"), [batch]),
+    }
+    for name, way in ways.items():
+        sick = copy.deepcopy(model)
+        way(sick.model.layers[1])
+        found[name] = measure(sick, [batch])
+    return found
+
+
 # --- single layers ----------------------------------------------------------------------------------------------------
 
 
@@ -189,7 +240,7 @@ def study_layers(scale: Scale) -> dict[str, Any]:
             "mixing_rank": probe(layer, x[0]).rank,
             "output_rank": effective_rank(outputs - outputs.mean(0)),
         }
-    kinds |= {"additive, as defined": {}}
+    kinds |= {"additive, as defined": {}, "three of matmul": {}}
 
     class Naive(torch.nn.Module):
         weight = layers["additive"].weight
@@ -198,14 +249,32 @@ def study_layers(scale: Scale) -> dict[str, Any]:
             return torch.cat([additive_naive(piece, self.weight) for piece in x.split(64)])
 
     layers["additive, as defined"] = Naive()
+    layers["three of matmul"], layers["fused"] = (three_of(kind, width) for kind in ("matmul", "fused"))
     times = time_passes(layers, x, grads, scale.repeats)
     for kind, entry in kinds.items():
+        rival = "three of matmul" if kind == "fused" else "matmul"  # fused layers are fused with their siblings
         for name in ("forward", "backward"):
-            ratios = [mine / base for mine, base in zip(times[kind][name], times["matmul"][name], strict=True)]
+            ratios = [mine / base for mine, base in zip(times[kind][name], times[rival][name], strict=True)]
             entry[f"{name}_ratio"] = statistics.median(ratios)
             entry[f"{name}_ratio_range"] = [min(ratios), max(ratios)]
             entry[f"{name}_seconds"] = statistics.median(times[kind][name])
     return {"kinds": kinds, "additive": additive_facts(layers["additive"], x, grads)}
+
+
+def three_of(kind: str, width: int) -> torch.nn.Module:
+    """Query, key and value projections of ``kind``, which read one input; their outputs side by side, and a fourth."""
+    from frozen_glyph.model.linear_frozen_glyph import SAME_INPUT, fuse, make_linear
+
+    class Three(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            outputs = [self.get_submodule(name)(x) for name in SAME_INPUT]
+            return torch.cat([*outputs, outputs[0]], dim=-1)
+
+    layers = Three()
+    for name in SAME_INPUT:
+        layers.add_module(name, make_linear(kind, width, width, bias=False))
+    fuse(layers)
+    return layers
 
 
 def time_passes(layers: dict[str, Any], x: torch.Tensor, grads: torch.Tensor, repeats: int) -> dict[str, Any]:

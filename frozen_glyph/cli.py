@@ -372,11 +372,11 @@ def inspect_health(source: str, text: Path | None, stage: int | None, as_json: b
 
     from rich.console import Console
 
-    from frozen_glyph.health.checkpoint import measure_checkpoint
+    from frozen_glyph.health.checkpoint import measure_health
     from frozen_glyph.health.report import draw_health, health_table
 
     quiet_transformers()
-    report, name = measure_checkpoint(source, text, stage), Path(source).resolve().name
+    report, name = measure_health(source, text, stage), Path(source).resolve().name
     if picture is not None:
         draw_health(name, report, picture)
     if as_json:

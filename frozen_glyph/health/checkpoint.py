@@ -16,7 +16,7 @@ from frozen_glyph.text.documents import read_text
 EXAMPLES, LENGTH = 32, 64
 
 
-def measure_checkpoint(source: str | Path, text: str | Path, growth_stage: int | None = None) -> dict[str, Any]:
+def measure_health(source: str | Path, text: str | Path, growth_stage: int | None = None) -> dict[str, Any]:
     """``measure`` the model of a folder or Hub id, at a growth stage or the deepest, on windows of the file ``text``.
 
     Raises:

@@ -38,7 +38,7 @@ def effective_rank(matrix: torch.Tensor) -> float:
 
 
 class ExampleGradients(NamedTuple):
-    """Of a weight matrix: the sum of the examples' gradients [O, I], their norms [N], their products with the sum [N]."""
+    """Of a weight matrix: the sum of the examples' gradients [O, I], their norms [N], their products with the sum."""
 
     total: torch.Tensor
     norms: torch.Tensor
@@ -81,8 +81,8 @@ def constancy(gradients: ExampleGradients) -> Constancy:
     """Norm of the mean gradient over the mean norm, both of the examples' population, not of this sample.
 
     The squared norm of a sample's mean exceeds that of the population by the noise that N examples leave; the products
-    of different examples estimate it without. So the number does not fall with N. The interval is the jackknife's (Efron
-    and Stein 1981, https://doi.org/10.1214/aos/1176345462) of the square, cut to 0..1. Needs 3 examples.
+    of different examples estimate it without. So the number does not fall with N. The interval is the jackknife's
+    (Efron and Stein 1981, https://doi.org/10.1214/aos/1176345462) of the square, cut to 0..1. Needs 3 examples.
     """
     norms, products, count = gradients.norms, gradients.products, len(gradients.norms)
     squares = norms.square()
@@ -94,7 +94,8 @@ def constancy(gradients: ExampleGradients) -> Constancy:
     value = float(ratio(between, norms.sum(), count))
     without = ratio(between - 2 * (products - squares), norms.sum() - norms, count - 1)
     error = math.sqrt((count - 1) / count * float((without - without.mean()).square().sum()))
-    return Constancy(*(math.sqrt(min(max(each, 0.0), 1.0)) for each in (value, value - Z_95 * error, value + Z_95 * error)))
+    bounds = (value, value - Z_95 * error, value + Z_95 * error)
+    return Constancy(*(math.sqrt(min(max(each, 0.0), 1.0)) for each in bounds))
 
 
 def update_ratio(gradient: torch.Tensor, weight: torch.Tensor, learning_rate: float) -> float:

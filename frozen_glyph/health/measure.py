@@ -146,7 +146,8 @@ def nearest_distances(blocks: dict[str, Any], names: Sequence[str]) -> dict[str,
     0 for a copy, about 1.4 for independent weights; None where no block before it has the same layers.
     """
     weights = {
-        name: {key: layer.weight.detach() for key, layer in linears_of(block).items()} for name, block in blocks.items()
+        name: {key: layer.get_parameter("weight").detach() for key, layer in linears_of(block).items()}
+        for name, block in blocks.items()
     }
     order, found = list(blocks), {}
     for name in names:

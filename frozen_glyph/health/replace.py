@@ -42,7 +42,8 @@ def replace_linear(model: Any, kind: str = "additive", where: str = "layers.*") 
     matching = {name: module for name, module in linears.items() if fnmatchcase(name, where)}
     if not matching:
         raise FrozenGlyphError(
-            f"where={where!r} matches none of the {len(linears)} Linears; they have names like {next(iter(linears), '-')!r}"
+            f"where={where!r} matches none of the {len(linears)} Linears; "
+            f"they have names like {next(iter(linears), '-')!r}"
         )
     for name, old in matching.items():
         base.set_submodule(name, converted(old, kind, model.config.initializer_range))

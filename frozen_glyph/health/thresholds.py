@@ -24,7 +24,7 @@ METRICS = {
     "distance": Metric("distance", "of the weights' norm", "is a copy of another block", low=0.05),
     "mixing_rank": Metric("mixing", "directions", "follows one direction of its input", low=1.1),
     "gradient_rank": Metric("grad rank", "directions", "its gradient has one direction", low=1.1),
-    "constancy": Metric("constancy", "share", "its gradient does not depend on the input", high=0.98),
+    "constancy": Metric("constancy", "share", "its gradient does not depend on the input", high=0.999),
     "update_ratio": Metric("update", "of the weights' norm", "its weights do not move, or do not last", 1e-5, 1.0),
     "dead_inputs": Metric("dead", "share", "most of the units that it reads never change", high=0.5),
 }

@@ -169,7 +169,7 @@ class FusedLinear(nn.Linear):
 
 
 class QuantizedLinear(nn.Linear):
-    """``nn.Linear`` whose weights are rounded to 8 bits, a scale for each output; stored and trained in full precision."""
+    """``nn.Linear`` whose weights are rounded to 8 bits, one scale an output; stored and trained in full precision."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, round_straight_through(self.weight), self.bias)
@@ -232,4 +232,26 @@ def initialise_linear(module: nn.Module, std: float) -> None:
         module.initialise(std)
 
 
-__all__ = ["LINEAR_CLASSES", "additive_naive", "apply_linear_kinds", "fuse", "initialise_linear", "kind_of", "make_linear"]
+@torch.no_grad()
+def silence(layer: Any) -> None:
+    """Let ``layer`` put out zeros, from which it can be trained; ``ValueError`` for an additive one, which cannot."""
+    if isinstance(layer, AdditiveLinear):
+        raise ValueError(
+            "an additive layer always puts out the sum of its inputs, so its block cannot start as the identity; "
+            "grow it with init 'random' or 'copy'"
+        )
+    last = {AdderLinear: "norm", LowRankLinear: "up"}.get(type(layer))
+    for parameter in (getattr(layer, last) if last else layer).parameters():
+        parameter.zero_()
+
+
+__all__ = [
+    "LINEAR_CLASSES",
+    "additive_naive",
+    "apply_linear_kinds",
+    "fuse",
+    "initialise_linear",
+    "kind_of",
+    "make_linear",
+    "silence",
+]

@@ -1,4 +1,4 @@
-"""Sick blocks are flagged, healthy ones are not, and the numbers are those of the model and text, not of the batches."""
+"""Sick blocks are flagged, healthy ones are not, and the numbers do not depend on how examples come in batches."""
 
 import copy
 
@@ -9,19 +9,19 @@ from frozen_glyph import FrozenGlyphMoEForCausalLM
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.capture import blocks_of, capture
 from frozen_glyph.health.measure import measure
+from frozen_glyph.health.replace import replace_linear
 
 from .conftest import SICK, make_model, make_text, train
 
 
-@pytest.mark.parametrize(("width", "layers"), [(16, 1), (32, 2), (64, 3)])
+@pytest.mark.parametrize(("width", "layers"), [(16, 1), (32, 2), (48, 3)])
 def test_healthy_blocks_are_not_flagged(width, layers):
-    """Twenty seeds, fresh and after a few steps."""
+    """Twenty seeds, each after another number of steps."""
     for seed in range(20):
         model = make_model(seed, width, layers)
-        for steps in (0, 3):
-            train(model, steps, seed)
-            found = measure(model, [make_text(seed)])
-            assert found["collapsed"] == [], (seed, steps, [block["flags"] for block in found["blocks"]])
+        train(model, seed % 4, seed)
+        found = measure(model, [make_text(seed)])
+        assert found["collapsed"] == [], (seed, [block["flags"] for block in found["blocks"]])
 
 
 @pytest.mark.parametrize("make_sick", SICK, ids=lambda each: each.__name__)
@@ -34,19 +34,16 @@ def test_sick_blocks_are_flagged_and_no_other(healthy, make_sick, block):
     assert found["collapsed"] == [f"model.layers.{sick}"], [entry["flags"] for entry in found["blocks"]]
 
 
-def test_a_sick_layer_stays_sick_in_training(healthy):
-    """It trains, which hides the collapse: the loss falls, and the layer is still flagged."""
-    from frozen_glyph.health.replace import replace_linear
-
-    model = replace_linear(make_model(), "additive")
-    before = measure(model, [make_text()])
-    train(model, 30)
-    after = measure(model, [make_text()])
-    assert after["loss"] < before["loss"] - 0.1
-    assert after["collapsed"] == ["model.layers.0", "model.layers.1"]
-    ranks = [linear["gradient_rank"] for block in after["blocks"] for linear in block["linears"].values()]
-    assert max(ranks) == pytest.approx(1, abs=1e-3)
-    assert measure(healthy, [make_text()])["loss"] < after["loss"]
+def test_additive_blocks_learn_no_more_than_a_bias():
+    """Most tokens follow from the one before. Blocks of matrix products find that, additive ones the frequencies."""
+    losses = {}
+    for kind in ("matmul", "additive"):
+        model = replace_linear(make_model(), kind)
+        train(model, 60)
+        found = measure(model, [make_text()])
+        assert bool(found["collapsed"]) == (kind == "additive")
+        losses[kind] = found["loss"]
+    assert losses["matmul"] < 3 and losses["additive"] > 4.4
 
 
 def numbers(report):

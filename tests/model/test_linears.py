@@ -72,7 +72,7 @@ def test_the_fast_additive_layer_computes_the_definition():
 
 def test_what_holds_of_the_additive_layers_gradients():
     """Output j has the gradient 1 at each of its own weights and 0 at the others. So the gradient of a loss is the sum
-    over tokens of its gradient at output j: one number for every input i, which is not 1, and does depend on the text."""
+    over tokens of its gradient at output j: one number for all inputs i, which is not 1, and depends on the text."""
     layer, x, grad = layer_of("additive"), drawn(7, 12), drawn(7, 20, seed=1)
     for j in (0, 13):
         (of_output,) = torch.autograd.grad(additive_naive(x[0], layer.weight)[j], layer.weight)
@@ -224,8 +224,8 @@ def test_every_kind_saves_and_loads(folder, build_model, token_ids):
 
 
 def test_loading_stays_strict(folder, tmp_path):
-    for name in os.listdir(folder):
-        (tmp_path / name).symlink_to(folder / name)
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.fc_in.norm.weight"]
     (tmp_path / "model.safetensors").unlink()
