@@ -52,8 +52,8 @@ def watch_stage(
         if verdict == "stop":
             raise StageCollapsed(
                 f"{found}. It was not written; what it trained is kept in {str(kept)!r}. Change the recipe (such as "
-                "init, learning_rate, model.hidden_act, model.linear_kinds) and train in a new folder; or run again with "
-                "health: warn, which writes this stage as it is without training it again"
+                "init, learning_rate, model.hidden_act, model.linear_kinds) and train in a new folder; or run again "
+                "with health: warn, which writes this stage as it is without training it again"
             )
         warnings.warn(found, stacklevel=2)
     return report

@@ -99,6 +99,6 @@ def constancy(gradients: ExampleGradients) -> Constancy:
 
 
 def update_ratio(gradient: torch.Tensor, weight: torch.Tensor, learning_rate: float) -> float:
-    """Norm of one AdamW step from rest (arXiv 1711.05101, without decay) over the norm of the weights."""
+    """Norm of one AdamW step from rest (arXiv 1711.05101, without decay) over the norm of the weights; at most 1000."""
     step = gradient / (gradient.abs() + 1e-8)
-    return float(learning_rate * step.norm() / weight.detach().float().norm().clamp(min=1e-30))
+    return min(1e3, float(learning_rate * step.norm() / weight.detach().float().norm().clamp(min=1e-30)))

@@ -22,8 +22,8 @@ def check_expert_config(label: str, config: Any) -> None:
         )
     if config.get("linear_kinds"):
         raise ExpertsDoNotMatch(
-            f"expert {label!r} has layers of other kinds (linear_kinds={config['linear_kinds']}); only plain Linears can "
-            "be merged"
+            f"expert {label!r} has layers of other kinds (linear_kinds={config['linear_kinds']}); only plain "
+            "Linears can be merged"
         )
     if config.get("substrate_dense"):
         raise ExpertsDoNotMatch(f"expert {label!r} is a dense export, which holds no glyph bits; merge its parent")
