@@ -131,9 +131,9 @@ def statements(report: dict[str, Any]) -> list[list[str]]:
         [
             "Rank one",
             f"effective rank of outputs about their mean {additive['output_rank']:.4f}, of the Jacobian "
-            f"{additive['mixing_rank']:.4f} (matmul {matmul['output_rank']:.0f}; {matmul['mixing_rank']:.1f} of 32 probes)",
-            "exact for the layer as a function of x, without its constant. A block of six such layers, with attention and "
-            f"GELU between: {span(ranks)}",
+            f"{additive['mixing_rank']:.4f} (matmul {matmul['output_rank']:.0f}; {matmul['mixing_rank']:.1f} of 32)",
+            "exact for the layer as a function of x, without its constant; blocks and layers of trained models: "
+            f"{span(ranks)}",
         ],
         [
             "d out / d W is 1 everywhere",
@@ -222,8 +222,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         "# Layers that add, beside layers that multiply",
         "",
         f"{scale['hidden_size']} wide, {scale['vocab_size']} tokens of one glyph substrate, English; every model reads "
-        f"{scale['tokens']:,} tokens in windows of {scale['context_length']}, learning rate {scale['learning_rate']}, the "
-        "same for every kind. All Linears of the blocks are of one kind; the head is a matrix product. Held out: "
+        f"{scale['tokens']:,} tokens in windows of {scale['context_length']}, learning rate {scale['learning_rate']} "
+        "for every kind. All Linears of the blocks are of one kind; the head is a matrix product. Held out: "
         f"{report['characters']:,} characters; nats per character, mean of {len(report['seeds'])} seeds, 95% bootstrap "
         "interval over windows, paired for differences. Seeds one by one: the JSON file.",
         "",
@@ -247,7 +247,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         + " and ".join(f"{value:.1g}" for value in report["logit_difference"].values())
         + ". They were not trained again.",
         "",
-        f"## One layer, {scale['layer_features']} to {4 * scale['layer_features']} features, {scale['layer_tokens']} tokens",
+        f"## One layer, {scale['layer_features']} to {4 * scale['layer_features']} features, {scale['layer_tokens']} "
+        "tokens",
         "",
         "Times over those of `matmul` (least of "
         f"{scale['repeats']} turns; `fused`: query, key and value together, over three of `matmul`). Constancy of the "

@@ -10,7 +10,6 @@ statement of the postmortem of layers y_j = sum_i (x_i + W_ji), and says which o
     sick   the health of a trained model of two blocks, and of the same one with its upper block made sick
 """
 
-import argparse
 import copy
 import statistics
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 from additive_report import as_markdown, summarise
-from study_jobs import job_name, read_results, run_jobs, write_result
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
 
 from frozen_glyph.checkpoint.files import write_json, write_text
 
@@ -56,7 +55,7 @@ SMOKE = Scale(
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = study_arguments("additive-study", __doc__, "text/en.txt and en.valid.txt").parse_args()
     scale = SMOKE if arguments.smoke else Scale()
     if arguments.run:
         kind, seed = arguments.run
@@ -77,19 +76,6 @@ def main() -> None:
     write_json(arguments.out.with_suffix(".json"), report)
     write_text(arguments.out.with_suffix(".md"), as_markdown(report))
     print(as_markdown(report))
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with text/")
-    parser.add_argument("--out", type=Path, default=Path("eval/results/additive-study"), help="without suffix")
-    parser.add_argument("--work", type=Path, default=Path("runs/additive-study"), help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of everything")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time, one thread each")
-    parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
-    parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
-    parser.add_argument("--run", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
     python eval/bench/health.py --out eval/results/bench-health.json
 
-A stage of the recipe's default length (1000 steps of 4096 tokens) trains one block over frozen ones; its time is that of
-one step (forward with labels, backward, AdamW) times their number. ``measure`` looks at the newest block, with as many
+A stage of the recipe's default length (1000 steps of 4096 tokens) trains one block over frozen ones; its time is that
+of one step times their number. ``measure`` looks at the newest block, with as many
 examples as growth gives it. Both run in turns; the least time of each counts, because the machine may be busy.
 """
 

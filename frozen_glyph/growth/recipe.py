@@ -158,7 +158,7 @@ class GrowthRecipe:
 
     @property
     def sha256(self) -> str:
-        """Identity of what is computed: neither where metrics are reported to, nor ``health``, nor what the card says."""
+        """Identity of what is computed, without ``health``, where metrics are reported to, and what the card says."""
         content = self.to_dict()
         del content["license"], content["language"], content["health"]
         del content["training"]["report_to"]

@@ -325,4 +325,11 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             )
 
 
-__all__ = ["LINEAR_KINDS", "LORA_TARGETS", "MERGE_RULES", "STATIC_LOGIT_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]
+__all__ = [
+    "LINEAR_KINDS",
+    "LORA_TARGETS",
+    "MERGE_RULES",
+    "STATIC_LOGIT_RULES",
+    "FrozenGlyphConfig",
+    "FrozenGlyphMoEConfig",
+]
