@@ -116,6 +116,7 @@ def statements(report: dict[str, Any]) -> list[list[str]]:
     whole = losses["additive"]["deepest_minus_shallowest"]
     deepest = max(depth for depth in losses["additive"] if depth.isdigit())
     ranks = report["health"]["additive"]["mixing_rank"]
+    gain = losses["matmul"]["deepest_minus_shallowest"]["difference"]
     return [
         [
             "It equals sum(x) + sum_i W_ij",
@@ -158,7 +159,13 @@ def statements(report: dict[str, Any]) -> list[list[str]]:
             "Depth adds nothing",
             f"nats per character, {deepest} blocks minus 1: additive {signed(whole)}, "
             f"matmul {signed(losses['matmul']['deepest_minus_shallowest'])}",
-            "holds for additive; at this scale the difference for matmul says how much there was to gain",
+            "holds for additive: "
+            + (
+                "matmul gains"
+                if gain < -0.02
+                else "but here depth hardly helps matmul either, so "
+                "this scale does not show what additive layers miss by it"
+            ),
         ],
         [
             "It is cheap",
@@ -225,7 +232,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{scale['tokens']:,} tokens in windows of {scale['context_length']}, learning rate {scale['learning_rate']} "
         "for every kind. All Linears of the blocks are of one kind; the head is a matrix product. Held out: "
         f"{report['characters']:,} characters; nats per character, mean of {len(report['seeds'])} seeds, 95% bootstrap "
-        "interval over windows, paired for differences. Seeds one by one: the JSON file.",
+        "interval over windows (not over seeds), paired for differences. Seeds one by one: the JSON file.",
         "",
         "## The postmortem, statement by statement",
         "",
