@@ -23,6 +23,8 @@ _HOME = {
     "grow": "frozen_glyph.growth.expand",
     "grow_from_recipe": "frozen_glyph.growth.run",
     "load_recipe": "frozen_glyph.growth.recipe",
+    "measure_health": "frozen_glyph.health.checkpoint",
+    "replace_linear": "frozen_glyph.health.replace",
     "merge_experts": "frozen_glyph.merge.write",
     "extract_expert": "frozen_glyph.merge.extract",
     "reweigh_experts": "frozen_glyph.merge.reweigh",

@@ -74,6 +74,8 @@ def parse(kind: Any, value: Any, name: str) -> Any:
         require(isinstance(value, list), name, value, "a list")
         return [parse(arguments[0], entry, f"{name}[{index}]") for index, entry in enumerate(value)]
     if origin is Literal:
+        if value is False and "off" in arguments:  # YAML 1.1 reads off as false
+            return "off"
         require(value in arguments, name, value, f"one of {', '.join(map(str, arguments))}")
         return value
     if origin in (types.UnionType, typing.Union):

@@ -11,13 +11,14 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"published", "recipe_fields", "statistics", "errors"}
+ROOMS |= {"health", "published", "recipe_fields", "statistics", "errors"}
 FOUNDATION = {"recipe_fields", "statistics", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
     "evaluation": FOUNDATION,
-    "growth": {"training", "substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
+    "growth": {"health", "training", "substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
+    "health": FOUNDATION,
     "merge": {"training"} | FOUNDATION,
     "training": FOUNDATION,
     "substrate": FOUNDATION,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.linear_frozen_glyph import silence
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 INITS = ("identity", "random", "copy")
@@ -23,6 +24,7 @@ def grow(
 
     Raises:
         FrozenGlyphError: ``layers`` is negative or ``init`` is unknown.
+        ValueError: ``init`` is ``identity`` and the blocks' output projections are additive, which are never silent.
     """
     if layers < 0:
         raise FrozenGlyphError(f"layers={layers} must be 0 or more")
@@ -40,8 +42,8 @@ def grow(
     with torch.no_grad():
         for index, block in enumerate(grown.model.layers[old_layers:]):
             if init == "identity":
-                for output in (block.self_attn.o_proj.weight, block.mlp.fc_out.weight, block.mlp.fc_out.bias):
-                    output.zero_()
+                for output in (block.self_attn.o_proj, block.mlp.fc_out):
+                    silence(output)
             elif init == "copy":
                 first = max(0, old_layers - layers)
                 block.load_state_dict(grown.model.layers[first + index % (old_layers - first)].state_dict())

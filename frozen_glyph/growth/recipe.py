@@ -111,6 +111,8 @@ class ParentRecipe:
 class GrowthRecipe:
     """Everything that determines a run besides the text: ``model`` holds ``FrozenGlyphConfig`` fields.
 
+    ``health``: what happens to a stage whose newest blocks do not learn. ``warn``: a warning; ``stop``: it is not
+    written, and the run ends; ``off``: nobody looks.
     ``license`` (an identifier of the Hub, such as apache-2.0) and ``language`` (codes of two or three letters) are for
     the model card.
     """
@@ -123,6 +125,7 @@ class GrowthRecipe:
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     lora: LoraRecipe | None = None
     parent: ParentRecipe | None = None
+    health: Literal["stop", "warn", "off"] = "warn"
     seed: int = 0
     license: str | None = None
     language: list[str] = field(default_factory=list)
@@ -155,9 +158,9 @@ class GrowthRecipe:
 
     @property
     def sha256(self) -> str:
-        """Identity of what is computed: where metrics are reported to and what the card says are not part of it."""
+        """Identity of what is computed, without ``health``, where metrics are reported to, and what the card says."""
         content = self.to_dict()
-        del content["license"], content["language"]
+        del content["license"], content["language"], content["health"]
         del content["training"]["report_to"]
         return sha256_json(content)
 

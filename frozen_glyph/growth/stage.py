@@ -1,4 +1,5 @@
-"""One stage of a run: the model below grows, its new blocks train, adapters may follow; then it is written and scored.
+"""One stage of a run: the model below grows, its new blocks train, adapters may follow, their health is measured; then
+it is written and scored.
 
 A phase that has finished leaves what it trained in the work folder, so that a run that is killed later in the stage
 does not train it again.
@@ -26,6 +27,7 @@ from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import WORK_FOLDER
+from frozen_glyph.growth.watch import add_to_metrics, watch_stage
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
@@ -74,10 +76,16 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
         load_trained(model, work_folder(run, stage) / "blocks")
     if lora:
         phases["lora"], adapters = train_adapters(run, model, stage, lora)
+    health = None
+    if run.recipe.health != "off" and "blocks" in plan.train:
+        rate, kept = plan.learning_rate or training.learning_rate, work_folder(run, stage)
+        health = watch_stage(model, run.windows, rate, run.recipe.health, run.title(stage, "blocks"), kept)
     files: dict[str, str] = {}
     losses: dict[str, float] = {}
     chance: dict[str, float] = {}
     if PartialState().is_main_process:
+        if health is not None:
+            add_to_metrics(metrics_file(run, stage, list(phases)[-1]), health)
         files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
         losses, chance = score(run, stage)
     return {
@@ -92,6 +100,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
         "phases": phases,
         "nats_per_character": losses,
         "uniform_nats_per_character": chance,
+        "health": health,
         "files": files | adapters,
     }
 
@@ -164,9 +173,8 @@ def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, 
     folder = work_folder(run, stage) / name
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
     write_tensors(folder / "trained.safetensors", trained)
-    suffix = "" if name == "blocks" else f"-{name}"
     lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
-    write_text(run.out / f"metrics-{stage}{suffix}.jsonl", lines)
+    write_text(metrics_file(run, stage, name), lines)
     write_json(folder / "phase.json", found)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -194,3 +202,7 @@ def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:
 
 def work_folder(run: Run, stage: int) -> Path:
     return run.out / WORK_FOLDER / f"stage-{stage}"
+
+
+def metrics_file(run: Run, stage: int, phase: str) -> Path:
+    return run.out / f"metrics-{stage}{'' if phase == 'blocks' else f'-{phase}'}.jsonl"

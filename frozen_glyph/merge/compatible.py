@@ -20,6 +20,11 @@ def check_expert_config(label: str, config: Any) -> None:
         raise ExpertsDoNotMatch(
             f"expert {label!r} has model_type {kind!r}; only 'frozen_glyph' and 'frozen_glyph_moe' can be merged"
         )
+    if config.get("linear_kinds"):
+        raise ExpertsDoNotMatch(
+            f"expert {label!r} has layers of other kinds (linear_kinds={config['linear_kinds']}); only plain "
+            "Linears can be merged"
+        )
     if config.get("substrate_dense"):
         raise ExpertsDoNotMatch(f"expert {label!r} is a dense export, which holds no glyph bits; merge its parent")
     if config.get("substrate_trainable") or not config.get("substrate_fingerprint"):

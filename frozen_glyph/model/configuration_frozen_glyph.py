@@ -8,6 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
 MERGE_RULES = ("mean", "weighted", "probability", "posterior", "evidence")
+LINEAR_KINDS = ("matmul", "additive", "adder", "low_rank", "compiled", "fused", "quantized")
 STATIC_LOGIT_RULES = ("mean", "weighted")  # a sum of logits with constant weights
 LORA_TARGETS = (
     "self_attn.q_proj",
@@ -34,6 +35,8 @@ class FrozenGlyphConfig(PreTrainedConfig):
         num_frozen_layers: leading blocks that do not train; re-applied at every load.
         ladder: blocks after each growth stage, for example ``[1, 2, 3]``; a stage that repeats the number before it
             trained the newest blocks on. ``None`` when nothing was grown.
+        linear_kinds: what stands in the place of the blocks' Linears, as pairs of a pattern of module names and a kind
+            (see ``linear_frozen_glyph.py``), for example ``[["layers.*.mlp.*", "low_rank"]]``. ``None``: Linears.
         transformers_weights: of transformers; the index file of the weights, which the configuration of a folder with
             stages names. Not a field: it is never written by ``save_pretrained``.
     """
@@ -74,6 +77,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
     tokenizer_sha256: str | None = None
     num_frozen_layers: int = 0
     ladder: list[int] | None = None
+    linear_kinds: list[list[str]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
@@ -115,6 +119,12 @@ class FrozenGlyphConfig(PreTrainedConfig):
             raise ValueError(
                 f"num_frozen_layers={self.num_frozen_layers} must lie in 0..num_hidden_layers={self.num_hidden_layers}"
             )
+        for pair in self.linear_kinds or []:
+            if len(pair) != 2 or pair[1] not in LINEAR_KINDS:
+                raise ValueError(
+                    f"linear_kinds has {pair!r}; it must have pairs of a pattern of module names, such as 'layers.*', "
+                    f"and one of {', '.join(LINEAR_KINDS)}"
+                )
 
     def stage_layers(self, growth_stage: int) -> tuple[int, int]:
         """Return (blocks, frozen blocks) of stage ``growth_stage``, counted from 1; ``ValueError`` if there is none."""
@@ -315,4 +325,11 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             )
 
 
-__all__ = ["LORA_TARGETS", "MERGE_RULES", "STATIC_LOGIT_RULES", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]
+__all__ = [
+    "LINEAR_KINDS",
+    "LORA_TARGETS",
+    "MERGE_RULES",
+    "STATIC_LOGIT_RULES",
+    "FrozenGlyphConfig",
+    "FrozenGlyphMoEConfig",
+]

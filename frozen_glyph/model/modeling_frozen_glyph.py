@@ -31,6 +31,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .linear_frozen_glyph import apply_linear_kinds, initialise_linear
 from .loading_frozen_glyph import HUB_ARGUMENTS, carry_companions, examine_shards, stage_index, write_simple_card
 from .loss_frozen_glyph import chunked_causal_loss
 
@@ -201,6 +202,7 @@ class FrozenGlyphPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        initialise_linear(module, self.config.initializer_range)
 
     @classmethod
     def from_pretrained(
@@ -368,6 +370,7 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         self.layers = nn.ModuleList(FrozenGlyphBlock(config, index) for index in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.rotary_emb = FrozenGlyphRotaryEmbedding(config)
+        apply_linear_kinds(self, config.linear_kinds)
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()

@@ -1,0 +1,46 @@
+"""The health of a stored checkpoint on a text.
+
+Command: ``frozen-glyph inspect --health MODEL --text FILE``
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.health.measure import LEAST_EXAMPLES, measure
+from frozen_glyph.text.documents import read_text
+
+EXAMPLES, LENGTH = 32, 64
+
+
+def measure_health(source: str | Path, text: str | Path, growth_stage: int | None = None) -> dict[str, Any]:
+    """``measure`` the model of a folder or Hub id, at a growth stage or the deepest, on windows of the file ``text``.
+
+    Raises:
+        FrozenGlyphError: the text is missing, or too short for 3 windows.
+        ValueError, OSError: there is no such checkpoint or stage.
+    """
+    content = read_text(text)
+    stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
+    model: Any = AutoModelForCausalLM.from_pretrained(source, **stage)
+    length = min(LENGTH, model.config.max_position_embeddings)
+    return measure(model, [text_batch(content, AutoTokenizer.from_pretrained(source), length)])
+
+
+def text_batch(text: str, tokenizer: Any, length: int = LENGTH, count: int = EXAMPLES) -> torch.Tensor:
+    """At most ``count`` windows of ``length`` tokens, evenly spread over ``text``: token ids [B, T].
+
+    Raises:
+        FrozenGlyphError: the text is too short for 3 windows.
+    """
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+    windows = ids[: len(ids) // length * length].view(-1, length)
+    if len(windows) < LEAST_EXAMPLES:
+        raise FrozenGlyphError(
+            f"the text has {len(ids)} tokens; health needs {LEAST_EXAMPLES} windows of {length}: give a longer text"
+        )
+    chosen = torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()
+    return windows[chosen]

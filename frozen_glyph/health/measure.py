@@ -1,0 +1,162 @@
+"""The health of every block of a model and of every Linear in it, from a few examples.
+
+Metrics, with their sources: ``gradients.py``, ``mixing.py``; the plain ones are here. Thresholds: ``thresholds.py``.
+The numbers do not depend on the order of the examples, nor on how they are divided into batches.
+
+Shapes: N examples, T tokens, D hidden size, I input features.
+"""
+
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.health.capture import BlockTrace, LinearTrace, blocks_of, capture, linears_of
+from frozen_glyph.health.gradients import constancy, effective_rank, example_gradients, update_ratio
+from frozen_glyph.health.mixing import Mixing, probe, probe_block
+from frozen_glyph.health.thresholds import flags
+
+PROBED_EXAMPLES = 2
+PROBED_TOKENS = 32
+DEAD = 1e-4  # a unit is dead if it varies by less than this share of what the layer's liveliest unit varies by
+LEAST_EXAMPLES = 3
+
+
+def measure(
+    model: Any, batches: Iterable[torch.Tensor], blocks: Sequence[str] | None = None, learning_rate: float = 1e-3
+) -> dict[str, Any]:
+    """Measure a single or merged model on ``batches`` of token ids, each [B, T]; it is left as it was.
+
+    ``blocks`` names the blocks to look at (see ``blocks_of``); default: all. ``learning_rate`` is for
+    ``update_ratio``.
+
+    Returns plain values: ``loss`` in nats per token, ``examples``, ``tokens`` of an example, ``seconds``; ``blocks``:
+    for each its name, ``metrics``, ``linears`` (name -> metrics) and ``flags``, sentences that say what is wrong; and
+    ``collapsed``, the names of the blocks with flags.
+
+    Raises:
+        FrozenGlyphError: fewer than 3 examples, examples of different length, or an unknown block.
+    """
+    begin = time.perf_counter()
+    ids_NT = examples(batches).to(model.device)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        model = copy.deepcopy(model).float()
+    names = list(blocks_of(model))
+    if unknown := set(blocks or []) - set(names):
+        raise FrozenGlyphError(f"blocks={sorted(unknown)} do not exist; this model has {', '.join(names)}")
+    names = [name for name in names if blocks is None or name in blocks]
+    traces, loss = capture(model, ids_NT, names)
+    distances = nearest_distances(blocks_of(model), names)
+    found = [block_report(name, traces.pop(name), distances[name], learning_rate) for name in names]
+    return {
+        "examples": ids_NT.shape[0],
+        "tokens": ids_NT.shape[1],
+        "loss": loss,
+        "collapsed": [entry["name"] for entry in found if entry["flags"]],
+        "blocks": found,
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def examples(batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """All rows of ``batches`` in one order, whatever theirs was."""
+    batches = list(batches)
+    lengths = sorted({batch.shape[-1] for batch in batches})
+    count = sum(len(batch) for batch in batches)
+    if count < LEAST_EXAMPLES or len(lengths) != 1 or lengths[0] < 2 or any(batch.dim() != 2 for batch in batches):
+        raise FrozenGlyphError(
+            f"{count} examples of length {lengths}: give batches [B, T] of token ids with one T of at least 2 and "
+            f"{LEAST_EXAMPLES} examples or more"
+        )
+    return torch.tensor(sorted(row for batch in batches for row in batch.tolist()))
+
+
+def block_report(name: str, trace: BlockTrace, distance: float | None, learning_rate: float) -> dict[str, Any]:
+    """Metrics and flags of one block."""
+    states, outputs = torch.cat(trace.states), torch.cat(trace.outputs)
+    mixing = mean_mixing([
+        probe_block(trace.block, row[:PROBED_TOKENS], first_tokens(trace.arguments, min(PROBED_TOKENS, len(row))))
+        for row in spread(states)
+    ])  # fmt: skip
+    metrics = {
+        "move": float(((outputs - states).norm(dim=-1) / states.norm(dim=-1).clamp(min=1e-30)).mean()),
+        "mixing_rank": mixing.rank,
+        "off_diagonal": mixing.off_diagonal,
+        "distance": distance,
+    }
+    linears = {key: linear_report(linear, learning_rate) for key, linear in trace.linears.items()}
+    found = flags(metrics)
+    for linear, values in linears.items():
+        found += [f"{linear}: {flag}" for flag in flags(values)]
+    return {"name": name, "metrics": metrics, "linears": linears, "flags": found}
+
+
+def linear_report(trace: LinearTrace, learning_rate: float) -> dict[str, Any]:
+    """Metrics of one Linear."""
+    inputs, grads = torch.cat(trace.inputs), torch.cat(trace.grads)
+    gradients = example_gradients(trace.layer, inputs, grads)
+    gradient = gradients.total / len(inputs)
+    common = constancy(gradients)
+    mixing = mean_mixing([probe(trace.layer, row[-1]) for row in spread(inputs)])
+    return {
+        "gradient_rank": effective_rank(gradient),
+        "constancy": common.value,
+        "constancy_low": common.low,
+        "constancy_high": common.high,
+        "mixing_rank": mixing.rank,
+        "update_ratio": update_ratio(gradient, trace.layer.weight, learning_rate),
+        "dead_inputs": dead_share(inputs),
+    }
+
+
+def spread(rows: torch.Tensor) -> torch.Tensor:
+    """A few of ``rows`` [N, ...], evenly spread."""
+    return rows[:: max(1, len(rows) // PROBED_EXAMPLES)][:PROBED_EXAMPLES]
+
+
+def mean_mixing(found: list[Mixing]) -> Mixing:
+    shares = [entry.off_diagonal for entry in found if entry.off_diagonal is not None]
+    return Mixing(sum(entry.rank for entry in found) / len(found), sum(shares) / len(shares) if shares else None)
+
+
+def first_tokens(arguments: dict[str, Any], length: int) -> dict[str, Any]:
+    """A block's arguments for the first ``length`` tokens of one sequence, without a cache."""
+    cos, sin = (part[:1, :length] for part in arguments["position_embeddings"])
+    mask = arguments["attention_mask"]
+    rest = {key: value for key, value in arguments.items() if key not in ("cache", "past_key_values", "use_cache")}
+    return rest | {
+        "position_embeddings": (cos, sin),
+        "attention_mask": mask[:1, ..., :length, :length] if isinstance(mask, torch.Tensor) else None,
+        "position_ids": arguments["position_ids"][:1, :length],
+    }
+
+
+def dead_share(inputs_NTI: torch.Tensor) -> float:
+    """Share of the input features that stay the same over all tokens."""
+    varies = inputs_NTI.flatten(0, 1).float().std(0)
+    return float((varies <= DEAD * varies.max()).double().mean())
+
+
+def nearest_distances(blocks: dict[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """For each of ``names`` the distance of its weights from those of the nearest block before it, over their norm.
+
+    0 for a copy, about 1.4 for independent weights; None where no block before it has the same layers.
+    """
+    weights = {
+        name: {key: layer.get_parameter("weight").detach() for key, layer in linears_of(block).items()}
+        for name, block in blocks.items()
+    }
+    order, found = list(blocks), {}
+    for name in names:
+        own = weights[name]
+        norm = sum(float(weight.square().sum()) for weight in own.values()) ** 0.5
+        distances = [
+            sum(float((weight - other[key]).square().sum()) for key, weight in own.items()) ** 0.5
+            for other in (weights[before] for before in order[: order.index(name)])
+            if {key: each.shape for key, each in other.items()} == {key: each.shape for key, each in own.items()}
+        ]
+        found[name] = min(distances) / max(norm, 1e-30) if distances else None
+    return found
