@@ -246,7 +246,8 @@ class TestGrow:
         finally:
             process.kill()
         assert process.returncode == 130
-        assert err.splitlines()[-1] == "stopped; `grow`, `tune-head` and `demo` go on from the last save when called again"
+        said = "stopped; `grow`, `tune-head` and `demo` go on from the last save when called again"
+        assert err.splitlines()[-1] == said
         assert "Traceback" not in err
 
 
