@@ -179,7 +179,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     expert_names: list[str] | None = None
     expert_weights: list[float] | None = None
     rule: str = "mean"
-    evidence_window: int = 64
+    evidence_window: int = 16
     num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32

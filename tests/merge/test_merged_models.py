@@ -183,6 +183,16 @@ def test_posterior_loses_little_to_the_best_expert(merge, three_experts, token_i
     assert (mixed < mean).any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("language", ["en", "ru", "zh"])
+def test_posterior_is_never_far_from_the_best_expert_on_real_text(merge, three_experts, tokenizer, real_data, language):
+    text = (real_data / "text" / f"{language}.valid.txt").read_text("utf-8")[:2000]
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"][:1024]).view(16, 64)
+    losses = torch.stack([total_loss(logits, ids) for logits in logits_of(three_experts, ids)])
+    mixed = total_loss(merge([0, 1, 2], rule="posterior")(ids).logits, ids)
+    assert (mixed <= losses.amin(0) + math.log(3) + 1e-2).all()
+
+
 def test_loss_under_every_rule(merged_folder, token_ids):
     ids = token_ids(2, 9)
     for rule in MERGE_RULES:
