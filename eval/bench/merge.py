@@ -68,6 +68,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     experts = [folder / "experts" / name for name in ("ru", "zh")]
     for seed, expert in enumerate(experts):
         write_expert(expert, arguments, seed, experts[0])
+    os.sync()  # or the disk would still be writing the experts while they are merged
     out, copy = folder / "merged", folder / "copy"
     merge = [sys.executable, "-c", MERGE, *map(str, [*experts, out])]
     seconds: dict[str, list[float]] = {"merge": [], "copy": []}

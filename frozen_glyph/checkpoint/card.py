@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -72,7 +72,11 @@ def held_out_results(losses: Mapping[str, float], stage: int | None = None) -> l
 
 def inherited(folders: Iterable[Path]) -> dict[str, Any]:
     """What a card takes over from those in ``folders``: the license that all of them name, languages, data sets."""
-    cards = [ModelCard.load(folder / "README.md").data for folder in folders if (folder / "README.md").exists()]
+    paths, cards = [path for folder in folders if (path := folder / "README.md").exists()], []
+    if paths:
+        from huggingface_hub import ModelCard  # brings the Hub's whole client, which takes longer than a small merge
+
+        cards = [ModelCard.load(path).data for path in paths]
     licenses = {card.get("license") for card in cards}
     found: dict[str, Any] = {"license": licenses.pop() if len(licenses) == 1 else None}
     for key in ("language", "datasets"):

@@ -32,6 +32,7 @@ EXPERT_FIELDS = (
     "rope_parameters",
     "max_position_embeddings",
 )
+EVIDENCE_WINDOW = 16  # tokens that the rule evidence looks back; measured: eval/results/composition-study.md
 # Each rule of a merged model, and what it costs. N experts.
 RULES = {
     "mean": "the published rule: logits are the equal mean of the experts' logits. Where an expert never saw a "

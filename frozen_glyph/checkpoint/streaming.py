@@ -6,6 +6,8 @@ verifies. The file equals what ``write_tensors`` would write.
 
 import hashlib
 import json
+import os
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,8 @@ from frozen_glyph.checkpoint.files import (
 # The order in which safetensors puts types into a file, so that all stay aligned.
 WIDE_TYPES = ("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16")
 TYPES = (*WIDE_TYPES, "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL")
-PIECE_BYTES = 1 << 18  # a piece stays in the processor's cache while it is read, hashed and written
+WRITEBACK_BYTES = 1 << 26  # written before the kernel is told to take them to the disk, so that fsync waits less
+PIECE_BYTES = 1 << 20  # few calls, and still in the processor's cache while it is read, hashed and written
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ class Joined:
         return sum(part.nbytes for part in self.parts)
 
 
-def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Window, str]]:
-    """Write ``tensors`` by name as a safetensors file, atomically.
+def write_shard(path: Path, tensors: dict[str, Joined], pool: Executor | None = None) -> tuple[str, dict[Window, str]]:
+    """Write ``tensors`` by name as a safetensors file, atomically; with ``pool`` several at a time.
 
     Returns:
         The file's ``content_sha256``, and the sha256 of what was read through each window.
@@ -113,7 +116,7 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
     order = sorted(tensors, key=lambda name: (TYPES.index(tensors[name].dtype), name))
     starts = dict(zip(order, np.cumsum([0, *(tensors[name].nbytes for name in order)]).tolist(), strict=False))
     found: dict[Window, str] = {}
-    contents = []
+    contents: list[tuple[str, str, tuple[int, ...], str]] = []
 
     def header(content: str) -> bytes:
         entries = {
@@ -131,12 +134,16 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
         return len(text).to_bytes(8, "little") + text
 
     def write(temporary: Path) -> None:
+        first = len(header("0" * 64))
+
+        def copy(name: str) -> str:
+            with Output(temporary, path, first + starts[name]) as out:
+                return copy_tensor(tensors[name], out, found)
+
+        digests = (pool.map if pool else map)(copy, order)
+        for name, digest in zip(order, digests, strict=True):
+            contents.append((name, tensors[name].dtype, tensors[name].shape, digest))
         with Output(temporary, path) as out:
-            out.write(header("0" * 64))
-            for name in order:
-                digest = copy_tensor(tensors[name], out, found)
-                contents.append((name, tensors[name].dtype, tensors[name].shape, digest))
-            out.rewind()
             out.write(header(hash_contents(contents)))
 
     write_atomically(path, write)
@@ -144,29 +151,39 @@ def write_shard(path: Path, tensors: dict[str, Joined]) -> tuple[str, dict[Windo
 
 
 class Output:
-    """A file that is written from its beginning; errors name the file that it will become."""
+    """A file that is written from byte ``start`` on; errors name the file that it will become."""
 
-    def __init__(self, temporary: Path, path: Path) -> None:
+    def __init__(self, temporary: Path, path: Path, start: int = 0) -> None:
         self.path, self.file = path, temporary.open("rb+", buffering=0)
+        self.file.seek(start)
+        self.written = self.handed_over = start
 
     def __enter__(self) -> "Output":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.start_writeback()
         self.file.close()
-
-    def rewind(self) -> None:
-        self.file.seek(0)
 
     def write(self, piece: bytes | memoryview) -> None:
         rest = memoryview(piece)
         try:
             while rest:
                 rest = rest[self.file.write(rest) :]
+            self.written += len(piece)
         except OSError as error:
             raise CheckpointError(
                 f"{self.path.name!r} cannot be written: {error.strerror}; make room or choose another disk"
             ) from error
+        if self.written - self.handed_over >= WRITEBACK_BYTES:
+            self.start_writeback()
+
+    def start_writeback(self) -> None:
+        """Let the disk work while the rest is hashed."""
+        if hasattr(os, "posix_fadvise"):
+            length = self.written - self.handed_over
+            os.posix_fadvise(self.file.fileno(), self.handed_over, length, os.POSIX_FADV_DONTNEED)
+            self.handed_over = self.written
 
 
 def copy_tensor(tensor: Joined, out: Output, found: dict[Window, str]) -> str:

@@ -11,7 +11,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, RULES, SUBSTRATE_FIELDS, SUBSTRATE_PREFIX, identity
+from frozen_glyph.checkpoint.contract import (
+    BLOCKS_PREFIX,
+    EVIDENCE_WINDOW,
+    RULES,
+    SUBSTRATE_FIELDS,
+    SUBSTRATE_PREFIX,
+    identity,
+)
 from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD
 from frozen_glyph.checkpoint.streaming import Joined
 from frozen_glyph.merge.compatible import ExpertsDoNotMatch, check_match, count_shared
@@ -82,7 +89,7 @@ class MergePlan:
             "expert_names": [expert.name for expert in self.experts],
             "expert_weights": self.weights,
             "rule": self.rule,
-            **({"evidence_window": self.evidence_window} if self.evidence_window else {}),
+            "evidence_window": self.evidence_window or EVIDENCE_WINDOW,
         }
 
     def report(self) -> dict[str, Any]:

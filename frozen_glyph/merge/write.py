@@ -3,6 +3,7 @@
 frozen-glyph merge runs/ru runs/zh -o runs/merged
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -100,8 +101,8 @@ def write_shards(shards: dict[str, dict[str, Joined]], folder: Path, source: Che
     substrate = source.substrate_file()
     written = [shard for shard in shards if shard != SUBSTRATE_SHARD or not substrate]
     written.sort(key=lambda shard: -sum(tensor.nbytes for tensor in shards[shard].values()))
-    with ThreadPoolExecutor(max_workers=4) as pool:  # some hash while others wait for the disk
-        for _, found in pool.map(lambda shard: write_shard(folder / shard, shards[shard]), written):
+    with ThreadPoolExecutor(max_workers=4) as files, ThreadPoolExecutor(os.cpu_count()) as tensors:
+        for _, found in files.map(lambda shard: write_shard(folder / shard, shards[shard], tensors), written):
             digests |= found
     if substrate:
         link_file(substrate, folder / SUBSTRATE_SHARD)

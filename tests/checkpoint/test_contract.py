@@ -17,6 +17,7 @@ def test_names_rules_and_fields():
     assert (contract.WEIGHTS, contract.DEFAULT_INDEX) == (loading.WEIGHTS, loading.INDEX)
     assert contract.stage_index(3) == loading.stage_index(3)
     assert tuple(contract.RULES) == MERGE_RULES
+    assert FrozenGlyphMoEConfig().evidence_window == contract.EVIDENCE_WINDOW
     assert contract.EXPERT_FIELDS == FrozenGlyphMoEConfig.EXPERT_FIELDS
     assert all(hasattr(FrozenGlyphConfig(), name) for name in contract.SUBSTRATE_FIELDS)
 

@@ -33,8 +33,9 @@ def test_files_of_the_merged_folder(merged_folder):
         "README.md", "config.json", "provenance.json", "model.safetensors.index.json",
         "substrate.safetensors", "expert-0.safetensors", "expert-1.safetensors", "head.safetensors",
         "tokenizer.json", "tokenizer_config.json", "substrate.json",
-        "configuration_frozen_glyph.py", "embedding_frozen_glyph.py", "loading_frozen_glyph.py", "loss_frozen_glyph.py",
-        "modeling_frozen_glyph.py", "modeling_frozen_glyph_moe.py", "rules_frozen_glyph.py",
+        "configuration_frozen_glyph.py", "embedding_frozen_glyph.py", "linear_frozen_glyph.py",
+        "loading_frozen_glyph.py", "loss_frozen_glyph.py", "modeling_frozen_glyph.py",
+        "modeling_frozen_glyph_moe.py", "rules_frozen_glyph.py",
     }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_the_config_is_what_the_model_would_save(merged_folder, tmp_path):
     written = json.loads((merged_folder / "config.json").read_text())
     saved = json.loads((tmp_path / "config.json").read_text())
     assert {name: saved[name] for name in written} == written
-    derived = {"num_hidden_layers": 6, "evidence_window": saved["evidence_window"], "use_cache": True}
+    derived = {"num_hidden_layers": 6, "use_cache": True, "embedding_size": None}
     derived |= {"initializer_range": 0.02, "tie_word_embeddings": False}
     derived |= {"substrate_dense": False, "substrate_trainable": False}
     assert {name: value for name, value in saved.items() if name not in written} == derived
