@@ -226,6 +226,7 @@ def train_phase(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.resume(newest_checkpoint(work))
+    trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # or autocast would stay around its forward
     trained.config.use_cache = use_cache  # Trainer turns it off, and the published model would generate without a cache
     if recipe.activation_checkpointing:
         getattr(trained, f"{CHECKPOINTING}_disable")()

@@ -286,8 +286,8 @@ class TestAdapters:
 @pytest.mark.parametrize("path", sorted(HUB_CONFIGS.glob("*/merge.yaml")), ids=lambda path: path.parent.name)
 def test_shipped_recipes_are_merged(path, experts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for folder in experts:
-        shutil.copytree(folder, tmp_path / "runs" / folder.name)
     recipe = load_merge_recipe(path)
+    for folder, expert in zip(experts, recipe.sources(), strict=True):
+        shutil.copytree(folder, tmp_path / expert.source)
     config = config_of(write_merged(plan_merge(recipe), tmp_path / "m"))
     assert (config["rule"], config["expert_names"]) == (recipe.rule, recipe.names)

@@ -81,6 +81,15 @@ def same(model, state) -> dict[str, bool]:
     return {name: torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items()}
 
 
+def test_bfloat16_is_for_training_only(model, train):
+    """The model that comes back computes in the precision of its weights."""
+    train(model, changes={"precision": "bf16"})
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    model(torch.tensor([[1, 2, 3]]))
+    assert seen == [(torch.float32, torch.float32)]
+
+
 def test_what_is_trainable_changes_and_nothing_else(model, train):
     before = copy.deepcopy(model.state_dict())
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
