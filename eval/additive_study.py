@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from additive_report import as_markdown, summarise
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 
-from frozen_glyph.checkpoint.files import write_json, write_text
+from frozen_glyph.checkpoint.files import write_text
 
 KINDS = ("matmul", "additive", "adder", "low_rank", "quantized")  # that compute different things
 SAME = ("compiled", "fused")  # that compute what matmul computes
@@ -73,9 +73,7 @@ def main() -> None:
         build_ground(scale, arguments.data, arguments.work)
         run_jobs(jobs, arguments.work, arguments.processes)
     report = summarise(read_results(arguments.work, jobs), scale, arguments.seeds, KINDS, DEPTHS)
-    write_json(arguments.out.with_suffix(".json"), report)
-    write_text(arguments.out.with_suffix(".md"), as_markdown(report))
-    print(as_markdown(report))
+    write_report(arguments.out, report, as_markdown(report))
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

@@ -23,9 +23,7 @@ from typing import Any
 import torch
 from composition_report import as_markdown, summarise
 from composition_rules import RULES, log_probs_of
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
-
-from frozen_glyph.checkpoint.files import write_json, write_text
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 
 LANGUAGES = ("en", "ru", "zh")
 DOCUMENT = 2000  # characters: a document of the mixture is at least so long
@@ -73,9 +71,7 @@ def main() -> None:
         run_jobs(measuring, arguments.work, arguments.processes)
     results = read_results(arguments.work, [*training, *measuring])
     report = summarise(results, scale, arguments.seeds)
-    write_json(arguments.out.with_suffix(".json"), report)
-    write_text(arguments.out.with_suffix(".md"), as_markdown(report))
-    print(as_markdown(report))
+    write_report(arguments.out, report, as_markdown(report))
 
 
 def parse_arguments() -> argparse.Namespace:

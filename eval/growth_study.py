@@ -13,7 +13,6 @@ Variants, all of the same width on one substrate:
     monolithic-compute all blocks at once, as many FLOPs as all stages together
 """
 
-import json
 import os
 import platform
 import resource
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_result
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 
 BASELINE = "grown"
 VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")
@@ -61,10 +60,7 @@ def main() -> None:
     if (BASELINE, 0) not in results:
         raise SystemExit(f"no finished run of {BASELINE!r} with seed 0 in {str(arguments.work)!r}; run the study first")
     report = summarise(results, scale)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    arguments.out.with_suffix(".md").write_text(as_markdown(report))
-    print(as_markdown(report))
+    write_report(arguments.out, report, as_markdown(report))
 
 
 def build_ground(scale: Scale, data: Path, work: Path) -> None:

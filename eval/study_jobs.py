@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.files import write_json, write_text
 
 Job = Sequence[str | int]
 
@@ -49,6 +49,13 @@ def read_results(work: Path, jobs: Sequence[Job]) -> dict[Job, dict[str, Any]]:
     """Results of the jobs that have finished."""
     files = {job: result_file(work, job) for job in jobs}
     return {job: json.loads(file.read_text("utf-8")) for job, file in files.items() if file.exists()}
+
+
+def write_report(out: Path, report: dict[str, Any], text: str) -> None:
+    """Write ``report`` as JSON and ``text`` as Markdown, and print the latter."""
+    write_json(out.with_suffix(".json"), report)
+    write_text(out.with_suffix(".md"), text)
+    print(text)
 
 
 def run_jobs(jobs: Sequence[Job], work: Path, processes: int) -> None:

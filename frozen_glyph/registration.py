@@ -50,6 +50,7 @@ REGISTER = {
 IMPORTED = {
     "transformers.modeling_utils",
     "frozen_glyph.model.configuration_frozen_glyph",
+    "frozen_glyph.model.pretrained_frozen_glyph",
     "frozen_glyph.model.modeling_frozen_glyph",
     "frozen_glyph.model.modeling_frozen_glyph_moe",
 }
