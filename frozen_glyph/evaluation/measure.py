@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.evaluation.harness import run_lm_eval
@@ -12,11 +12,20 @@ if TYPE_CHECKING:
 
 
 class TextPart(TypedDict):
-    """Nats and characters of every block of a text."""
+    """Nats, characters and UTF-8 bytes of every block of a text."""
 
     nats: list[float]
     characters: list[int]
+    bytes: list[int]
     tokens: int
+
+
+class Translations(TypedDict):
+    """What corpus BLEU is computed from: one hypothesis and one reference an item."""
+
+    hypotheses: list[str]
+    references: list[str]
+    tokenize: str  # sacrebleu's name of a tokenizer: "13a", or "zh" into Chinese
 
 
 class TaskPart(TypedDict):
@@ -26,6 +35,9 @@ class TaskPart(TypedDict):
     values: dict[str, list[float]]  # by metric; the first metric is the one compared
     options: list[int] | None  # how many options each item has; None for free text
     items: str
+    published: NotRequired[bool]  # the papers' own protocol: reported apart
+    groups: NotRequired[list[str]]  # of each item: MMLU's subject
+    translations: NotRequired[Translations]  # then ``values`` is empty
 
 
 def measure_text(model: Any, tokenizer: Any, text: str, context_length: int) -> TextPart:
@@ -36,6 +48,7 @@ def measure_text(model: Any, tokenizer: Any, text: str, context_length: int) -> 
     return {
         "nats": [float(value) for value in loss.nats],
         "characters": [int(value) for value in loss.characters],
+        "bytes": [int(value) for value in loss.bytes],
         "tokens": int(loss.tokens),
     }
 

@@ -15,8 +15,22 @@ class Estimate(TypedDict):
     high: float
 
 
+class GroupScore(Estimate):
+    """The part of a score that one group of items makes up, for example one subject of MMLU."""
+
+    group: str
+    correct: float
+    total: int
+
+
 class Score(Estimate):
-    """How many items of a task a model got right; ``correct`` is the sum of a metric that may be fractional (F1)."""
+    """How many items of a task a model got right; ``correct`` is the sum of a metric that may be fractional (F1).
+
+    A published-protocol score stands in a section of its own: it must never be read as a log-likelihood score.
+    ``runs`` are the values of repeated sampled runs; ``value`` is then their mean and ``low``, ``high`` still cover
+    the choice of items, ``runs_low``, ``runs_high`` sampling alone.
+    BLEU is a score with ``metric`` "bleu", on the scale from 0 to 1, without ``correct``.
+    """
 
     model: str
     task: str
@@ -26,6 +40,11 @@ class Score(Estimate):
     chance: float | None  # None: free text, nothing to guess from
     verdict: str | None
     protocol: NotRequired[str]
+    published: NotRequired[bool]
+    groups: NotRequired[list[GroupScore]]
+    runs: NotRequired[list[float]]
+    runs_low: NotRequired[float]
+    runs_high: NotRequired[float]
 
 
 class Loss(Estimate):
@@ -36,6 +55,7 @@ class Loss(Estimate):
     tokens: int
     characters: int
     blocks: int
+    bits_per_byte: NotRequired[Estimate]
 
 
 class Comparison(TypedDict):
@@ -49,6 +69,20 @@ class Comparison(TypedDict):
     low: float
     high: float
     p_value: float
+    test: str
+    adjusted_p: NotRequired[float]  # Holm over all comparisons of the report
+    effect: NotRequired[float]
+    effect_name: NotRequired[str]  # "Cohen's g" of right-or-wrong items, else "Cohen's d" of the paired differences
+
+
+class Trend(Estimate):
+    """Change of a score or loss for one more block, over the growth stages of one model, on the same items."""
+
+    model: str
+    kind: str  # "loss" or "score"
+    name: str  # the text or the task
+    p_value: float
+    adjusted_p: float
     test: str
 
 
@@ -86,6 +120,17 @@ class Sample(TypedDict):
     text: str
 
 
+class Contamination(TypedDict):
+    """How many items of a task share a run of ``ngram`` words or characters with the training text."""
+
+    task: str
+    items: int
+    shared: int
+    ngram: int
+    unit: str  # "words" or "characters"
+    examples: list[str]
+
+
 class ModelFacts(TypedDict):
     """Which weights a label stands for."""
 
@@ -120,7 +165,9 @@ class Report(TypedDict):
     growth: NotRequired[dict[str, list[Stage]]]  # by expert
     losses: NotRequired[list[Loss]]
     scores: NotRequired[list[Score]]
+    trends: NotRequired[list[Trend]]
     comparisons: NotRequired[list[Comparison]]
+    contamination: NotRequired[list[Contamination]]
     pictures: NotRequired[list[Picture]]
     samples: NotRequired[list[Sample]]
     provenance: NotRequired[Provenance]

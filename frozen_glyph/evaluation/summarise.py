@@ -25,6 +25,7 @@ def pool_texts(parts: Mapping[str, TextPart]) -> dict[str, TextPart]:
     pooled: TextPart = {
         "nats": [value for part in parts.values() for value in part["nats"]],
         "characters": [value for part in parts.values() for value in part["characters"]],
+        "bytes": [value for part in parts.values() for value in part["bytes"]],
         "tokens": sum(part["tokens"] for part in parts.values()),
     }
     return {**parts, ALL_TEXTS: pooled}

@@ -19,15 +19,20 @@ MAX_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class TextLoss:
-    """Summed loss of a text by block: ``nats`` and ``characters`` are float64 [blocks]."""
+    """Summed loss of a text by block: ``nats``, ``characters`` and ``bytes`` (of UTF-8) are float64 [blocks]."""
 
     nats: np.ndarray
     characters: np.ndarray
+    bytes: np.ndarray
     tokens: int
 
     @property
     def nats_per_character(self) -> float:
         return float(self.nats.sum() / self.characters.sum())
+
+    @property
+    def bits_per_byte(self) -> float:
+        return float(self.nats.sum() / np.log(2) / self.bytes.sum())
 
     def uniform_nats_per_character(self, vocab_size: int) -> float:
         """What a model scores that gives every token of its vocabulary the same probability: the level of chance."""
@@ -41,6 +46,7 @@ class Window:
     input_ids: list[int]
     first_scored: int
     characters: int
+    bytes: int
 
 
 def windows_of(text: str, tokenizer: Any, context_length: int) -> list[Window]:
@@ -58,8 +64,10 @@ def windows_of(text: str, tokenizer: Any, context_length: int) -> list[Window]:
         for begin in range(0, len(ids), stride):
             end = min(begin + context_length, len(ids))
             if end > scored:
-                windows.append(Window(ids[begin:end], scored - begin, int(ends[end - 1]) - counted))
-                scored, counted = end, int(ends[end - 1])
+                read = int(ends[end - 1])
+                piece = document[counted:read]
+                windows.append(Window(ids[begin:end], scored - begin, len(piece), len(piece.encode())))
+                scored, counted = end, read
     return windows
 
 
@@ -97,4 +105,5 @@ def text_loss(
             nats.append(float(scored.sum()))
             tokens += len(scored)
     model.train(was_training)
-    return TextLoss(np.array(nats), np.array([float(window.characters) for window in windows]), tokens)
+    characters = np.array([float(window.characters) for window in windows])
+    return TextLoss(np.array(nats), characters, np.array([float(window.bytes) for window in windows]), tokens)
