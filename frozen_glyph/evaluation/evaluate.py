@@ -1,110 +1,70 @@
-"""What ``frozen-glyph eval`` calls: models x (held-out texts + benchmarks) -> report.json, report.md, report.html.
+"""What ``frozen-glyph eval`` calls: models x (held-out texts + tasks) -> report.json, report.md, report.html.
 
-Every finished (model, task) is kept in ``parts/`` and reused: an interrupted run goes on, a repeated one is quick.
+Every finished (model, stage, task) is kept in ``parts/`` and reused, and every answer that lm-eval got of a model in
+``answers/``: an interrupted run goes on, a repeated one is quick.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.checkpoint.weights import checkpoint_sha256
+from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation import harness
-from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_task, measure_text
-from frozen_glyph.evaluation.parts import Parts, data_digest, definitions_digest
-from frozen_glyph.evaluation.report import write_report
-from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Provenance, Report, Stage
-from frozen_glyph.evaluation.summarise import (
-    compare_losses,
-    compare_scores,
-    pool_texts,
-    summarise_loss,
-    summarise_stage,
-    summarise_task,
+from frozen_glyph.evaluation.assemble import assemble
+from frozen_glyph.evaluation.candidates import Candidate, find_candidates
+from frozen_glyph.evaluation.contamination import contamination
+from frozen_glyph.evaluation.harness import SAMPLED, LoadedTask, MissingDataError, Tasks
+from frozen_glyph.evaluation.measure import (
+    Measurements,
+    TaskPart,
+    continue_prompts,
+    measure_facts,
+    measure_task,
+    measure_text,
+    opening,
 )
+from frozen_glyph.evaluation.mirror import write_mirror
+from frozen_glyph.evaluation.parts import Parts
+from frozen_glyph.evaluation.report import write_report
+from frozen_glyph.evaluation.report_schema import Report
+from frozen_glyph.evaluation.suites import read_suite
 from frozen_glyph.text.documents import read_text
+
+HUB = "hub"
+TEXT_SUITE = "text"
+SAMPLED_RUNS = 10  # as published
+
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One thing to score: a checkpoint folder, for a merged model under one rule."""
+class Protocol:
+    """How every model is measured. ``sampled``: the tasks of the published protocol with sampled generation."""
 
-    label: str
-    folder: Path
-    rule: str | None
-    num_hidden_layers: int | None
-    ladder: list[int]
-    context_length: int | None
-    substrate_fingerprint: str | None
-    weights_sha256: str
+    texts: dict[str, str]
+    context_length: int
+    source: Tasks
+    tasks: list[LoadedTask]
+    sampled: list[LoadedTask]
+    limit: int | None
+    seed: int
+    batch_size: int
+    device: str | None
 
-    def load(self, batch_size: int, device: str | None, **overrides: Any) -> Any:
-        if self.rule is not None:
-            overrides["rule"] = self.rule
-        return harness.load_lm(self.folder, batch_size, device, **overrides)
-
-
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """Name folders by their last part, or by the last two where that is not unique."""
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+    @cached_property
+    def prompts(self) -> list[str]:
+        """What the models are to continue: the opening of every text."""
+        return [opening(text) for text in self.texts.values()]
 
 
-def _count_blocks(config: Any) -> int | None:
-    """Return the number of blocks; a merged model's own number also counts a cache layer."""
-    experts = getattr(config, "experts", None)
-    if experts:
-        return sum(expert["num_hidden_layers"] for expert in experts)
-    return getattr(config, "num_hidden_layers", None)
-
-
-def find_candidates(model_dirs: Sequence[Path]) -> list[Candidate]:
-    """Return what to score, in the order given; a merged model comes once per rule, its own rule first."""
-    import frozen_glyph  # noqa: F401  registers the Auto classes
-
-    if not model_dirs:
-        raise FrozenGlyphError("no model folder given; give at least one")
-    if len({folder.resolve() for folder in model_dirs}) < len(model_dirs):
-        raise FrozenGlyphError(f"a model folder is given twice: {', '.join(map(str, model_dirs))}")
-    from transformers import AutoConfig
-
-    from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
-
-    candidates = []
-    for folder, label in zip(model_dirs, _labels(model_dirs), strict=True):
-        harness.check_model_folder(folder)
-        config = AutoConfig.from_pretrained(folder)
-        own_rule = getattr(config, "rule", None)
-        rules = [None] if own_rule is None else [own_rule, *(rule for rule in MERGE_RULES if rule != own_rule)]
-        weights = checkpoint_sha256(folder)
-        for rule in rules:
-            candidates.append(
-                Candidate(
-                    label=label if rule is None else f"{label} ({rule})",
-                    folder=folder,
-                    rule=rule,
-                    num_hidden_layers=_count_blocks(config),
-                    ladder=getattr(config, "ladder", None) or [],
-                    context_length=getattr(config, "max_position_embeddings", None),
-                    substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
-                    weights_sha256=weights,
-                )
-            )
-    return candidates
-
-
-def find_texts(data_dir: Path, limit: int | None) -> dict[str, str]:
-    """Return the held-out texts ``text/NAME.valid.txt`` by name, each cut to its first ``limit`` paragraphs."""
-    texts = {}
-    for path in sorted((data_dir / "text").glob("*.valid.txt")):
+def find_texts(files: Iterable[Path], limit: int | None) -> dict[str, str]:
+    """Return the texts by name (``en.valid.txt``: en), each cut to its first ``limit`` paragraphs."""
+    texts: dict[str, str] = {}
+    for path in files:
         text = read_text(path)
         if limit is not None:
             # A blank line ends a document and is no paragraph.
@@ -115,167 +75,115 @@ def find_texts(data_dir: Path, limit: int | None) -> dict[str, str]:
                     break
                 lines.append(line)
             text = "\n".join(lines)
-        texts[path.name.removesuffix(".valid.txt")] = text
+        name = path.name.removesuffix(".txt").removesuffix(".valid")
+        if name in texts:
+            raise FrozenGlyphError(f"two texts are called {name!r}, the second is {str(path)!r}; rename one")
+        texts[name] = text
     return texts
 
 
-def find_tasks(tasks: Sequence[str] | None, data_dir: Path) -> tuple[list[str], list[str]]:
-    """Return the tasks to run and remarks; without a choice, every task whose data are there."""
-    if tasks is not None:
-        harness.check_tasks(tasks)
-        if tasks:
-            harness.load_tasks(tasks, data_dir)  # a missing file is told now, not after hours
-        return list(tasks), []
-    found, remarks = [], []
-    for task in harness.task_names():
+def load_tasks(names: Sequence[str], source: Tasks, chosen: bool, say: Say) -> tuple[list[LoadedTask], list[str]]:
+    """Load tasks; those without data are left out with a remark, unless they were ``chosen`` by name."""
+    loaded, remarks = [], []
+    for name in names:
+        say(f"reading {name}")
         try:
-            harness.load_tasks([task], data_dir)
-            found.append(task)
-        except harness.MissingDataError as error:
-            remarks.append(f"{task} was not run: {error}")
-    return found, remarks
+            task = source.load(name)
+        except MissingDataError as error:
+            if chosen:
+                raise
+            remarks.append(f"{name} was not run: {error}")
+        else:
+            loaded.append(task)
+            remarks += task.remarks
+    return loaded, remarks
 
 
-@dataclass
-class Measurements:
-    """All parts of one candidate."""
-
-    texts: dict[str, TextPart]
-    tasks: dict[str, TaskPart]
-    parameters: int
-
-
-def measure_candidate(
-    candidate: Candidate,
-    texts: dict[str, str],
-    tasks: Sequence[str],
-    data_dir: Path,
-    parts: Parts,
-    *,
-    context_length: int,
-    limit: int | None,
-    seed: int,
-    batch_size: int,
-    device: str | None,
-) -> Measurements:
-    """Measure what is not yet in ``parts``; the model is loaded only if something is missing."""
-    identity = [candidate.weights_sha256, candidate.rule]
-    protocol = [definitions_digest(harness.tasks_folder()), data_digest(data_dir), limit, seed]
+def measure(candidate: Candidate, stage: int | None, protocol: Protocol, out: Path, say: Say) -> Measurements:
+    """Measure what is not yet in ``out``; the model is loaded only if something is missing."""
+    parts = Parts(out / "parts")
+    identity = candidate.identity(stage)
     loaded: list[Any] = []
 
     def lm() -> Any:
         if not loaded:
-            loaded.append(candidate.load(batch_size, device))
+            answers = out / "answers" / f"{sha256_json([identity, protocol.batch_size, protocol.device])[:16]}.db"
+            loaded.append(
+                candidate.load(stage, batch_size=protocol.batch_size, device=protocol.device, answers=answers)
+            )
         return loaded[0]
 
-    def measured_text(text: str) -> TextPart:
-        return measure_text(lm().model, lm().tokenizer, text, context_length)
+    def part(name: str, depends_on: Any, measure_it: Callable[[], Any]) -> Any:
+        def told() -> Any:
+            say(f"{candidate.label}{f' stage {stage}' if len(candidate.stages) > 1 else ''}: {name}")
+            return measure_it()
 
-    def measured_task(task: str) -> TaskPart:
-        return measure_task(lm(), task, data_dir, limit, seed)
+        return parts.get(name, [identity, depends_on], told)
+
+    def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
+        depends_on = [task.digest, protocol.limit, seed]
+        return part(
+            name, depends_on, lambda: measure_task(lm(), protocol.source, task, protocol.limit, protocol.seed, seed)
+        )
 
     return Measurements(
+        facts=part("model", None, lambda: measure_facts(lm().model)),
         texts={
-            name: parts.get(f"text-{name}", [identity, text, context_length], partial(measured_text, text))
-            for name, text in texts.items()
+            name: part(
+                f"text-{name}",
+                [text, protocol.context_length],
+                partial(lambda text: measure_text(lm().model, lm().tokenizer, text, protocol.context_length), text),
+            )
+            for name, text in protocol.texts.items()
         },
-        tasks={task: parts.get(task, [identity, protocol], partial(measured_task, task)) for task in tasks},
-        parameters=parts.get("model", identity, lambda: {"parameters": lm().model.num_parameters()})["parameters"],
+        tasks={task.name: task_part(task, protocol.seed, task.name) for task in protocol.tasks},
+        runs={
+            task.name: [
+                task_part(task, protocol.seed + run, f"{task.name}-run-{run + 1}") for run in range(SAMPLED_RUNS)
+            ]
+            for task in protocol.sampled
+        },
+        continuations=part(
+            "continuations", protocol.prompts, lambda: continue_prompts(lm().model, lm().tokenizer, protocol.prompts)
+        ),
     )
 
 
-def measure_growth(
-    candidate: Candidate, texts: dict[str, str], parts: Parts, *, context_length: int, seed: int, **load: Any
-) -> list[Stage]:
-    """The held-out losses of every growth stage of a grown checkpoint."""
-
-    def measure(stage: int) -> dict[str, Any]:
-        lm = candidate.load(**load, growth_stage=stage)
-        return {
-            "num_hidden_layers": lm.model.config.num_hidden_layers,
-            "trainable_parameters": sum(p.numel() for p in lm.model.parameters() if p.requires_grad),
-            "texts": {name: measure_text(lm.model, lm.tokenizer, text, context_length) for name, text in texts.items()},
-        }
-
-    stages = []
-    for stage in range(1, len(candidate.ladder) + 1):
-        identity = [candidate.weights_sha256, texts, context_length]
-        part = parts.get(f"stage-{stage}", identity, partial(measure, stage))
-        losses = [summarise_loss(candidate.label, name, text, seed) for name, text in part["texts"].items()]
-        stages.append(summarise_stage(stage, part["num_hidden_layers"], part["trainable_parameters"], losses))
-    return stages
-
-
-def _pairs(candidates: list[Candidate]) -> list[tuple[int, int]]:
-    """Which candidates to compare: every merged model with every single one, else every later one with the first."""
-    merged = [index for index, candidate in enumerate(candidates) if candidate.rule is not None]
-    single = [index for index, candidate in enumerate(candidates) if candidate.rule is None]
-    if merged and single:
-        return [(first, second) for second in merged for first in single]
-    return [(0, later) for later in range(1, len(candidates))]
-
-
-def _comparisons(candidates: list[Candidate], measured: list[Measurements], seed: int) -> list[Comparison]:
-    """Compare candidates in pairs, on every text and task."""
-    found: list[Comparison | None] = []
-    for first, second in _pairs(candidates):
-        names = candidates[first].label, candidates[second].label
-        texts = pool_texts(measured[first].texts), pool_texts(measured[second].texts)
-        tasks = measured[first].tasks, measured[second].tasks
-        found += [
-            compare_losses(text, (names[0], texts[0][text]), (names[1], texts[1][text]), seed) for text in texts[0]
-        ]
-        found += [
-            compare_scores(task, (names[0], tasks[0][task]), (names[1], tasks[1][task]), seed) for task in tasks[0]
-        ]
-    return [comparison for comparison in found if comparison is not None]
-
-
-def _provenance(
-    candidates: list[Candidate], measured: list[Measurements], seed: int, limit: int | None, remarks: list[str]
-) -> Provenance:
-    models: list[ModelFacts] = [
-        {
-            "label": candidate.label,
-            "folder": str(candidate.folder),
-            "rule": candidate.rule,
-            "num_hidden_layers": candidate.num_hidden_layers,
-            "parameters": own.parameters,
-            "substrate_fingerprint": candidate.substrate_fingerprint,
-            "weights_sha256": candidate.weights_sha256,
-        }
-        for candidate, own in zip(candidates, measured, strict=True)
-    ]
-    return {
-        "models": models,
-        "protocols": {task: part["protocol"] for task, part in measured[0].tasks.items()},
-        "versions": {**versions(), **{name: version(name) for name in ("lm-eval", "datasets", "numpy")}},
-        "seed": seed,
-        "limit": limit,
-        "remarks": remarks,
-    }
-
-
 def evaluate_models(
-    model_dirs: Sequence[Path],
-    data_dir: Path,
-    out_dir: Path,
+    models: Sequence[str | Path],
+    data: str | Path,
+    out: str | Path,
+    *,
+    suite: str = "quick",
     tasks: Sequence[str] | None = None,
     limit: int | None = None,
+    texts: Sequence[Path] = (),
+    rules: Sequence[str] = (),
+    every_stage: bool = True,
+    sampling: bool = False,
+    training_texts: Sequence[Path] = (),
     seed: int = 0,
-    *,
     batch_size: int = 16,
     device: str | None = None,
+    say: Say = lambda line: None,
 ) -> Report:
-    """Score every model on the held-out texts and tasks of ``data_dir`` and write the report into ``out_dir``.
+    """Score every model on held-out texts and tasks and write the report into ``out``.
 
     Args:
-        model_dirs: checkpoint folders. Merged models are compared with the single ones, else all with the first.
-        data_dir: holds ``text/NAME.valid.txt`` and the benchmark files that eval/tasks/README.md lists.
-        out_dir: receives report.json, report.md, report.html and parts/ (finished measurements, reused next time).
-        tasks: names of tasks; None runs every task whose data are there, an empty list only the texts.
-        limit: items of each task and paragraphs of each text; None takes all.
-        seed: of the bootstrap and of lm-eval.
+        models: checkpoint folders or Hub ids, ``@STAGE`` after a name takes a growth stage. Merged models are
+            compared with the single ones, else all with the first.
+        data: a folder laid out as eval/tasks/README.md says, or "hub" to let lm-eval fetch its datasets.
+        out: receives report.json, report.md, report.html, and parts/ and answers/ (reused next time).
+        suite: quick, standard, paper or text: which tasks to run, as eval/suites lists them.
+        tasks: names of tasks instead; an empty list runs none.
+        limit: items of each task, drawn at random, and paragraphs of each text; None takes what the suite says.
+        texts: held-out text files; without any, ``text/NAME.valid.txt`` of ``data``.
+        rules: rules to score a merged model under; without any, its own.
+        every_stage: measure a grown model after every stage, not only the last.
+        sampling: repeat tasks of the published protocol ten times with sampled generation, as published.
+        training_texts: text that the models were trained on, looked through for items of the tasks.
+        seed: of the bootstrap, of the choice of items, and of sampling.
+        say: is told in a line what is being done.
 
     Returns:
         The report (see report_schema.py).
@@ -283,73 +191,64 @@ def evaluate_models(
     from frozen_glyph.text.loss import MAX_CONTEXT
 
     started = time.monotonic()
-    model_dirs, data_dir, out_dir = [Path(folder) for folder in model_dirs], Path(data_dir), Path(out_dir)
-    if not data_dir.is_dir():
-        raise FrozenGlyphError(
-            f"data folder {str(data_dir)!r} does not exist; give a folder as eval/tasks/README.md says"
-        )
+    out = Path(out)
     if limit is not None and limit < 1:
         raise FrozenGlyphError(f"limit {limit} is out of range; give a number of items of at least 1, or none for all")
-    candidates = find_candidates(model_dirs)
-    texts = find_texts(data_dir, limit)
-    chosen, remarks = find_tasks(tasks, data_dir)
-    if not texts and not chosen:
+    listed = read_suite(suite)
+    if limit is None and tasks is None:
+        limit = listed.get("limit")
+    candidates = find_candidates([str(model) for model in models], rules, every_stage)
+    mirror, remarks = None, []
+    if data != HUB:
+        if not Path(data).is_dir():
+            raise FrozenGlyphError(f"data folder {str(data)!r} does not exist; give a folder laid out as "
+                                   "eval/tasks/README.md says, or hub")  # fmt: skip
+        mirrored = write_mirror(Path(data), out / "mirror")
+        mirror, remarks = (out / "mirror").resolve(), list(mirrored.remarks)
+        texts = texts or sorted(Path(data).glob("text/*.valid.txt"))
+    source = Tasks(mirror)
+    # The tasks of the suite "text" let a plain lm_eval do what is done here for any text.
+    suite_tasks = [] if suite == TEXT_SUITE else listed["tasks"]
+    loaded, left_out = load_tasks(suite_tasks if tasks is None else tasks, source, tasks is not None, say)
+    protocol = Protocol(
+        texts=find_texts([Path(path) for path in texts], limit),
+        # One context length for all: only then are the blocks of a text the same and can be compared in pairs.
+        context_length=min([MAX_CONTEXT, *(c.context_length for c in candidates if c.context_length is not None)]),
+        source=source,
+        tasks=loaded,
+        sampled=[source.load(task.name, SAMPLED) for task in loaded if task.sampled] if sampling else [],
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+    )
+    if not protocol.texts and not protocol.tasks:
         raise FrozenGlyphError(
-            f"data folder {str(data_dir)!r} holds nothing to evaluate: "
-            "neither text/NAME.valid.txt nor a benchmark file; see eval/tasks/README.md for the layout"
+            f"nothing to evaluate in {str(data)!r}: neither a text (text/NAME.valid.txt, or name one) "
+            "nor data of a task; eval/tasks/README.md gives the layout"
         )
-    # One context length for all: only then are the blocks of a text the same and can be compared in pairs.
-    lengths = [candidate.context_length for candidate in candidates if candidate.context_length is not None]
-    context_length = min([MAX_CONTEXT, *lengths])
-    parts = Parts(out_dir / "parts")
     measured = [
-        measure_candidate(
-            candidate,
-            texts,
-            chosen,
-            data_dir,
-            parts,
-            context_length=context_length,
-            limit=limit,
-            seed=seed,
-            batch_size=batch_size,
-            device=device,
-        )
-        for candidate in candidates
+        [measure(candidate, stage, protocol, out, say) for stage in candidate.stages] for candidate in candidates
     ]
-    report: Report = {"title": "Evaluation of " + ", ".join(dict.fromkeys(_labels(model_dirs)))}
+    report = assemble(candidates, measured, seed)
     if limit is not None:
-        report["note"] = f"Only the first {limit} items of each task and paragraphs of each text were used."
-    pairs = list(zip(candidates, measured, strict=True))
-    if texts:
-        report["growth"] = {
-            candidate.label: measure_growth(
-                candidate,
-                texts,
-                parts,
-                context_length=context_length,
-                seed=seed,
-                batch_size=batch_size,
-                device=device,
-            )
-            for candidate in candidates
-            if len(candidate.ladder) > 1
-        }
-    report["losses"] = [
-        summarise_loss(candidate.label, text, part, seed)
-        for candidate, own in pairs
-        for text, part in pool_texts(own.texts).items()
-    ]
-    report["scores"] = [
-        score
-        for task in chosen
-        for candidate, own in pairs
-        for score in summarise_task(candidate.label, task, own.tasks[task], seed)
-    ]
-    report["comparisons"] = _comparisons(candidates, measured, seed)
-    report["provenance"] = _provenance(candidates, measured, seed, limit, remarks)
-    report["provenance"]["settings"] = {"context length of held-out loss": context_length, "batch size": batch_size}
-    report["provenance"]["created"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    report["provenance"]["seconds"] = round(time.monotonic() - started, 1)
-    write_report(report, out_dir)
+        report["note"] = f"Only {limit} items of each task, drawn at random, and the first {limit} paragraphs of each text."
+    if training_texts:
+        say("looking for items in the training text")
+        report["contamination"] = contamination({task.name: task.prompts() for task in loaded}, training_texts)
+    report["provenance"] |= {
+        "seed": seed,
+        "limit": limit,
+        "remarks": remarks + left_out,
+        "settings": {
+            "suite": suite if tasks is None else "chosen tasks",
+            "data": str(data),
+            "context length of held-out loss": protocol.context_length,
+            "batch size": batch_size,
+            "device": device or "cuda where there is one, else cpu",
+        },
+        "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_report(report, out)
     return report

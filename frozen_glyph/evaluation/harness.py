@@ -1,56 +1,29 @@
-"""Run lm-evaluation-harness on a checkpoint folder through its Python API.
+"""Run lm-evaluation-harness on a model through its Python API: any of its tasks, unmodified, and those of eval/tasks.
 
-Task definitions come from ``eval/tasks`` (in a wheel: ``frozen_glyph/evaluation/tasks``); lm-eval's own thousands of
-task files are not read, which saves seconds at every start. https://github.com/EleutherAI/lm-evaluation-harness
+Tasks name datasets of the Hub. In a mirror (see mirror.py) the folders of the same names stand in for them: datasets
+looks there first when it is the working folder. https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.evaluation.parts import definitions_digest
+from frozen_glyph.evaluation.suites import stock_folders, tasks_folder
 
-
-class MissingDataError(FrozenGlyphError):
-    """A benchmark's file is not in the data folder."""
-
-
+SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0}  # from the whole distribution, nothing cut off
 _CHATTY_LOGGERS = ("lm_eval", "datasets", "evaluate")
 
 
-def tasks_folder() -> Path:
-    """Return the folder of task YAMLs: the wheel's copy, else ``eval/tasks`` of the source checkout."""
-    installed = Path(__file__).parent / "tasks"
-    checkout = Path(__file__).parents[2] / "eval" / "tasks"
-    for folder in (installed, checkout):
-        if folder.is_dir():
-            return folder
-    raise FrozenGlyphError(
-        f"task definitions are missing: neither {str(installed)!r} nor {str(checkout)!r} exists; reinstall"
-    )
-
-
-def task_names() -> list[str]:
-    """Return the names of all tasks this package defines."""
-    return sorted(path.stem for path in tasks_folder().glob("*.yaml"))
-
-
-def check_tasks(names: Sequence[str]) -> None:
-    """Raise an error that names the first unknown task and the nearest known one."""
-    known = task_names()
-    for name in names:
-        if name not in known:
-            raise FrozenGlyphError(f"task {name!r} is unknown; tasks are {', '.join(known)}.{nearest(name, known)}")
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise an error if ``folder`` is no checkpoint folder."""
-    if not (folder / "config.json").is_file():
-        raise FrozenGlyphError(
-            f"model folder {str(folder)!r} has no config.json; give a folder written by save_pretrained, grow or merge"
-        )
+class MissingDataError(FrozenGlyphError):
+    """The data of a task are not in the mirror, or cannot be fetched from the Hub."""
 
 
 @contextmanager
@@ -67,64 +40,153 @@ def _quiet_loggers() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def load_lm(model_dir: str | Path, batch_size: int = 16, device: str | None = None, **config_overrides: Any) -> Any:
-    """Load a checkpoint folder as lm-eval's ``HFLM``; ``.model`` and ``.tokenizer`` are the transformers objects.
+@contextmanager
+def _data_from(mirror: Path | None) -> Iterator[None]:
+    """Let names of datasets mean the folders of ``mirror`` and nothing else, or with None what the Hub has."""
+    if mirror is None:
+        yield
+        return
+    import datasets
+    import huggingface_hub
+
+    libraries = [datasets.config, huggingface_hub.constants]
+    before = [library.HF_HUB_OFFLINE for library in libraries]
+    try:
+        for library in libraries:
+            library.HF_HUB_OFFLINE = True
+        with chdir(mirror):
+            yield
+    finally:
+        for library, value in zip(libraries, before, strict=True):
+            library.HF_HUB_OFFLINE = value
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task or group with its data: the leaves by name, ``digest`` of definitions and data, what was left out."""
+
+    name: str
+    leaves: dict[str, Any]
+    digest: str
+    remarks: list[str]
+
+    def choose(self, limit: int | None, seed: int) -> dict[str, list[int]]:
+        """The items to use of every leaf: all, or ``limit`` of the whole task drawn at random."""
+        everything = [(leaf, item) for leaf, task in self.leaves.items() for item in range(len(task.eval_docs))]
+        if limit is not None and limit < len(everything):
+            everything = sorted(random.Random(seed).sample(everything, limit))
+        chosen: dict[str, list[int]] = {}
+        for leaf, item in everything:
+            chosen.setdefault(leaf, []).append(item)
+        return chosen
+
+    def prompts(self) -> list[str]:
+        """Every item's prompt, without what all items share."""
+        return [str(task.doc_to_text(doc)) for task in self.leaves.values() for doc in task.eval_docs]
+
+
+class Tasks:
+    """lm-eval's tasks by name, with data from a mirror (None: from the Hub)."""
+
+    def __init__(self, mirror: Path | None) -> None:
+        from lm_eval.tasks import TaskManager
+
+        self._mirror = mirror
+        with _quiet_loggers():
+            # lm-eval's thousands of other task files are read only when one of them is asked for: that takes seconds.
+            self._manager = TaskManager(include_path=[*stock_folders(), tasks_folder()], include_defaults=False)
+
+    def _find(self, name: str) -> None:
+        """Raise an error that names an unknown task and the nearest known one."""
+        if name in self._manager.task_index:
+            return
+        from lm_eval.tasks import TaskManager
+
+        with _quiet_loggers():
+            self._manager = TaskManager(include_path=[tasks_folder()])
+        known = self._manager.task_index
+        if name not in known:
+            raise FrozenGlyphError(
+                f"task {name!r} is unknown; take one of `lm_eval ls tasks` or of eval/tasks.{nearest(name, known)}"
+            )
+
+    def _leaf_names(self, name: str) -> list[str]:
+        """The tasks that a group or tag stands for."""
+        index = self._manager.task_index
+        config = index[name].cfg or {}
+        if index[name].kind.name == "GROUP":
+            return [leaf for child in config["task"] for leaf in self._leaf_names(child)]
+        if index[name].kind.name == "TAG":
+            return sorted(leaf for leaf, entry in index.items() if name in entry.tags)
+        return [name]
+
+    def load(self, name: str, generation: Mapping[str, Any] | None = None) -> LoadedTask:
+        """Load a task; ``generation`` changes how text is generated. A leaf without data is left out with a remark.
+
+        Raises:
+            FrozenGlyphError: no task has this name.
+            MissingDataError: no leaf of the task has data.
+        """
+        self._find(name)
+        leaves, missing = {}, {}
+        with _quiet_loggers(), _data_from(self._mirror):
+            for leaf in self._leaf_names(name):
+                try:
+                    leaves |= self._manager.load([leaf])["tasks"]
+                # What datasets raises for a dataset, configuration or split that is not there.
+                except (OSError, ValueError, KeyError) as error:
+                    missing[leaf] = str(error).splitlines()[0]
+        where = "on the Hub" if self._mirror is None else f"in the mirror {str(self._mirror)!r}"
+        if not leaves:
+            raise MissingDataError(f"no data of task {name!r} {where}: {next(iter(missing.values()))}")
+        for task in leaves.values():
+            if task.get_config("num_fewshot") is None:
+                task.set_config("num_fewshot", 0)
+            if generation and task.OUTPUT_TYPE == "generate_until":
+                task.set_config("generation_kwargs", dict(generation), update=True)
+        remarks = [f"{name}: without {', '.join(missing)}, whose data are not {where}"] if missing else []
+        data = {leaf: [str(doc) for doc in task.eval_docs] for leaf, task in leaves.items()}
+        digest = sha256_json([version("lm-eval"), definitions_digest(tasks_folder()), data, generation])
+        return LoadedTask(name, leaves, digest, remarks)
+
+    def run(self, lm: Any, task: LoadedTask, chosen: dict[str, list[int]], seed: int) -> dict[str, Any]:
+        """Return lm-eval's results of the ``chosen`` items, every one of them under ``samples``, by leaf."""
+        # evaluate() and not simple_evaluate(): the latter runs pip and git each time to describe the machine.
+        from lm_eval import evaluate
+        from transformers import set_seed
+
+        set_seed(seed)
+        tasks = {leaf: task.leaves[leaf] for leaf in chosen}
+        with _quiet_loggers(), _data_from(self._mirror):
+            # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
+            results = evaluate(
+                lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0
+            )
+        if results is None:
+            raise FrozenGlyphError("lm-eval returns results on rank 0 only; run this in a single process")
+        return results
+
+
+def load_lm(
+    folder: Path, batch_size: int = 16, device: str | None = None, answers: Path | None = None, **overrides: Any
+) -> Any:
+    """Load a checkpoint folder for lm-eval; ``.model`` and ``.tokenizer`` are the transformers objects.
 
     Importing frozen_glyph registers its classes, so its checkpoints need no ``trust_remote_code`` here.
-    ``config_overrides`` (for example ``rule="posterior"``) go to ``from_pretrained``.
+    ``overrides`` (for example ``rule="posterior"``, ``growth_stage=2``) go to ``from_pretrained``. What the model
+    answers is kept in the database ``answers``: a run that was stopped asks only for the rest.
     """
-    check_model_folder(Path(model_dir))
     import torch
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.api.model import CachingLM
 
     import frozen_glyph  # noqa: F401  registers the Auto classes
+    from frozen_glyph.evaluation.lm import ScoredLogitsLM
 
     with _quiet_loggers():
-        return HFLM(
-            pretrained=str(model_dir),
+        lm = ScoredLogitsLM(
+            pretrained=str(folder),
             batch_size=batch_size,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            **config_overrides,
+            **overrides,
         )
-
-
-def load_tasks(tasks: Sequence[str], data_dir: str | Path) -> Any:
-    """Read the tasks and their items from ``data_dir``; a missing file is an error that names it."""
-    from lm_eval.tasks import TaskManager
-
-    with _quiet_loggers():
-        manager = TaskManager(
-            include_path=str(tasks_folder()), include_defaults=False, metadata={"data": str(data_dir)}
-        )
-        try:
-            return manager.load(list(tasks))
-        except FileNotFoundError as error:
-            raise MissingDataError(str(error)) from None
-
-
-def run_lm_eval(
-    model: str | Path | Any,
-    tasks: Sequence[str],
-    data_dir: str | Path,
-    limit: int | None = None,
-    batch_size: int = 16,
-    device: str | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Run ``tasks`` over the local files of ``data_dir`` and return lm-eval's results, every item under ``samples``.
-
-    ``model`` is a checkpoint folder or what ``load_lm`` returned. ``limit`` is the number of items of each task.
-    """
-    check_tasks(tasks)
-    lm = load_lm(model, batch_size, device) if isinstance(model, str | Path) else model
-    # evaluate() and not simple_evaluate(): the latter runs pip and git each time to describe the machine.
-    from lm_eval import evaluate
-    from transformers import set_seed
-
-    set_seed(seed)
-    with _quiet_loggers():
-        # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
-        results = evaluate(lm, load_tasks(tasks, data_dir), limit=limit, bootstrap_iters=0, log_samples=True)
-    if results is None:
-        raise FrozenGlyphError("lm-eval returns results on rank 0 only; run this in a single process")
-    return results
+        return lm if answers is None else CachingLM(lm, str(answers))

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation import evaluate as evaluation
-from frozen_glyph.evaluation.evaluate import evaluate_models, find_tasks, find_texts
-from frozen_glyph.evaluation.harness import check_tasks, run_lm_eval, task_names
+from frozen_glyph.evaluation import candidates as candidates_module
+from frozen_glyph.evaluation.candidates import find_candidates, split_stage
+from frozen_glyph.evaluation.evaluate import SAMPLED_RUNS, evaluate_models, find_texts
+from frozen_glyph.evaluation.harness import MissingDataError, Tasks, load_lm
+from frozen_glyph.evaluation.measure import opening
+from frozen_glyph.evaluation.mirror import write_mirror
 from frozen_glyph.evaluation.parts import Parts
 from frozen_glyph.evaluation.summarise import ALL_TEXTS
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 
-TASKS = ["fg_mmlu", "fg_arc_easy", "fg_squad"]
+TASKS = ["mmlu", "arc_easy", "fg_squad"]
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +33,32 @@ def report(out_dir: Path) -> Any:
     return json.loads((out_dir / "report.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def tasks(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    mirror = tmp_path_factory.mktemp("mirrors") / "mirror"
+    write_mirror(data_folder, mirror)
+    return Tasks(mirror)
+
+
 def test_all_three_reports_are_written(out_dir: Path) -> None:
-    assert {path.name for path in out_dir.iterdir()} == {"report.json", "report.md", "report.html", "parts"}
+    written = {path.name for path in out_dir.iterdir()}
+    assert written == {"report.json", "report.md", "report.html", "parts", "answers", "mirror"}
 
 
 def test_scores_have_intervals_chance_and_verdicts(report: Any) -> None:
     cells = {(score["model"], score["task"], score["metric"]): score for score in report["scores"]}
-    metrics = [("fg_mmlu", "acc"), ("fg_arc_easy", "acc"), ("fg_arc_easy", "acc_norm")]
+    metrics = [("mmlu", "acc"), ("arc_easy", "acc"), ("arc_easy", "acc_norm")]
     free = [("fg_squad", "exact_match"), ("fg_squad", "f1"), ("fg_squad", "contains")]
     assert set(cells) == {(model, *metric) for model in ("first", "second") for metric in metrics + free}
     mmlu, arc, squad = (cells["first", task, metric] for task, metric in (metrics[0], metrics[1], free[0]))
-    assert mmlu["total"] == 3 and mmlu["chance"] == 0.25
+    assert mmlu["chance"] == 0.25 and mmlu["total"] == sum(group["total"] for group in mmlu["groups"])
     assert arc["chance"] == pytest.approx((1 / 4 + 1 / 3) / 2)
     assert squad["chance"] is None and squad["verdict"] is None
     for score in cells.values():
         assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
         assert score["value"] == pytest.approx(score["correct"] / score["total"])
-        assert "(version 1.0)" in score["protocol"]
-    assert mmlu["verdict"] == "at chance"  # three items can show nothing
+        assert "(version " in score["protocol"]
+    assert mmlu["verdict"] == "at chance"  # a few items can show nothing
 
 
 def test_losses_pool_the_texts(report: Any) -> None:
@@ -59,6 +69,8 @@ def test_losses_pool_the_texts(report: Any) -> None:
     weighted = en["value"] * en["characters"] + ru["value"] * ru["characters"]
     assert pooled["value"] == pytest.approx(weighted / pooled["characters"])
     assert en["value"] > 0.5 * math.log(300)  # a random model guesses among about 300 tokens, one a character
+    assert en["bits_per_byte"]["value"] == pytest.approx(en["value"] / math.log(2))  # English: one byte a character
+    assert ru["bits_per_byte"]["value"] < 0.7 * ru["value"] / math.log(2)  # Cyrillic: two
 
 
 def test_later_models_are_compared_with_the_first(report: Any) -> None:
@@ -67,11 +79,20 @@ def test_later_models_are_compared_with_the_first(report: Any) -> None:
     loss = {(loss["model"], loss["text"]): loss["value"] for loss in report["losses"]}
     difference = found["loss", "en"]["difference"]
     assert difference == pytest.approx(loss["second", "en"] - loss["first", "en"])
-    assert found["score", "fg_mmlu"]["test"] == "exact McNemar test"
+    assert found["score", "mmlu"]["test"] == "exact McNemar test"
     assert all(c["first"] == "first" and c["second"] == "second" for c in found.values())
+    assert all(c["p_value"] <= c["adjusted_p"] <= 1 for c in found.values())
 
 
-def test_provenance_says_where_numbers_come_from(report: Any, model_folders: list[Path]) -> None:
+def test_every_model_continues_the_opening_of_every_text(report: Any) -> None:
+    assert {(sample["model"], sample["prompt"][:3]) for sample in report["samples"]} == {
+        (model, start) for model in ("first", "second") for start in ("The", "Жил")
+    }
+    assert opening("短" * 90 + "\nmore") == "短" * 20 and opening("one two\nthree") == "one two"
+    assert opening("word " * 30) == ("word " * 11).strip()
+
+
+def test_provenance_says_where_numbers_come_from(report: Any) -> None:
     provenance = report["provenance"]
     assert [model["label"] for model in provenance["models"]] == ["first", "second"]
     assert len({model["weights_sha256"] for model in provenance["models"]}) == 2
@@ -84,26 +105,53 @@ def test_finished_parts_are_reused_and_changed_weights_are_not(
     out_dir: Path, model_folders: list[Path], data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = tmp_path / "again"
-    shutil.copytree(out_dir / "parts", again / "parts")
+    shutil.copytree(out_dir, again)
     loads: list[Path] = []
-    load = evaluation.harness.load_lm
+    load = candidates_module.load_lm
 
     def counting_load(folder: Path, *arguments: Any, **overrides: Any) -> Any:
         loads.append(folder)
         return load(folder, *arguments, **overrides)
 
-    monkeypatch.setattr(evaluation.harness, "load_lm", counting_load)
+    monkeypatch.setattr(candidates_module, "load_lm", counting_load)
     first = evaluate_models(model_folders, data_folder, again, tasks=TASKS, seed=3)
     assert loads == []
     original = json.loads((out_dir / "report.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(first["scores"])) == original["scores"] and first["losses"] == original["losses"]
-    damaged = next((again / "parts").glob("fg_mmlu-*.json"))
+    damaged = next((again / "parts").glob("mmlu-*.json"))
     damaged.write_text(damaged.read_text(encoding="utf-8")[:-9], encoding="utf-8")
-    repaired = evaluate_models(model_folders, data_folder, again, tasks=["fg_mmlu"], seed=3)
+    repaired = evaluate_models(model_folders, data_folder, again, tasks=["mmlu"], seed=3)
     assert len(loads) == 1
-    assert [s["value"] for s in repaired["scores"]] == [
-        s["value"] for s in original["scores"] if s["task"] == "fg_mmlu"
-    ]
+    assert [s["value"] for s in repaired["scores"]] == [s["value"] for s in original["scores"] if s["task"] == "mmlu"]
+
+
+def test_answers_given_before_a_stop_are_not_asked_for_again(
+    model_folders: list[Path], tasks: Tasks, tmp_path: Path
+) -> None:
+    """Stopped in the middle of a task: the next run computes only what is left, and scores the same."""
+    task = tasks.load("arc_easy")
+    everything = task.choose(None, 0)
+    whole = tasks.run(load_lm(model_folders[0]), task, everything, 0)
+    asked = []
+
+    def stop_after_one_batch(module: Any, inputs: Any, output: Any) -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+
+    database = tmp_path / "answers.db"
+    lm = load_lm(model_folders[0], batch_size=1, answers=database)
+    hook = lm.model.register_forward_hook(stop_after_one_batch)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.run(lm, task, everything, 0)
+    hook.remove()
+    again = load_lm(model_folders[0], batch_size=1, answers=database)
+    again.model.register_forward_hook(lambda *_: asked.append(1))
+    before = len(asked)
+    resumed = tasks.run(again, task, everything, 0)
+    questions = sum(len(sample["arguments"]) for sample in whole["samples"]["arc_easy"])
+    assert len(asked) - before == questions - 1
+    assert resumed["results"]["arc_easy"]["acc,none"] == whole["results"]["arc_easy"]["acc,none"]
 
 
 def test_part_of_another_key_counts_as_absent(tmp_path: Path) -> None:
@@ -114,54 +162,131 @@ def test_part_of_another_key_counts_as_absent(tmp_path: Path) -> None:
     assert parts.load("task", "c" * 64) is None
 
 
-def test_a_merged_model_is_scored_under_every_rule(
-    model_folders: list[Path], data_folder: Path, tmp_path: Path
-) -> None:
+def test_a_merged_model_is_scored_under_its_rule_or_those_asked_for(model_folders: list[Path], tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     shutil.copytree(model_folders[0], merged)
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     (merged / "config.json").write_text(json.dumps({**config, "rule": "posterior"}), encoding="utf-8")
-    report = evaluate_models([merged, model_folders[1]], data_folder, tmp_path / "out", tasks=[], limit=4)
-    labels = [model["label"] for model in report["provenance"]["models"]]
-    rules = ["posterior", *(rule for rule in MERGE_RULES if rule != "posterior")]
-    assert labels == [*(f"merged ({rule})" for rule in rules), "second"]
-    assert [model["rule"] for model in report["provenance"]["models"]] == [*rules, None]
-    assert "first 4 items" in report["note"] and report["scores"] == []
+    models = [str(merged), str(model_folders[1])]
+    assert [c.label for c in find_candidates(models)] == ["merged (posterior)", "second"]
+    asked = find_candidates(models, rules=["mean", "evidence"])
+    assert [(c.label, c.rule) for c in asked] == [
+        ("merged (mean)", "mean"), ("merged (evidence)", "evidence"), ("second", None)
+    ]  # fmt: skip
+    with pytest.raises(FrozenGlyphError, match=r"rule 'meen' of merged is unknown.*Did you mean 'mean'"):
+        find_candidates(models, rules=["meen"])
+
+
+def test_growth_and_merge_views(experts: list[Path], merged_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    """Two grown experts and their merge, under two rules, on the fixtures that the model room's tests use."""
+    out = tmp_path / "out"
+    models = [merged_folder, *experts]
+    report = evaluate_models(models, data_folder, out, tasks=["boolq"], rules=["mean", "evidence"], limit=6)
+    assert {label: [stage["num_hidden_layers"] for stage in stages] for label, stages in report["growth"].items()} == {
+        "ru": [1, 2], "zh": [1, 3]
+    }  # fmt: skip
+    last = report["growth"]["zh"][-1]
+    losses = {(loss["model"], loss["text"]): loss["value"] for loss in report["losses"]}
+    assert last["losses"]["en"]["value"] == losses["zh", "en"] and "boolq" in last["scores"]
+    assert {(row["model"], row["kind"], row["name"]) for row in report["trends"]} == {
+        (model, kind, name) for model in ("ru", "zh") for kind, name in (("loss", "en"), ("loss", "ru"), ("score", "boolq"))
+    }
+    first = report["growth"]["zh"][0]["losses"]["en"]["value"]
+    slope = next(row for row in report["trends"] if (row["model"], row["name"]) == ("zh", "en"))
+    assert slope["value"] == pytest.approx((last["losses"]["en"]["value"] - first) / 2)
+    labels = ["ru-zh (mean)", "ru-zh (evidence)"]
+    assert {(c["first"], c["second"]) for c in report["comparisons"]} == {(e, m) for e in ("ru", "zh") for m in labels}
+    assert "Only 6 items" in report["note"]
+    facts = {model["label"]: model["num_hidden_layers"] for model in report["provenance"]["models"]}
+    assert facts == {labels[0]: 5, labels[1]: 5, "ru": 2, "zh": 3}
+    shallow = evaluate_models([f"{experts[1]}@1", experts[1]], data_folder, out, tasks=[], every_stage=False)
+    assert [model["label"] for model in shallow["provenance"]["models"]] == ["zh@1", "zh"]
+    assert not shallow["growth"] and shallow["losses"][0]["value"] == pytest.approx(first)
+    with pytest.raises(FrozenGlyphError, match="growth stage 3 is not there; it has 2"):
+        find_candidates([f"{experts[0]}@3"])
+
+
+def test_the_published_protocol_stands_apart_and_is_sampled_ten_times(
+    model_folders: list[Path], data_folder: Path, tmp_path: Path
+) -> None:
+    def run(out: str) -> Any:
+        names = ["paper_arc_easy", "paper_bleu_en_ru"]
+        return evaluate_models(model_folders[:1], data_folder, tmp_path / out, tasks=names, sampling=True, texts=[])
+
+    report = run("out")
+    greedy, bleu, sampled = report["scores"]
+    assert all(score["published"] and score["protocol"].startswith("published protocol") for score in report["scores"])
+    assert len(sampled["runs"]) == SAMPLED_RUNS and sampled["task"] == greedy["task"] == "paper_arc_easy"
+    assert sampled["value"] == pytest.approx(sum(sampled["runs"]) / SAMPLED_RUNS)
+    assert greedy["chance"] == sampled["chance"] == pytest.approx((1 / 4 + 1 / 3) / 2)
+    assert bleu["metric"] == "bleu" and 0 <= bleu["value"] <= 1
+    assert run("again")["scores"] == report["scores"]  # the same seeds sample the same text
+
+
+def test_items_found_in_training_text_are_counted(
+    model_folders: list[Path], data_folder: Path, tasks: Tasks, tmp_path: Path
+) -> None:
+    seen = max(tasks.load("boolq").prompts(), key=len)
+    (tmp_path / "train.txt").write_text(f"Before. {seen} {seen} After.", encoding="utf-8")
+    options: dict[str, Any] = {"tasks": ["boolq", "arc_easy"], "training_texts": [tmp_path / "train.txt"]}
+    report = evaluate_models(model_folders[:1], data_folder, tmp_path / "out", **options)
+    assert {row["task"] for row in report["contamination"]} == {"boolq", "arc_easy"}
 
 
 def test_limit_keeps_whole_paragraphs(data_folder: Path, tmp_path: Path) -> None:
-    assert len(find_texts(data_folder, 5)["en"].splitlines()) == 5
-    (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "x.valid.txt").write_text("one\n\ntwo\nthree\n", encoding="utf-8")
-    assert find_texts(tmp_path, 2) == {"x": "one\n\ntwo"}
+    texts = sorted(data_folder.glob("text/*.valid.txt"))
+    assert len(find_texts(texts, 5)["en"].splitlines()) == 5
+    own = tmp_path / "x.txt"
+    own.write_text("one\n\ntwo\nthree\n", encoding="utf-8")
+    assert find_texts([own], 2) == {"x": "one\n\ntwo"}
+    with pytest.raises(FrozenGlyphError, match="two texts are called 'x'"):
+        find_texts([own, own], None)
 
 
-def test_without_a_choice_tasks_without_data_are_skipped_and_said_so(data_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(data_folder / "boolq", tmp_path / "boolq")
-    tasks, remarks = find_tasks(None, tmp_path)
-    assert tasks == ["fg_boolq"] and len(remarks) == len(task_names()) - 1
-    assert any("fg_mmlu was not run" in remark and "mmlu/test" in remark for remark in remarks)
+def test_limit_draws_the_same_items_for_every_model(tasks: Tasks) -> None:
+    task = tasks.load("mmlu")
+    every = task.choose(None, 0)
+    some = task.choose(2, seed=5)
+    assert sum(map(len, some.values())) == 2 and task.choose(2, seed=5) == some
+    assert all(set(items) <= set(every[leaf]) for leaf, items in some.items())
+    assert len({json.dumps(task.choose(2, seed)) for seed in range(20)}) > 1
 
 
-def test_run_lm_eval_keeps_every_item(model_folders: list[Path], data_folder: Path) -> None:
-    results = run_lm_eval(model_folders[0], ["fg_boolq"], data_folder, limit=1)
-    (sample,) = results["samples"]["fg_boolq"]
-    assert sample["acc"] in (0.0, 1.0) and len(sample["arguments"]) == 2
+def test_without_a_choice_tasks_without_data_are_skipped_and_said_so(
+    model_folders: list[Path], data_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_folder / "boolq", tmp_path / "data" / "boolq")
+    report = evaluate_models(model_folders[:1], tmp_path / "data", tmp_path / "out", suite="standard")
+    assert {score["task"] for score in report["scores"]} == {"boolq"}
+    assert any(remark.startswith("mmlu was not run") for remark in report["provenance"]["remarks"])
 
 
-def test_bad_input_is_answered(model_folders: list[Path], data_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FrozenGlyphError, match=r"task 'fg_mlu' is unknown.*Did you mean 'fg_mmlu'"):
-        check_tasks(["fg_mlu"])
-    cases: list[tuple[list[Path], Path, dict[str, Any], str]] = [
-        ([], data_folder, {}, "no model folder given"),
-        ([tmp_path], data_folder, {}, r"has no config\.json"),
+@pytest.mark.parametrize(
+    ("model", "split"), [("a/b@2", ("a/b", 2)), ("a/b", ("a/b", None)), ("runs/x@12", ("runs/x", 12))]
+)
+def test_a_stage_is_named_after_an_at(model: str, split: tuple[str, int | None]) -> None:
+    assert split_stage(model) == split
+
+
+def test_bad_input_is_answered(model_folders: list[Path], data_folder: Path, tasks: Tasks, tmp_path: Path) -> None:
+    with pytest.raises(FrozenGlyphError, match=r"task 'arc_easi' is unknown.*Did you mean 'arc_easy'"):
+        tasks.load("arc_easi")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    cases: list[tuple[list[Any], Path, dict[str, Any], str]] = [
+        ([], data_folder, {}, "no model given"),
+        ([empty], data_folder, {}, r"has no config\.json"),
         ([model_folders[0]] * 2, data_folder, {}, "given twice"),
+        ([f"{model_folders[0]}@x"], data_folder, {}, "growth stage 'x' must be a number"),
+        ([f"{model_folders[0]}@2"], data_folder, {}, "growth stage 2 is not there; it has none"),
         (model_folders, tmp_path / "none", {}, "data folder .* does not exist"),
-        (model_folders, tmp_path, {}, "holds nothing to evaluate"),
-        (model_folders, tmp_path, {"tasks": ["fg_boolq"]}, r"boolq/dev\.jsonl.* does not exist"),
+        (model_folders, empty, {}, "nothing to evaluate in"),
         (model_folders, data_folder, {"limit": 0}, "limit 0 is out of range"),
+        (model_folders, data_folder, {"suite": "quik"}, r"suite 'quik' is unknown.*Did you mean 'quick'"),
     ]
     for models, data, options, message in cases:
         with pytest.raises(FrozenGlyphError, match=message):
             evaluate_models(models, data, tmp_path / "out", **options)
+    with pytest.raises(MissingDataError, match="no data of task 'boolq' in the mirror"):
+        evaluate_models(model_folders, empty, tmp_path / "out", tasks=["boolq"])
     assert not (tmp_path / "out" / "report.json").exists()

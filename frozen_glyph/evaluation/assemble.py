@@ -1,0 +1,123 @@
+"""Put what was measured of all models into the shape of a report: pure arithmetic, no model in sight."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.evaluation.candidates import Candidate
+from frozen_glyph.evaluation.measure import Measurements
+from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
+from frozen_glyph.evaluation.summarise import (
+    adjust,
+    compare_losses,
+    compare_scores,
+    pool_texts,
+    summarise_loss,
+    summarise_runs,
+    summarise_stage,
+    summarise_task,
+    trends,
+)
+
+
+def _stages(candidate: Candidate, stages: Sequence[Measurements], seed: int) -> list[Stage]:
+    """A model's growth: what it could do after every stage."""
+    rows = []
+    for number, own in zip(candidate.stages, stages, strict=True):
+        losses = [summarise_loss(candidate.label, name, text, seed) for name, text in own.texts.items()]
+        scores = [row for task, part in own.tasks.items() for row in summarise_task(candidate.label, task, part, seed)]
+        facts = own.facts
+        rows.append(
+            summarise_stage(
+                number or 1, facts["num_hidden_layers"] or 0, facts["trainable_parameters"], losses, scores
+            )
+        )
+    return rows
+
+
+def _trends(label: str, stages: Sequence[Measurements], seed: int) -> list[Trend]:
+    """What one more block changes, over the stages of a model."""
+    depths = [own.facts["num_hidden_layers"] or 0 for own in stages]
+    return trends(label, depths, [own.texts for own in stages], [own.tasks for own in stages], seed)
+
+
+def _pairs(candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
+    """Which candidates to compare: every merged model with every single one, else every later one with the first."""
+    merged = [index for index, candidate in enumerate(candidates) if candidate.rule is not None]
+    single = [index for index, candidate in enumerate(candidates) if candidate.rule is None]
+    if merged and single:
+        return [(first, second) for second in merged for first in single]
+    return [(0, later) for later in range(1, len(candidates))]
+
+
+def _compare(first: tuple[str, Measurements], second: tuple[str, Measurements], seed: int) -> list[Comparison]:
+    """Second minus first on every text and task."""
+    (first_label, first_own), (second_label, second_own) = first, second
+    first_texts, second_texts = pool_texts(first_own.texts), pool_texts(second_own.texts)
+    rows = [
+        compare_losses(text, (first_label, first_texts[text]), (second_label, second_texts[text]), seed)
+        for text in first_texts
+    ]
+    rows += [
+        compare_scores(task, (first_label, first_own.tasks[task]), (second_label, second_own.tasks[task]), seed)
+        for task in first_own.tasks
+    ]
+    return [row for row in rows if row is not None]
+
+
+def assemble(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measurements]], seed: int) -> Report:
+    """Return the report of ``measured``, which holds for every candidate the measurements of its stages in order."""
+    last = [stages[-1] for stages in measured]
+    labelled = [(candidate.label, own) for candidate, own in zip(candidates, last, strict=True)]
+    grown = [(c, stages) for c, stages in zip(candidates, measured, strict=True) if len(stages) > 1]
+    comparisons, growth_trends = adjust(
+        [row for first, second in _pairs(candidates) for row in _compare(labelled[first], labelled[second], seed)],
+        [row for candidate, stages in grown for row in _trends(candidate.label, stages, seed)],
+    )
+    samples: list[Sample] = [
+        {"model": label, "prompt": prompt, "text": text}
+        for label, own in labelled
+        for prompt, text in own.continuations.items()
+    ]
+    models: list[ModelFacts] = [
+        {
+            "label": candidate.label,
+            "folder": str(candidate.folder),
+            "rule": candidate.rule,
+            "num_hidden_layers": own.facts["num_hidden_layers"],
+            "parameters": own.facts["parameters"],
+            "substrate_fingerprint": candidate.substrate_fingerprint,
+            "weights_sha256": candidate.weights_sha256,
+        }
+        for candidate, own in zip(candidates, last, strict=True)
+    ]
+    protocols = {task: part["protocol"] for task, part in last[0].tasks.items()}
+    return {
+        "title": "Evaluation of " + ", ".join(candidate.label for candidate in candidates),
+        "growth": {candidate.label: _stages(candidate, stages, seed) for candidate, stages in grown},
+        "losses": [
+            summarise_loss(label, text, part, seed)
+            for label, own in labelled
+            for text, part in pool_texts(own.texts).items()
+        ],
+        "scores": [
+            row
+            for task in protocols
+            for label, own in labelled
+            for row in summarise_task(label, task, own.tasks[task], seed)
+        ]
+        + [
+            row
+            for task in last[0].runs
+            for label, own in labelled
+            for row in summarise_runs(label, task, own.runs[task], seed)
+        ],
+        "trends": growth_trends,
+        "comparisons": comparisons,
+        "samples": samples,
+        "provenance": {
+            "models": models,
+            "protocols": protocols,
+            "versions": {**versions(), **{name: version(name) for name in ("lm-eval", "datasets", "numpy")}},
+        },
+    }

@@ -1,0 +1,119 @@
+"""What is to be scored: checkpoints by folder or Hub id, at a growth stage, a merged one under the rules asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.fetch import fetch
+from frozen_glyph.checkpoint.weights import checkpoint_sha256
+from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.evaluation.harness import load_lm
+
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model in the report. ``stages``: the growth stages to measure, the last of which is the model itself."""
+
+    label: str
+    folder: Path
+    rule: str | None
+    stages: tuple[int | None, ...]
+    context_length: int | None
+    substrate_fingerprint: str | None
+    weights_sha256: str
+
+    def load(self, stage: int | None, **options: Any) -> Any:
+        """The model as lm-eval takes it."""
+        if self.rule is not None:
+            options["rule"] = self.rule
+        if stage is not None:
+            options["growth_stage"] = stage
+        return load_lm(self.folder, **options)
+
+    def identity(self, stage: int | None) -> list[Any]:
+        """What tells the model from every other."""
+        return [self.weights_sha256, self.rule, stage]
+
+
+def split_stage(model: str) -> tuple[str, int | None]:
+    """``NAME@STAGE`` -> name and stage; a folder whose name holds an @ is that folder."""
+    name, at, stage = model.rpartition("@")
+    if not at or Path(model).exists():
+        return model, None
+    if not stage.isdecimal() or not int(stage):
+        raise FrozenGlyphError(f"model {model!r}: growth stage {stage!r} must be a number from 1 on, as in runs/ru@2")
+    return name, int(stage)
+
+
+def _labels(models: Sequence[str]) -> list[str]:
+    """Name models by the last part of their path, or by the last two where that is not unique."""
+    paths = [Path(model).resolve() if Path(split_stage(model)[0]).exists() else Path(model) for model in models]
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]
+
+
+def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]:
+    """The rules to score a model under: none of a single expert, else those asked for or its own."""
+    own = getattr(config, "rule", None)
+    if own is None:
+        return [None]
+    from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+
+    for rule in rules:
+        if rule not in MERGE_RULES:
+            raise FrozenGlyphError(f"rule {rule!r} of {label} is unknown; rules are {', '.join(MERGE_RULES)}."
+                                   f"{nearest(rule, MERGE_RULES)}")  # fmt: skip
+    return list(dict.fromkeys(rules)) or [own]
+
+
+def _stages_of(label: str, config: Any, stage: int | None, every_stage: bool) -> tuple[int | None, ...]:
+    """The growth stages to measure, the model's own last."""
+    deepest = len(getattr(config, "ladder", None) or [])
+    if stage is not None and stage > deepest:
+        raise FrozenGlyphError(f"model {label!r}: growth stage {stage} is not there; it has {deepest or 'none'}")
+    last = stage or deepest
+    if every_stage and last > 1:
+        return tuple(range(1, last + 1))
+    return (stage,)
+
+
+def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stage: bool = True) -> list[Candidate]:
+    """Return what to score, in the order given; a merged model comes once for every rule.
+
+    Raises:
+        FrozenGlyphError: no model, one given twice, an unknown rule or stage.
+        CheckpointError: a model is neither a checkpoint folder nor a repository that can be read.
+    """
+    import frozen_glyph  # noqa: F401  registers the Auto classes
+
+    if not models:
+        raise FrozenGlyphError("no model given; name at least one checkpoint folder or Hub id")
+    if len({str(Path(model).resolve()) for model in models}) < len(models):
+        raise FrozenGlyphError(f"a model is given twice: {', '.join(models)}")
+    from transformers import AutoConfig
+
+    candidates = []
+    for model, label in zip(models, _labels(models), strict=True):
+        name, stage = split_stage(model)
+        folder = fetch("model", name, FILES).resolve()
+        if not (folder / "config.json").is_file():
+            raise FrozenGlyphError(
+                f"model {name!r} has no config.json; name a folder written by save_pretrained, grow or merge"
+            )
+        config = AutoConfig.from_pretrained(folder)
+        candidate = Candidate(
+            label=label,
+            folder=folder,
+            rule=None,
+            stages=_stages_of(label, config, stage, every_stage),
+            context_length=getattr(config, "max_position_embeddings", None),
+            substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
+            weights_sha256=checkpoint_sha256(folder),
+        )
+        for rule in _rules_of(label, config, rules):
+            labelled = label if rule is None else f"{label} ({rule})"
+            candidates.append(replace(candidate, label=labelled, rule=rule))
+    return candidates
