@@ -121,11 +121,15 @@ class Sample(TypedDict):
 
 
 class Contamination(TypedDict):
-    """How many items of a task share a run of ``ngram`` words or characters with the training text."""
+    """How many items of a task share a run of ``ngram`` words or characters with the training text.
+
+    Items of fewer than ``ngram`` units are ``too_short`` to share any: they count as ``items`` and never as ``shared``.
+    """
 
     task: str
     items: int
     shared: int
+    too_short: int
     ngram: int
     unit: str  # "words" or "characters"
     examples: list[str]
