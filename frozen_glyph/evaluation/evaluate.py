@@ -120,11 +120,10 @@ def measure(candidate: Candidate, stage: int | None, protocol: Protocol, out: Pa
 
         return parts.get(name, [identity, depends_on], told)
 
-    def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
-        depends_on = [task.digest, protocol.limit, seed]
-        return part(
-            name, depends_on, lambda: measure_task(lm(), protocol.source, task, protocol.limit, protocol.seed, seed)
-        )
+    def task_part(task: LoadedTask, sampling_seed: int, name: str) -> TaskPart:
+        chosen = task.choose(protocol.limit, protocol.seed)
+        measure_it = partial(lambda: measure_task(lm(), protocol.source, task, chosen, sampling_seed))
+        return part(name, [task.digest, chosen, sampling_seed], measure_it)
 
     return Measurements(
         facts=part("model", None, lambda: measure_facts(lm().model)),
@@ -216,7 +215,7 @@ def evaluate_models(
         context_length=min([MAX_CONTEXT, *(c.context_length for c in candidates if c.context_length is not None)]),
         source=source,
         tasks=loaded,
-        sampled=[source.load(task.name, SAMPLED) for task in loaded if task.sampled] if sampling else [],
+        sampled=[source.load(task.name, SAMPLED) for task in loaded if task.is_sampled_as_published] if sampling else [],
         limit=limit,
         seed=seed,
         batch_size=batch_size,

@@ -80,6 +80,12 @@ class LoadedTask:
             chosen.setdefault(leaf, []).append(item)
         return chosen
 
+    @property
+    def is_sampled_as_published(self) -> bool:
+        """Whether the publications drew samples of it: their tasks but for translation."""
+        metadata = [task.config.metadata or {} for task in self.leaves.values()]
+        return all(own.get("published") and "tokenize" not in own for own in metadata)
+
     def prompts(self) -> list[str]:
         """Every item's prompt, without what all items share."""
         return [str(task.doc_to_text(doc)) for task in self.leaves.values() for doc in task.eval_docs]

@@ -11,18 +11,9 @@ from frozen_glyph.checkpoint.files import sha256_json, write_text
 logger = logging.getLogger(__name__)
 
 
-def data_digest(data_dir: Path) -> str:
-    """Return a sha256 over names and sizes of the benchmark files of ``data_dir`` (texts are hashed by content)."""
-    files = sorted(path for path in data_dir.rglob("*") if path.is_file())
-    names = [path.relative_to(data_dir).as_posix() for path in files]
-    return sha256_json(
-        [(name, path.stat().st_size) for name, path in zip(names, files, strict=True) if not name.startswith("text/")]
-    )
-
-
 def definitions_digest(folder: Path) -> str:
     """Return a sha256 over the task definitions: a changed protocol must not reuse old results."""
-    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.py")])
+    files = sorted(path for path in folder.iterdir() if path.is_file())
     return sha256_json([(path.name, path.read_text(encoding="utf-8")) for path in files])
 
 
