@@ -390,19 +390,23 @@ def inspect_health(source: str, text: Path | None, stage: int | None, as_json: b
 
 @app.command(
     "eval",
-    epilog="Example: `frozen-glyph eval runs/merged runs/ru runs/zh --data DIR -o runs/report`. The same command resumes "
-    "one that was stopped.\n\nThe papers' protocol: `frozen-glyph eval runs/ru --suite paper --paper-sampling --data DIR "
-    "-o runs/paper`. Any text and no tasks: `frozen-glyph eval runs/ru --suite text --text book.txt -o runs/book`.",
+    epilog="Example: `frozen-glyph eval runs/merged runs/ru runs/zh --data DIR -o runs/report`. "
+    "The same command resumes one that was stopped.\n\n"
+    "The papers' protocol: `frozen-glyph eval runs/ru --suite paper --paper-sampling --data DIR -o runs/paper`. "
+    "Any text and no tasks: `frozen-glyph eval runs/ru --suite text --text book.txt -o runs/book`.",
 )
 def evaluate(
     models: Annotated[list[str], typer.Argument(help="Folders or Hub ids, NAME@STAGE for a growth stage.")],
     out: Out,
-    data: Annotated[str, typer.Option(help="Folder with text/, mmlu/, squad/, ...; or hub: fetch the datasets.")] = "hub",
+    data: Annotated[
+        str, typer.Option(help="Folder with text/, mmlu/, squad/, ...; or hub: fetch the datasets.")
+    ] = "hub",
     suite: Annotated[str, typer.Option(help="quick, standard, paper (the papers' protocol) or text.")] = "quick",
     tasks: Annotated[str | None, typer.Option(help="lm-eval tasks in place of the suite's, with commas.")] = None,
     limit: Annotated[int | None, typer.Option(help="Items of each task (at random) and paragraphs of a text.")] = None,
     text: Annotated[
-        list[Path] | None, typer.Option(help="Held-out text; repeat for several. Default: text/*.valid.txt of the data.")
+        list[Path] | None,
+        typer.Option(help="Held-out text; repeat for several. Default: text/*.valid.txt of the data."),
     ] = None,
     rule: Annotated[
         list[str] | None, typer.Option(help="Rule to score merged models under; repeat for several. Default: its own.")
@@ -442,7 +446,9 @@ def evaluate(
     typer.echo(f"report: {out / 'report.html'}")
 
 
-@app.command(epilog="Example: `frozen-glyph mirror DATA -o runs/mirror`, then `lm_eval` with runs/mirror as working folder.")
+@app.command(
+    epilog="Example: `frozen-glyph mirror DATA -o runs/mirror`, then `lm_eval` with runs/mirror as working folder."
+)
 def mirror(
     data: Annotated[Path, typer.Argument(help="Folder with mmlu/, squad/, arc/, ... as eval/tasks/README.md says.")],
     out: Out,
@@ -557,7 +563,9 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, as typer reports it
-            typer.echo("stopped; `grow`, `tune-head`, `eval` and `demo` go on from the last save when called again", err=True)
+            typer.echo(
+                "stopped; `grow`, `tune-head`, `eval` and `demo` go on from the last save when called again", err=True
+            )
         raise
     except ModuleNotFoundError as error:
         typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)

@@ -28,9 +28,7 @@ def _stages(candidate: Candidate, stages: Sequence[Measurements], seed: int) -> 
         scores = [row for task, part in own.tasks.items() for row in summarise_task(candidate.label, task, part, seed)]
         facts = own.facts
         rows.append(
-            summarise_stage(
-                number or 1, facts["num_hidden_layers"] or 0, facts["trainable_parameters"], losses, scores
-            )
+            summarise_stage(number or 1, facts["num_hidden_layers"] or 0, facts["trainable_parameters"], losses, scores)
         )
     return rows
 

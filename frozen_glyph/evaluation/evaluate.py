@@ -215,7 +215,9 @@ def evaluate_models(
         context_length=min([MAX_CONTEXT, *(c.context_length for c in candidates if c.context_length is not None)]),
         source=source,
         tasks=loaded,
-        sampled=[source.load(task.name, SAMPLED) for task in loaded if task.is_sampled_as_published] if sampling else [],
+        sampled=[source.load(task.name, SAMPLED) for task in loaded if task.is_sampled_as_published]
+        if sampling
+        else [],
         limit=limit,
         seed=seed,
         batch_size=batch_size,
@@ -231,7 +233,9 @@ def evaluate_models(
     ]
     report = assemble(candidates, measured, seed)
     if limit is not None:
-        report["note"] = f"Only {limit} items of each task, drawn at random, and the first {limit} paragraphs of each text."
+        report["note"] = (
+            f"Only {limit} items of each task, drawn at random, and the first {limit} paragraphs of each text."
+        )
     if training_texts:
         say("looking for items in the training text")
         report["contamination"] = contamination({task.name: task.prompts() for task in loaded}, training_texts)

@@ -6,7 +6,7 @@ looks there first when it is the working folder. https://github.com/EleutherAI/l
 
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,17 +27,23 @@ class MissingDataError(FrozenGlyphError):
 
 
 @contextmanager
-def _quiet_loggers() -> Iterator[None]:
-    """Let only errors of lm-eval's loggers through; its progress bars are no log records and stay."""
+def _quiet() -> Iterator[None]:
+    """Let only errors of lm-eval's loggers through, and of progress bars only lm-eval's own."""
+    import datasets
+
     loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
     levels = [logger.level for logger in loggers]
+    bars = datasets.are_progress_bars_disabled()
     try:
+        datasets.disable_progress_bars()
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
 
 
 @contextmanager
@@ -98,7 +104,7 @@ class Tasks:
         from lm_eval.tasks import TaskManager
 
         self._mirror = mirror
-        with _quiet_loggers():
+        with _quiet():
             # lm-eval's thousands of other task files are read only when one of them is asked for: that takes seconds.
             self._manager = TaskManager(include_path=[*stock_folders(), tasks_folder()], include_defaults=False)
 
@@ -108,7 +114,7 @@ class Tasks:
             return
         from lm_eval.tasks import TaskManager
 
-        with _quiet_loggers():
+        with _quiet():
             self._manager = TaskManager(include_path=[tasks_folder()])
         known = self._manager.task_index
         if name not in known:
@@ -134,8 +140,9 @@ class Tasks:
             MissingDataError: no leaf of the task has data.
         """
         self._find(name)
-        leaves, missing = {}, {}
-        with _quiet_loggers(), _data_from(self._mirror):
+        leaves: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        with _quiet(), _data_from(self._mirror):
             for leaf in self._leaf_names(name):
                 try:
                     leaves |= self._manager.load([leaf])["tasks"]
@@ -163,11 +170,9 @@ class Tasks:
 
         set_seed(seed)
         tasks = {leaf: task.leaves[leaf] for leaf in chosen}
-        with _quiet_loggers(), _data_from(self._mirror):
+        with _quiet(), _data_from(self._mirror):
             # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
-            results = evaluate(
-                lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0
-            )
+            results = evaluate(lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0)
         if results is None:
             raise FrozenGlyphError("lm-eval returns results on rank 0 only; run this in a single process")
         return results
@@ -188,7 +193,7 @@ def load_lm(
     import frozen_glyph  # noqa: F401  registers the Auto classes
     from frozen_glyph.evaluation.lm import ScoredLogitsLM
 
-    with _quiet_loggers():
+    with _quiet():
         lm = ScoredLogitsLM(
             pretrained=str(folder),
             batch_size=batch_size,

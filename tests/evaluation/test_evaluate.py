@@ -189,7 +189,9 @@ def test_growth_and_merge_views(experts: list[Path], merged_folder: Path, data_f
     losses = {(loss["model"], loss["text"]): loss["value"] for loss in report["losses"]}
     assert last["losses"]["en"]["value"] == losses["zh", "en"] and "boolq" in last["scores"]
     assert {(row["model"], row["kind"], row["name"]) for row in report["trends"]} == {
-        (model, kind, name) for model in ("ru", "zh") for kind, name in (("loss", "en"), ("loss", "ru"), ("score", "boolq"))
+        (model, kind, name)
+        for model in ("ru", "zh")
+        for kind, name in (("loss", "en"), ("loss", "ru"), ("score", "boolq"))
     }
     first = report["growth"]["zh"][0]["losses"]["en"]["value"]
     slope = next(row for row in report["trends"] if (row["model"], row["name"]) == ("zh", "en"))
