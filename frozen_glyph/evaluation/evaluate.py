@@ -16,13 +16,12 @@ from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation import harness
+from frozen_glyph.evaluation.compare import compare_losses, compare_scores
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_task, measure_text
 from frozen_glyph.evaluation.parts import Parts, data_digest, definitions_digest
 from frozen_glyph.evaluation.report import write_report
 from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Provenance, Report, Stage
 from frozen_glyph.evaluation.summarise import (
-    compare_losses,
-    compare_scores,
     pool_texts,
     summarise_loss,
     summarise_stage,
