@@ -1,9 +1,10 @@
-"""Intervals, paired tests and verdicts for scores and losses; numpy only, seeded, no model in sight.
+"""Intervals, paired tests, trends, effect sizes and verdicts for scores and losses; numpy only, seeded, no model.
 
 All intervals are two-sided at ``confidence`` (95% unless told). The bootstrap draws whole blocks or documents, never
-tokens, because the tokens of one block depend on each other.
+tokens, because the tokens of one block depend on each other. Items are the rows of every array called ``columns``.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Verdict = Literal["above chance", "at chance", "below chance"]
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # column sums [draws, k] -> [draws]
 
 _RESAMPLES = 10_000
 _INDICES_AT_ONCE = 2_000_000  # bounds the memory of a bootstrap to about 50 MB
@@ -39,6 +41,16 @@ class McNemarResult:
 
     first_only: int
     second_only: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class TrendResult:
+    """Change of a mean or ratio for one more unit of position: the estimate, its interval and a two-sided p-value."""
+
+    slope: float
+    low: float
+    high: float
     p_value: float
 
 
@@ -125,6 +137,28 @@ def bootstrap_interval(
     return _percentiles(sums[:, 0] / sums[:, 1], confidence)
 
 
+def bootstrap_statistic(
+    columns: ArrayLike,
+    statistic: Statistic,
+    *,
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile bootstrap interval of a statistic of column sums, such as corpus BLEU, of [items, k]."""
+    return _percentiles(statistic(_resampled_sums(np.asarray(columns, np.float64), resamples, seed)), confidence)
+
+
+def _paired(
+    columns: NDArray[np.float64], difference: Statistic, confidence: float, resamples: int, seed: int
+) -> PairedDifference:
+    differences = difference(_resampled_sums(columns, resamples, seed))
+    smaller_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    low, high = _percentiles(differences, confidence)
+    p_value = min(1.0, 2 * (smaller_side + 1) / (resamples + 1))
+    return PairedDifference(float(difference(columns.sum(axis=0, keepdims=True))[0]), low, high, p_value)
+
+
 def paired_bootstrap(
     first: ArrayLike,
     second: ArrayLike,
@@ -137,16 +171,119 @@ def paired_bootstrap(
     """Return second - first on the same rows: of two means, or of two ratios over shared ``denominators``.
 
     Both models are drawn with the same rows, so what the rows have in common cancels. The p-value is twice the smaller
-    share of draws on one side of zero, at least 1 / (resamples + 1). Source: Koehn 2004, https://aclanthology.org/W04-3250.
+    share of draws on one side of zero, at least 2 / (resamples + 1). Source: Koehn 2004, https://aclanthology.org/W04-3250.
     """
     columns = _as_columns(first, second, np.ones(np.shape(first)) if denominators is None else denominators)
-    totals = columns.sum(axis=0)
-    sums = _resampled_sums(columns, resamples, seed)
-    differences = (sums[:, 1] - sums[:, 0]) / sums[:, 2]
-    smaller_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    low, high = _percentiles(differences, confidence)
-    p_value = min(1.0, 2 * (smaller_side + 1) / (resamples + 1))
-    return PairedDifference(float((totals[1] - totals[0]) / totals[2]), low, high, p_value)
+    return _paired(columns, lambda sums: (sums[:, 1] - sums[:, 0]) / sums[:, 2], confidence, resamples, seed)
+
+
+def paired_bootstrap_statistic(
+    first: ArrayLike,
+    second: ArrayLike,
+    statistic: Statistic,
+    *,
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> PairedDifference:
+    """Return second - first of a statistic of column sums, each [items, k], both drawn with the same items."""
+    halves = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    width = halves[0].shape[1]
+    return _paired(
+        np.concatenate(halves, axis=1),
+        lambda sums: statistic(sums[:, width:]) - statistic(sums[:, :width]),
+        confidence,
+        resamples,
+        seed,
+    )
+
+
+def sign_flip_p_value(differences: ArrayLike, *, resamples: int = _RESAMPLES, seed: int = 0) -> float:
+    """Return the two-sided p-value of a sum when each difference could as well have had the other sign.
+
+    At least 1 / (resamples + 1). Source: Fisher 1935, The Design of Experiments, section 21, with random flips.
+    """
+    values = np.asarray(differences, np.float64)
+    generator = np.random.default_rng(seed)
+    step = max(1, _INDICES_AT_ONCE // len(values))
+    # Flipped sums often tie with the observed one (right or wrong items): rounding must not break the ties.
+    threshold = abs(values.sum()) - 1e-9 * np.abs(values).sum()
+    extreme = 0
+    for start in range(0, resamples, step):
+        flips = generator.integers(0, 2, size=(min(step, resamples - start), len(values)), dtype=np.int8)
+        extreme += int((np.abs(values.sum() - 2 * (flips @ values)) >= threshold).sum())
+    return (extreme + 1) / (resamples + 1)
+
+
+def linear_trend(
+    positions: ArrayLike,
+    values: ArrayLike,
+    denominators: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> TrendResult:
+    """Return the least-squares slope over ``positions`` [stages] of ``values`` [stages, items] of the same items.
+
+    The slope is the linear contrast of an item's values, summed over the items and divided by the sum of
+    ``denominators`` [items] (or their number): exactly the slope of the stages' means or ratios. Its interval is a
+    bootstrap over items, its p-value flips the signs of the items' contrasts. Both speak about other items, not about
+    another training run. Source of contrasts: Rosenthal and Rosnow 1985, Contrast Analysis.
+    """
+    stages = np.asarray(positions, np.float64)
+    centred = stages - stages.mean()
+    if not centred.any():
+        raise ValueError(f"a trend needs at least two different positions, got {stages.tolist()}")
+    contrasts = centred @ np.asarray(values, np.float64) / (centred**2).sum()
+    columns = _as_columns(contrasts, np.ones(len(contrasts)) if denominators is None else denominators)
+    total, size = columns.sum(axis=0)
+    low, high = bootstrap_interval(*columns.T, confidence=confidence, resamples=resamples, seed=seed)
+    p_value = sign_flip_p_value(contrasts, resamples=resamples, seed=seed)
+    return TrendResult(float(total / size), low, high, p_value)
+
+
+def _cosine_power_integral(angle: float, power: int) -> float:
+    """Return the integral of cos(t) ** power over t from 0 to ``angle``, by reduction."""
+    integral, start = (angle, 0) if power % 2 == 0 else (np.sin(angle), 1)
+    for n in range(start + 2, power + 1, 2):
+        integral = (np.cos(angle) ** (n - 1) * np.sin(angle) + (n - 1) * integral) / n
+    return float(integral)
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return Student's interval of a mean of a few independent values, such as repeated runs.
+
+    The quantile is found by bisection: with t = sqrt(n) tan(a), P(|T| < t) is a ratio of integrals of cos ** (n - 1).
+    Source: Student 1908, https://doi.org/10.1093/biomet/6.1.1.
+    """
+    runs = np.asarray(values, np.float64)
+    degrees = len(runs) - 1
+    if degrees < 1:
+        raise ValueError(f"an interval over runs needs at least two of them, got {len(runs)}")
+    low, high = 0.0, np.pi / 2
+    whole = _cosine_power_integral(high, degrees - 1)
+    for _ in range(60):
+        angle = (low + high) / 2
+        if _cosine_power_integral(angle, degrees - 1) < confidence * whole:
+            low = angle
+        else:
+            high = angle
+    half = np.sqrt(degrees) * np.tan(low) * runs.std(ddof=1) / np.sqrt(len(runs))
+    return Interval(float(runs.mean() - half), float(runs.mean() + half))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number: below a level, they keep the chance of any false finding below it.
+
+    The k-th smallest of m is multiplied by m - k + 1 and then raised to what a smaller one became.
+    Source: Holm 1979, https://www.jstor.org/stable/4615733.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values, np.float64)[order] * factors))
+    return [float(value) for value in adjusted]
 
 
 def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemarResult:
@@ -162,6 +299,26 @@ def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNema
     total = first_only + second_only
     logs = _log_binomial_coefficients(total)[: min(first_only, second_only) + 1] - total * np.log(2)
     return McNemarResult(first_only, second_only, min(1.0, 2 * float(np.exp(logs).sum())))
+
+
+def cohens_g(result: McNemarResult) -> float:
+    """Return the second model's share of the items on which two models differ, less one half; nan if there are none.
+
+    By convention 0.05 is small, 0.15 medium, 0.25 large. Source: Cohen 1988, Statistical Power Analysis, chapter 5.
+    """
+    total = result.first_only + result.second_only
+    return result.second_only / total - 0.5 if total else float("nan")
+
+
+def cohens_d(differences: ArrayLike) -> float:
+    """Return the mean of paired differences over their standard deviation; nan without spread.
+
+    By convention 0.2 is small, 0.5 medium, 0.8 large. Source: Cohen 1988, Statistical Power Analysis, section 2.3.
+    """
+    values = np.asarray(differences, np.float64)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return float("nan")
+    return float(values.mean() / values.std(ddof=1))
 
 
 def verdict(interval: tuple[float, float], chance: float) -> Verdict:

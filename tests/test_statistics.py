@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 
 from frozen_glyph.statistics import (
+    McNemarResult,
     binomial_interval,
     bootstrap_interval,
+    bootstrap_statistic,
+    cohens_d,
+    cohens_g,
+    holm,
+    linear_trend,
     mcnemar_exact,
     paired_bootstrap,
+    paired_bootstrap_statistic,
+    sign_flip_p_value,
+    t_interval,
     verdict,
 )
 
@@ -65,6 +74,100 @@ def test_paired_bootstrap_of_equal_models_finds_nothing() -> None:
     values = np.arange(30.0)
     result = paired_bootstrap(values, values)
     assert (result.difference, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_ratio_as_a_statistic_of_sums_is_the_same_bootstrap() -> None:
+    generator = np.random.default_rng(3)
+    first, second, sizes = [*generator.normal(2.0, 0.5, (2, 40)).tolist(), generator.integers(5, 9, 40).tolist()]
+
+    def ratio(sums: np.ndarray) -> np.ndarray:
+        return sums[:, 0] / sums[:, 1]
+
+    columns = [np.stack([values, sizes], axis=1) for values in (first, second)]
+    assert bootstrap_statistic(columns[0], ratio) == bootstrap_interval(first, sizes)
+    result, expected = paired_bootstrap_statistic(*columns, ratio), paired_bootstrap(first, second, sizes)
+    assert result.difference == pytest.approx(expected.difference)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high))
+    assert result.p_value == expected.p_value
+
+
+@pytest.mark.parametrize("differences", [[1.0, 2.0, -0.5, 3.0, 1.0, 0.25, 2.0], [1.0, 1.0, -1.0, 1.0, 0.0, 1.0]])
+def test_sign_flips_agree_with_all_of_them(differences: list[float]) -> None:
+    values = np.array(differences)
+    sums = [abs((values * signs).sum()) for signs in product([1, -1], repeat=len(values))]
+    every = np.mean(np.array(sums) >= abs(values.sum()) - 1e-12)
+    assert sign_flip_p_value(values, resamples=40_000) == pytest.approx(every, abs=0.01)
+    assert sign_flip_p_value(values) == sign_flip_p_value(values)
+    assert sign_flip_p_value(np.zeros(5)) == 1.0
+    assert sign_flip_p_value(np.ones(60), resamples=999) == 1 / 1000
+
+
+@pytest.mark.parametrize("denominators", [None, [3.0, 1.0, 4.0, 2.0, 5.0, 9.0, 2.0, 6.0]])
+def test_trend_is_the_slope_of_the_stages(denominators: list[float] | None) -> None:
+    depths = np.array([1, 2, 4, 9])
+    values = np.random.default_rng(4).normal(size=(4, 8)) + 0.5 * depths[:, None]
+    sizes = np.ones(8) if denominators is None else np.array(denominators)
+    result = linear_trend(depths, values, denominators)
+
+    def slope(rows: list[int]) -> float:
+        return float(np.polyfit(depths, values[:, rows].sum(axis=1) / sizes[rows].sum(), 1)[0])
+
+    assert result.slope == pytest.approx(slope(list(range(8))))
+    generator = np.random.default_rng(5)
+    expected = np.quantile([slope(generator.integers(0, 8, 8).tolist()) for _ in range(3000)], [0.025, 0.975])
+    assert (result.low, result.high) == pytest.approx(expected, abs=0.05)
+    assert result.p_value == pytest.approx(2 / 2**8, abs=0.003)  # all eight rise: two of the 256 flips are as extreme
+
+
+def test_trend_of_noise_is_told_at_the_nominal_rate() -> None:
+    generator = np.random.default_rng(6)
+    p_values = [linear_trend([1, 2, 3], generator.normal(size=(3, 30)), resamples=300).p_value for _ in range(300)]
+    assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.09
+
+
+def test_trend_refuses_a_single_depth() -> None:
+    for depths in ([3], [2, 2]):
+        with pytest.raises(ValueError, match="two different positions"):
+            linear_trend(depths, np.ones((len(depths), 4)))
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (9, 2.2622), (30, 2.0423)])
+def test_t_interval_has_the_tables_quantiles(degrees: int, quantile: float) -> None:
+    values = np.random.default_rng(degrees).normal(size=degrees + 1)
+    half = quantile * values.std(ddof=1) / np.sqrt(len(values))
+    assert t_interval(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-4 * half + 1e-5)
+
+
+def test_t_interval_equals_scipy_and_refuses_one_run() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = [0.21, 0.25, 0.23, 0.24, 0.19]
+    for confidence in (0.5, 0.95, 0.999):
+        expected = stats.t.interval(confidence, 4, loc=np.mean(values), scale=stats.sem(values))
+        assert t_interval(values, confidence) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="at least two"):
+        t_interval([0.3])
+
+
+def test_holm_textbook_example_and_its_definition() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    p_values = np.random.default_rng(7).uniform(0, 0.2, size=12)
+    adjusted = np.array(holm(p_values.tolist()))
+    for level in (0.01, 0.05, 0.1, 0.5):
+        rejected = set()  # step down by hand: the smallest against level / m, the next against level / (m - 1), ...
+        for rank, index in enumerate(np.argsort(p_values)):
+            if p_values[index] > level / (len(p_values) - rank):
+                break
+            rejected.add(index)
+        assert rejected == set(np.flatnonzero(adjusted <= level))
+
+
+def test_effect_sizes() -> None:
+    assert cohens_g(McNemarResult(first_only=5, second_only=15, p_value=0.04)) == 0.25
+    assert cohens_g(McNemarResult(first_only=15, second_only=5, p_value=0.04)) == -0.25
+    assert np.isnan(cohens_g(McNemarResult(0, 0, 1.0)))
+    assert cohens_d([1.0, 2.0, 3.0]) == 2.0
+    assert np.isnan(cohens_d([1.0, 1.0])) and np.isnan(cohens_d([1.0]))
 
 
 @pytest.mark.parametrize("columns", [([], None), ([1.0, 2.0], [1.0]), ([[1.0]], None)])

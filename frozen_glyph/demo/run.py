@@ -17,12 +17,11 @@ from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.compare import compare_losses, compare_scores
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_questions, measure_text
 from frozen_glyph.evaluation.report import write_report
 from frozen_glyph.evaluation.report_schema import Comparison, Report, Sample, Stage
 from frozen_glyph.evaluation.summarise import (
-    compare_losses,
-    compare_scores,
     summarise_loss,
     summarise_stage,
     summarise_task,

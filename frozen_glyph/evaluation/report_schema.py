@@ -29,13 +29,13 @@ class Score(Estimate):
     A published-protocol score stands in a section of its own: it must never be read as a log-likelihood score.
     ``runs`` are the values of repeated sampled runs; ``value`` is then their mean and ``low``, ``high`` still cover
     the choice of items, ``runs_low``, ``runs_high`` sampling alone.
-    BLEU is a score with ``metric`` "bleu", on the scale from 0 to 1, without ``correct``.
+    BLEU is a score with ``metric`` "bleu", on the scale from 0 to 1.
     """
 
     model: str
     task: str
     metric: str
-    correct: float
+    correct: float | None  # None: BLEU, which is no sum over items
     total: int
     chance: float | None  # None: free text, nothing to guess from
     verdict: str | None
@@ -89,7 +89,7 @@ class Trend(Estimate):
 class StageScore(Estimate):
     """A task's score after one growth stage."""
 
-    correct: float
+    correct: float | None
     total: int
     chance: float | None
 

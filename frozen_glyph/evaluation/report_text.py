@@ -37,6 +37,8 @@ def interval_text(estimate: Estimate, percent: bool) -> str:
 def count_text(score: Score) -> str:
     """Return ``right / all``; a fractional metric such as F1 keeps one decimal."""
     correct = score["correct"]
+    if correct is None:
+        return f"{score['total']:,}"
     return f"{correct:,.0f} / {score['total']:,}" if correct == int(correct) else f"{correct:,.1f} / {score['total']:,}"
 
 

@@ -1,17 +1,17 @@
-"""Turn per-item measurements into losses, scores and paired comparisons with intervals, chance levels and verdicts."""
+"""Turn per-item measurements of one model into losses and scores with intervals, chance levels and verdicts."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from frozen_glyph.evaluation.bleu import RESAMPLES, mean_corpus_bleu, sentence_counts, signature
 from frozen_glyph.evaluation.measure import TaskPart, TextPart
-from frozen_glyph.evaluation.report_schema import Comparison, Loss, Score, Stage
+from frozen_glyph.evaluation.report_schema import Estimate, GroupScore, Loss, Score, Stage
 from frozen_glyph.statistics import (
-    Interval,
     binomial_interval,
     bootstrap_interval,
-    mcnemar_exact,
-    paired_bootstrap,
+    bootstrap_statistic,
+    t_interval,
     verdict,
 )
 
@@ -44,10 +44,18 @@ def summarise_loss(model: str, text: str, part: TextPart, seed: int = 0) -> Loss
         "tokens": part["tokens"],
         "characters": characters,
         "blocks": len(part["nats"]),
+        "bits_per_byte": _bits_per_byte(part, seed),
     }
 
 
-def _is_binary(values: Sequence[float]) -> bool:
+def _bits_per_byte(part: TextPart, seed: int) -> Estimate:
+    bits, sizes = np.asarray(part["nats"]) / np.log(2), part["bytes"]
+    low, high = bootstrap_interval(bits, sizes, seed=seed)
+    return {"value": float(bits.sum()) / sum(sizes), "low": low, "high": high}
+
+
+def is_binary(values: Sequence[float]) -> bool:
+    """Whether every item is right or wrong, nothing between."""
     return all(value in (0.0, 1.0) for value in values)
 
 
@@ -56,80 +64,101 @@ def chance_level(options: Sequence[int]) -> float:
     return float(np.mean(1 / np.asarray(options)))
 
 
-def summarise_task(model: str, task: str, part: TaskPart, seed: int = 0) -> list[Score]:
-    """Return one score for each metric: exact binomial interval if items are right or wrong, else bootstrap."""
-    chance = chance_level(part["options"]) if part["options"] else None
-    scores: list[Score] = []
-    for metric, values in part["values"].items():
-        interval: Interval
-        if _is_binary(values):
-            interval = binomial_interval(round(sum(values)), len(values))
-        else:
-            interval = bootstrap_interval(values, seed=seed)
-        scores.append(
-            {
-                "model": model,
-                "task": task,
-                "metric": metric,
-                "correct": sum(values),
-                "total": len(values),
-                "value": sum(values) / len(values),
-                "low": interval.low,
-                "high": interval.high,
-                "chance": chance,
-                "verdict": None if chance is None else verdict(interval, chance),
-                "protocol": part["protocol"],
-            }
-        )
+def _estimate(values: Sequence[float], seed: int) -> Estimate:
+    """Return a mean: with its exact binomial interval if items are right or wrong, else by bootstrap over items."""
+    if is_binary(values):
+        low, high = binomial_interval(round(sum(values)), len(values))
+    else:
+        low, high = bootstrap_interval(values, seed=seed)
+    return {"value": sum(values) / len(values), "low": low, "high": high}
+
+
+def _group_scores(values: Sequence[float], groups: Sequence[str], seed: int) -> list[GroupScore]:
+    by_group: dict[str, list[float]] = {}
+    for group, value in zip(groups, values, strict=True):
+        by_group.setdefault(group, []).append(value)
+    return [
+        {"group": group, "correct": sum(own), "total": len(own), **_estimate(own, seed)}
+        for group, own in by_group.items()
+    ]
+
+
+def _finish(score: Score, part: TaskPart, runs: Sequence[float]) -> Score:
+    """Add what does not depend on the metric: the verdict, the protocol, and the runs if there were several."""
+    if score["chance"] is not None:
+        score["verdict"] = verdict((score["low"], score["high"]), score["chance"])
+    if part.get("published"):
+        score["published"] = True
+    if len(runs) > 1:
+        score["runs"] = list(runs)
+        score["runs_low"], score["runs_high"] = t_interval(runs)
+    return score
+
+
+def _check_same_items(task: str, runs: Sequence[TaskPart]) -> None:
+    if len({run["items"] for run in runs}) != 1:
+        raise ValueError(f"the runs of task {task!r} saw different items; combine runs of one task and limit")
+
+
+def _bleu_score(model: str, task: str, runs: Sequence[TaskPart], seed: int) -> Score:
+    by_run = [sentence_counts(run["translations"]) for run in runs]
+    counts = np.concatenate(by_run, axis=1)
+    low, high = bootstrap_statistic(counts, mean_corpus_bleu, resamples=RESAMPLES, seed=seed)
+    values = [float(mean_corpus_bleu(own.sum(axis=0, keepdims=True))[0]) for own in by_run]
+    score: Score = {
+        "model": model,
+        "task": task,
+        "metric": "bleu",
+        "correct": None,
+        "total": len(counts),
+        "value": float(np.mean(values)),
+        "low": low,
+        "high": high,
+        "chance": None,
+        "verdict": None,
+        "protocol": f"{runs[0]['protocol']}; {signature(runs[0]['translations'])}",
+    }
+    return _finish(score, runs[0], values)
+
+
+def _task_scores(model: str, task: str, runs: Sequence[TaskPart], seed: int) -> list[Score]:
+    part = runs[0]
+    if "translations" in part:
+        return [_bleu_score(model, task, runs, seed)]
+    scores = []
+    for metric in part["values"]:
+        by_run = [run["values"][metric] for run in runs]
+        values = by_run[0] if len(runs) == 1 else np.mean(by_run, axis=0).tolist()
+        score: Score = {
+            "model": model,
+            "task": task,
+            "metric": metric,
+            "correct": sum(values),
+            "total": len(values),
+            **_estimate(values, seed),
+            "chance": chance_level(part["options"]) if part["options"] else None,
+            "verdict": None,
+            "protocol": part["protocol"],
+        }
+        if "groups" in part:
+            score["groups"] = _group_scores(values, part["groups"], seed)
+        scores.append(_finish(score, part, [float(np.mean(run)) for run in by_run]))
     return scores
 
 
-def compare_losses(
-    text: str, first: tuple[str, TextPart], second: tuple[str, TextPart], seed: int = 0
-) -> Comparison | None:
-    """Return second minus first in nats per character, or None if the two were not cut into the same blocks."""
-    (first_model, first_part), (second_model, second_part) = first, second
-    if first_part["characters"] != second_part["characters"]:
-        return None
-    result = paired_bootstrap(first_part["nats"], second_part["nats"], first_part["characters"], seed=seed)
-    return {
-        "kind": "loss",
-        "name": text,
-        "first": first_model,
-        "second": second_model,
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "p_value": result.p_value,
-        "test": "paired bootstrap over blocks",
-    }
+def summarise_task(model: str, task: str, part: TaskPart, seed: int = 0) -> list[Score]:
+    """Return one score for each metric: exact binomial interval if items are right or wrong, else bootstrap."""
+    return _task_scores(model, task, [part], seed)
 
 
-def compare_scores(
-    task: str, first: tuple[str, TaskPart], second: tuple[str, TaskPart], seed: int = 0
-) -> Comparison | None:
-    """Return second minus first of the task's first metric, or None if the two saw different items.
+def summarise_runs(model: str, task: str, parts: Sequence[TaskPart], seed: int = 0) -> list[Score]:
+    """Return one score for each metric of repeated sampled runs over the same items.
 
-    The interval is a paired bootstrap over items; the p-value is McNemar's exact test where items are right or wrong.
+    ``low`` and ``high`` are a bootstrap over items of each item's mean over the runs, so they cover the choice of items
+    and what sampling noise is left in these means; ``runs_low`` and ``runs_high`` cover sampling noise alone (Student).
     """
-    (first_model, first_part), (second_model, second_part) = first, second
-    if first_part["items"] != second_part["items"]:
-        return None
-    metric = next(iter(first_part["values"]))
-    first_values, second_values = first_part["values"][metric], second_part["values"][metric]
-    result = paired_bootstrap(first_values, second_values, seed=seed)
-    binary = _is_binary(first_values) and _is_binary(second_values)
-    return {
-        "kind": "score",
-        "name": task,
-        "first": first_model,
-        "second": second_model,
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "p_value": mcnemar_exact(first_values, second_values).p_value if binary else result.p_value,
-        "test": "exact McNemar test" if binary else "paired bootstrap over items",
-    }
+    _check_same_items(task, parts)
+    return _task_scores(model, task, parts, seed)
 
 
 def summarise_stage(

@@ -1,0 +1,144 @@
+"""Compare models, and the growth stages of one model, on the same items: differences, tests, effect sizes, trends."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from frozen_glyph.evaluation.bleu import RESAMPLES, mean_corpus_bleu, run_counts
+from frozen_glyph.evaluation.measure import TaskPart, TextPart
+from frozen_glyph.evaluation.report_schema import Comparison, Trend
+from frozen_glyph.evaluation.summarise import is_binary
+from frozen_glyph.statistics import (
+    PairedDifference,
+    cohens_d,
+    cohens_g,
+    holm,
+    linear_trend,
+    mcnemar_exact,
+    paired_bootstrap,
+    paired_bootstrap_statistic,
+)
+
+
+def _comparison(kind: str, name: str, first: str, second: str, result: PairedDifference, test: str) -> Comparison:
+    return {
+        "kind": kind,
+        "name": name,
+        "first": first,
+        "second": second,
+        "difference": result.difference,
+        "low": result.low,
+        "high": result.high,
+        "p_value": result.p_value,
+        "test": test,
+    }
+
+
+def _with_effect(comparison: Comparison, name: str, effect: float) -> Comparison:
+    """Add an effect size where it is defined."""
+    if np.isfinite(effect):
+        comparison["effect"], comparison["effect_name"] = effect, name
+    return comparison
+
+
+def compare_losses(
+    text: str, first: tuple[str, TextPart], second: tuple[str, TextPart], seed: int = 0
+) -> Comparison | None:
+    """Return second minus first in nats per character, or None if the two were not cut into the same blocks."""
+    (first_model, first_part), (second_model, second_part) = first, second
+    if first_part["characters"] != second_part["characters"]:
+        return None
+    before, after, characters = (
+        np.asarray(column, np.float64) for column in (first_part["nats"], second_part["nats"], first_part["characters"])
+    )
+    result = paired_bootstrap(before, after, characters, seed=seed)
+    comparison = _comparison("loss", text, first_model, second_model, result, "paired bootstrap over blocks")
+    return _with_effect(comparison, "Cohen's d", cohens_d((after - before) / characters))
+
+
+def compare_scores(
+    task: str, first: tuple[str, TaskPart], second: tuple[str, TaskPart], seed: int = 0
+) -> Comparison | None:
+    """Return second minus first of the task's first metric, or None if the two saw different items.
+
+    The interval is a paired bootstrap over items; the p-value is McNemar's exact test where items are right or wrong.
+    """
+    return compare_runs(task, (first[0], [first[1]]), (second[0], [second[1]]), seed)
+
+
+def compare_runs(
+    task: str, first: tuple[str, Sequence[TaskPart]], second: tuple[str, Sequence[TaskPart]], seed: int = 0
+) -> Comparison | None:
+    """Return what ``compare_scores`` does, of every item's mean over repeated runs."""
+    (first_model, first_runs), (second_model, second_runs) = first, second
+    if len({run["items"] for run in [*first_runs, *second_runs]}) != 1:
+        return None
+    if "translations" in first_runs[0]:
+        counts = [run_counts([run["translations"] for run in runs]) for runs in (first_runs, second_runs)]
+        result = paired_bootstrap_statistic(counts[0], counts[1], mean_corpus_bleu, resamples=RESAMPLES, seed=seed)
+        return _comparison("score", task, first_model, second_model, result, "paired bootstrap over sentences")
+    metric = next(iter(first_runs[0]["values"]))
+    before, after = (
+        np.mean([run["values"][metric] for run in runs], axis=0).tolist() for runs in (first_runs, second_runs)
+    )
+    result = paired_bootstrap(before, after, seed=seed)
+    if is_binary(before) and is_binary(after):
+        split = mcnemar_exact(before, after)
+        result = replace(result, p_value=split.p_value)
+        comparison = _comparison("score", task, first_model, second_model, result, "exact McNemar test")
+        return _with_effect(comparison, "Cohen's g", cohens_g(split))
+    comparison = _comparison("score", task, first_model, second_model, result, "paired bootstrap over items")
+    return _with_effect(comparison, "Cohen's d", cohens_d(np.subtract(after, before)))
+
+
+def trends(
+    model: str,
+    depths: Sequence[int],
+    texts: Sequence[Mapping[str, TextPart]],
+    tasks: Sequence[Mapping[str, TaskPart]] = (),
+    seed: int = 0,
+) -> list[Trend]:
+    """Return the change for one more block over a model's growth stages, of every text and every task.
+
+    Args:
+        depths: number of blocks at each stage.
+        texts, tasks: the parts of each stage; a text or task is left out where a stage lacks it or saw other items, and
+            so is BLEU, which has no value for an item.
+    """
+    found: list[tuple[str, str, list[list[float]], list[int] | None]] = []
+    for name in texts[0] if texts else ():
+        parts = [stage[name] for stage in texts if name in stage]
+        if len(parts) == len(depths) and all(part["characters"] == parts[0]["characters"] for part in parts):
+            found.append(("loss", name, [part["nats"] for part in parts], parts[0]["characters"]))
+    for name in tasks[0] if tasks else ():
+        runs = [stage[name] for stage in tasks if name in stage]
+        if len(runs) == len(depths) and all(run["items"] == runs[0]["items"] and run["values"] for run in runs):
+            metric = next(iter(runs[0]["values"]))
+            found.append(("score", name, [run["values"][metric] for run in runs], None))
+    rows: list[Trend] = []
+    for kind, name, values, sizes in found:
+        trend = linear_trend(depths, values, sizes, seed=seed)
+        rows.append(
+            {
+                "model": model,
+                "kind": kind,
+                "name": name,
+                "value": trend.slope,
+                "low": trend.low,
+                "high": trend.high,
+                "p_value": trend.p_value,
+                "adjusted_p": trend.p_value,
+                "test": f"linear contrast, sign flips over {'blocks of text' if kind == 'loss' else 'items'}",
+            }
+        )
+    return rows
+
+
+def adjust(comparisons: Sequence[Comparison], trends: Sequence[Trend]) -> tuple[list[Comparison], list[Trend]]:
+    """Return both with Holm's correction over all of them together, as one report makes all these claims at once."""
+    adjusted = holm([row["p_value"] for row in [*comparisons, *trends]])
+    return (
+        [{**row, "adjusted_p": p} for row, p in zip(comparisons, adjusted, strict=False)],
+        [{**row, "adjusted_p": p} for row, p in zip(trends, adjusted[len(comparisons) :], strict=True)],
+    )

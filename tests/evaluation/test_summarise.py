@@ -1,0 +1,149 @@
+"""Scores, losses, comparisons and trends from per-item parts, against sums and resamples written out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from frozen_glyph.evaluation.compare import adjust, compare_losses, compare_runs, compare_scores, trends
+from frozen_glyph.evaluation.measure import TaskPart, TextPart
+from frozen_glyph.evaluation.summarise import summarise_loss, summarise_runs, summarise_task
+from frozen_glyph.statistics import binomial_interval, holm
+
+SENTENCES = [
+    ("the cat sat on the mat today", "the cat sat on the mat"),
+    ("a dog barks at the moon", "the dog barks at the full moon"),
+    ("nothing fits here at all", "it is raining in the city"),
+    ("we will meet again tomorrow morning", "we will meet again tomorrow"),
+]
+
+
+def task_part(values: list[float], groups: list[str] | None = None, items: str = "same") -> TaskPart:
+    part: TaskPart = {"protocol": "p", "values": {"acc": values}, "options": [4] * len(values), "items": items}
+    if groups is not None:
+        part["groups"] = groups
+    return part
+
+
+def bleu_part(sentences: list[tuple[str, str]] = SENTENCES) -> TaskPart:
+    hypotheses, references = (list(column) for column in zip(*sentences, strict=True))
+    translations = {"hypotheses": hypotheses, "references": references, "tokenize": "13a"}
+    return {
+        "protocol": "published protocol", "values": {}, "options": None, "items": "same", "published": True,
+        "translations": translations,  # type: ignore[typeddict-item]
+    }  # fmt: skip
+
+
+def text_part(nats: list[float]) -> TextPart:
+    return {"nats": nats, "characters": [10, 20, 10, 15], "bytes": [20, 25, 20, 30], "tokens": 9}
+
+
+def test_groups_are_exact_and_add_up() -> None:
+    values = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+    (score,) = summarise_task("m", "t", task_part(values, list("aababba")))
+    groups = {group["group"]: group for group in score["groups"]}
+    assert list(groups) == ["a", "b"]
+    assert (groups["a"]["correct"], groups["a"]["total"]) == (3, 4)
+    assert (groups["a"]["low"], groups["a"]["high"]) == binomial_interval(3, 4)
+    assert sum(group["correct"] for group in groups.values()) == score["correct"] == 4
+    assert "published" not in score and "runs" not in score
+    assert "groups" not in summarise_task("m", "t", task_part(values))[0]
+
+
+def test_ten_runs_keep_both_intervals() -> None:
+    generator = np.random.default_rng(0)
+    ability = generator.uniform(0.0, 0.6, size=200)
+    runs = [(generator.uniform(size=200) < ability).astype(float) for _ in range(10)]
+    parts = [task_part(run.tolist(), ["g"] * 200) for run in runs]
+    (score,) = summarise_runs("m", "t", parts)
+    means = [run.mean() for run in runs]
+    assert score["runs"] == pytest.approx(means)
+    assert score["value"] == pytest.approx(np.mean(means)) == score["groups"][0]["value"]
+    half = 2.2622 * np.std(means, ddof=1) / math.sqrt(10)
+    assert (score["runs_low"], score["runs_high"]) == pytest.approx(
+        (np.mean(means) - half, np.mean(means) + half), 1e-4
+    )
+    spread = 1.96 * np.mean(runs, axis=0).std() / math.sqrt(200)
+    assert (score["low"], score["high"]) == pytest.approx((np.mean(means) - spread, np.mean(means) + spread), abs=0.005)
+    # Items differ in what they ask, so another choice of items moves the score more than another ten draws.
+    assert score["high"] - score["low"] > score["runs_high"] - score["runs_low"]
+    with pytest.raises(ValueError, match="different items"):
+        summarise_runs("m", "t", [parts[0], task_part([1.0], items="other")])
+
+
+def test_bleu_is_sacrebleus_and_its_interval_a_bootstrap_over_sentences() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+
+    def corpus(rows: list[int]) -> float:
+        hypotheses, references = zip(*(SENTENCES[row] for row in rows), strict=True)
+        return sacrebleu.corpus_bleu(hypotheses, [references]).score / 100
+
+    (score,) = summarise_task("m", "t", bleu_part())
+    assert score["value"] == pytest.approx(corpus([0, 1, 2, 3]))
+    assert (score["metric"], score["correct"], score["total"], score["chance"]) == ("bleu", None, 4, None)
+    assert score["published"] and "tok:13a" in score["protocol"] and "version:" in score["protocol"]
+    draws = np.random.default_rng(1).integers(0, 4, size=(1500, 4)).tolist()
+    expected = np.quantile([corpus(rows) for rows in draws], [0.025, 0.975])
+    assert (score["low"], score["high"]) == pytest.approx(expected, abs=0.05)
+
+
+def test_bleu_of_runs_is_their_mean_and_pairs_are_drawn_together() -> None:
+    pytest.importorskip("sacrebleu")
+    worse = bleu_part([("so " + hypothesis, reference) for hypothesis, reference in SENTENCES])
+    (one,), (other,) = summarise_task("m", "t", bleu_part()), summarise_task("m", "t", worse)
+    (both,) = summarise_runs("m", "t", [bleu_part(), worse])
+    assert both["runs"] == [one["value"], other["value"]]
+    assert both["value"] == pytest.approx((one["value"] + other["value"]) / 2)
+    found = compare_scores("t", ("worse", worse), ("m", bleu_part()))
+    assert found is not None and "effect" not in found
+    assert found["difference"] == pytest.approx(one["value"] - other["value"])
+    assert found["low"] >= 0 and found["high"] - found["low"] < one["high"] - one["low"]
+
+
+def test_bits_per_byte() -> None:
+    loss = summarise_loss("m", "t", text_part([20.0, 30.0, 25.0, 31.0]))
+    bits = loss["bits_per_byte"]
+    assert bits["value"] == pytest.approx(106 / 95 / math.log(2))
+    assert bits["low"] < bits["value"] < bits["high"]
+
+
+def test_comparisons_carry_the_effect_that_fits_their_test() -> None:
+    right = compare_scores("t", ("a", task_part([1, 0, 0, 0, 1, 1])), ("b", task_part([1, 1, 1, 1, 0, 1])))
+    assert right is not None and right["test"] == "exact McNemar test"
+    assert (right["effect_name"], right["effect"]) == ("Cohen's g", 0.25)
+    same = compare_scores("t", ("a", task_part([1, 0])), ("b", task_part([1, 0])))
+    assert same is not None and same["p_value"] == 1.0 and "effect" not in same
+    runs = [task_part([1, 0, 0, 1]), task_part([0, 0, 1, 1])]
+    sampled = compare_runs("t", ("a", runs), ("b", [task_part([1, 1, 1, 1]), task_part([1, 0, 1, 1])]))
+    assert sampled is not None and sampled["difference"] == pytest.approx(3 / 8)
+    assert sampled["effect"] == pytest.approx(np.mean([0.5, 0.5, 0.5, 0]) / np.std([0.5, 0.5, 0.5, 0], ddof=1))
+    loss = compare_losses("t", ("a", text_part([20, 30, 25, 31])), ("b", text_part([18, 29, 25, 28])))
+    assert loss is not None and loss["effect_name"] == "Cohen's d"
+    per_character = [-0.2, -0.05, 0.0, -0.2]
+    assert loss["effect"] == pytest.approx(np.mean(per_character) / np.std(per_character, ddof=1))
+    assert compare_scores("t", ("a", task_part([1])), ("b", task_part([1], items="other"))) is None
+
+
+def test_trends_are_slopes_over_depth_and_need_the_same_items() -> None:
+    texts = [{"ru": text_part([20 - depth, 30 - depth, 25.0, 31 - depth])} for depth in (2, 4, 9)]
+    tasks = [
+        {"t": task_part(values), "odd": task_part(values, items=str(values)), "bleu": bleu_part()}
+        for values in ([0.0, 0, 0, 1], [0, 1, 0, 1], [1, 1, 1, 1])
+    ]
+    loss, score = trends("m", [2, 4, 9], texts, tasks)
+    assert (loss["kind"], loss["name"], score["kind"], score["name"]) == ("loss", "ru", "score", "t")
+    assert loss["value"] == pytest.approx(-3 / 55)
+    assert score["value"] == pytest.approx(np.polyfit([2, 4, 9], [0.25, 0.5, 1.0], 1)[0])
+    assert score["low"] <= score["value"] <= score["high"] and 0 < score["p_value"] <= 1
+    assert trends("m", [1, 2], [{}, {}]) == []
+
+
+def test_holm_runs_over_everything_in_the_report() -> None:
+    comparison = compare_scores("t", ("a", task_part([1, 0, 0, 0, 1])), ("b", task_part([1, 1, 1, 1, 1])))
+    assert comparison is not None
+    slopes = trends("m", [1, 2], [], [{"t": task_part([0, 0, 0, 1])}, {"t": task_part([1, 1, 1, 1])}])
+    comparisons, adjusted = adjust([comparison, comparison], slopes)
+    expected = holm([comparison["p_value"]] * 2 + [slopes[0]["p_value"]])
+    assert [row["adjusted_p"] for row in [*comparisons, *adjusted]] == expected
+    assert "adjusted_p" not in comparison
+    assert adjust([], []) == ([], [])
