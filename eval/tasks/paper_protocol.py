@@ -1,8 +1,8 @@
 """The published evaluation protocol: letters after multiple-choice questions, short SQuAD answers, and BLEU.
 
 Source: arXiv 2507.07129 and its model cards. Answers are generated, never scored by likelihood. The publication drew
-ten samples; these tasks are greedy unless ``--gen_kwargs do_sample=true,temperature=1.0,top_k=0`` makes them one sampled
-run.
+ten samples; these tasks are greedy unless ``--gen_kwargs do_sample=true,temperature=1.0,top_k=0`` makes them one
+sampled run.
 """
 
 import random
@@ -38,7 +38,7 @@ def _lettered(doc: dict[str, Any]) -> dict[str, Any]:
 
 def lettered_questions(docs: Dataset) -> Dataset:
     """Return the questions in one form and one fixed random order, so that ``--limit`` takes a fair sample."""
-    return Dataset.from_list(random.Random(ORDER_SEED).sample([_lettered(doc) for doc in docs], len(docs)))
+    return Dataset.from_list(random.Random(ORDER_SEED).sample([_lettered(doc) for doc in docs.to_list()], len(docs)))
 
 
 def score_first_letter(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Read MMLU, ARC, CommonsenseQA, BoolQ, SQuAD and line-aligned translations in the formats they are published in.
 
-Every reader returns rows with the columns that the benchmark's dataset on the Hugging Face Hub has. A line that does not
-fit is one ``DataError`` that names the file and the line.
+Every reader returns rows with the columns that the benchmark's dataset on the Hugging Face Hub has. A line that does
+not fit is one ``DataError`` that names the file and the line.
 """
 
 import csv

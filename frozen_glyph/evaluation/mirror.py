@@ -25,6 +25,9 @@ FORMAT = 1  # of the mirror; a new number makes mirrors of the old format stale
 MANIFEST = "mirror.json"
 MMLU, OPUS = "cais/mmlu", "Helsinki-NLP/opus-100"
 MMLU_SUBJECTS = 57
+# lm-eval's stock tasks open this split though zero shots take nothing from it, and ``datasets`` refuses an empty one.
+WITH_TRAINING_SPLIT = ("allenai/ai2_arc", "tau/commonsense_qa", "aps/super_glue", "lighteval/squad_v2")
+NO_TRAINING = "This mirror holds no training examples: evaluate without shots."
 OFFICIAL_QUESTIONS = {"rajpurkar/squad": 10_570, "lighteval/squad_v2": 11_873}
 _Splits = dict[str, list[files.Row]]
 
@@ -131,25 +134,39 @@ def _features(dataset: str, configuration: str) -> "Features":
             return Features({"id": text, "title": text, "context": text, "question": text, "answers": answers})
 
 
+def _without_content(value: Any) -> Any:
+    """Return the one row of a training split: the shape of ``value``, but nothing of what it says."""
+    match value:
+        case dict():
+            return {key: _without_content(own) for key, own in value.items()}
+        case list():
+            return []
+        case str():
+            return NO_TRAINING
+    return -1
+
+
 def _write_dataset(folder: Path, dataset: str, configurations: dict[str, _Splits]) -> None:
     """Write the configurations of a dataset as Parquet files and the README.md by which ``load_dataset`` finds them."""
     from datasets import Dataset
+    from pyarrow import parquet
 
     entries = []
     for configuration, splits in configurations.items():
         features = _features(dataset, configuration)
-        # lm-eval opens the training split of every task that names one, though without shots it takes nothing from it.
-        with_training = splits if dataset == MMLU else {"train": [], **splits}
+        if dataset in WITH_TRAINING_SPLIT:
+            splits = {"train": [_without_content(next(iter(splits.values()))[0])], **splits}
         data_files = []
-        for split, rows in with_training.items():
+        for split, rows in splits.items():
             path = folder / configuration / f"{split}-00000-of-00001.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             columns = {column: [row[column] for row in rows] for column in features}
-            Dataset.from_dict(columns, features=features).to_parquet(path)
+            table = Dataset.from_dict(columns, features=features).data.table  # its schema carries the features
+            parquet.write_table(table, path)  # Dataset.to_parquet would draw a progress bar for every file
             data_files.append({"split": split, "path": path.relative_to(folder).as_posix()})
         entries.append({"config_name": configuration, "data_files": data_files})
     header = yaml.safe_dump({"configs": entries}, sort_keys=False)
-    note = f"A local stand-in for {dataset}, written by frozen-glyph from local files. Training splits are empty."
+    note = f"A local stand-in for {dataset}, written by frozen-glyph from local files."
     remark = _ntrex_remark() if dataset == OPUS else ""
     (folder / "README.md").write_text(f"---\n{header}---\n\n{note}\n{remark}\n", encoding="utf-8")
 
@@ -175,7 +192,8 @@ def _write_definitions(folder: Path, subjects: list[str]) -> None:
         path.write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
     # ``evaluate.load`` looks for NAME/NAME.py.
     (folder / "squad_v2").mkdir()
-    shutil.copyfile(tasks_folder() / "squad_scoring.py", folder / "squad_v2" / "squad_v2.py")
+    for file in ("squad_v2.py", "squad_scoring.py"):
+        shutil.copyfile(tasks_folder() / file, folder / "squad_v2" / file)
 
 
 def _remarks(contents: dict[str, dict[str, _Splits]]) -> list[str]:
