@@ -47,7 +47,7 @@ def contamination(
         items: by task, the text of every item: what of it must not have been read in training.
         texts: .txt, .jsonl and .parquet files (also .gz) as training reads them; ``field`` holds the text of a row.
         unit: ``words``, runs of letters and digits, where each Chinese character and each letter of another
-            script without spaces is a word of its own; or ``characters``: each letter and digit, whatever stands between.
+            script without spaces is a word of its own; or ``characters``, letters and digits whatever stands between.
         progress: show a bar on standard error if that is a terminal.
 
     Returns:
