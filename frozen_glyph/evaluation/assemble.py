@@ -5,18 +5,15 @@ from importlib.metadata import version
 
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.evaluation.candidates import Candidate
+from frozen_glyph.evaluation.compare import adjust, compare_losses, compare_scores, trends
 from frozen_glyph.evaluation.measure import Measurements
 from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
 from frozen_glyph.evaluation.summarise import (
-    adjust,
-    compare_losses,
-    compare_scores,
     pool_texts,
     summarise_loss,
     summarise_runs,
     summarise_stage,
     summarise_task,
-    trends,
 )
 
 

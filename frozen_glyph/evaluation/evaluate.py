@@ -203,7 +203,7 @@ def evaluate_models(
             raise FrozenGlyphError(f"data folder {str(data)!r} does not exist; give a folder laid out as "
                                    "eval/tasks/README.md says, or hub")  # fmt: skip
         mirrored = write_mirror(Path(data), out / "mirror")
-        mirror, remarks = (out / "mirror").resolve(), list(mirrored.remarks)
+        mirror, remarks = (out / "mirror").resolve(), mirrored.remarks
         texts = texts or sorted(Path(data).glob("text/*.valid.txt"))
     source = Tasks(mirror)
     # The tasks of the suite "text" let a plain lm_eval do what is done here for any text.
@@ -239,10 +239,11 @@ def evaluate_models(
     if training_texts:
         say("looking for items in the training text")
         report["contamination"] = contamination({task.name: task.prompts() for task in loaded}, training_texts)
+    used = {name for task in loaded for name in task.datasets}
     report["provenance"] |= {
         "seed": seed,
         "limit": limit,
-        "remarks": remarks + left_out,
+        "remarks": [*(remark for remark in remarks if remark.split(":")[0] in used), *left_out],
         "settings": {
             "suite": suite if tasks is None else "chosen tasks",
             "data": str(data),

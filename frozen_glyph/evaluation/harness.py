@@ -27,22 +27,40 @@ class MissingDataError(FrozenGlyphError):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let only errors of lm-eval's loggers through, and of progress bars only lm-eval's own."""
-    import datasets
-
-    loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    bars = datasets.are_progress_bars_disabled()
+def _replaced(*replacements: tuple[Any, str, Any]) -> Iterator[None]:
+    """Give attributes of modules another value for a while."""
+    before = [getattr(module, name) for module, name, _ in replacements]
     try:
-        datasets.disable_progress_bars()
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        for module, name, value in replacements:
+            setattr(module, name, value)
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if not bars:
+        for (module, name, _), value in zip(replacements, before, strict=True):
+            setattr(module, name, value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let only errors of the loggers through, and of progress bars only those of requests to the model."""
+    import datasets
+    import lm_eval.api.model
+    import lm_eval.api.task
+
+    def no_bar(iterable: Any, **options: Any) -> Any:
+        return iterable
+
+    levels = {name: logging.getLogger(name).level for name in _CHATTY_LOGGERS}
+    bars_disabled = datasets.are_progress_bars_disabled()
+    try:
+        datasets.disable_progress_bars()
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with _replaced((lm_eval.api.task, "tqdm", no_bar), (lm_eval.api.model, "tqdm", no_bar)):
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if not bars_disabled:
             datasets.enable_progress_bars()
 
 
@@ -55,16 +73,9 @@ def _data_from(mirror: Path | None) -> Iterator[None]:
     import datasets
     import huggingface_hub
 
-    libraries = [datasets.config, huggingface_hub.constants]
-    before = [library.HF_HUB_OFFLINE for library in libraries]
-    try:
-        for library in libraries:
-            library.HF_HUB_OFFLINE = True
-        with chdir(mirror):
-            yield
-    finally:
-        for library, value in zip(libraries, before, strict=True):
-            library.HF_HUB_OFFLINE = value
+    libraries = datasets.config, huggingface_hub.constants
+    with _replaced(*((library, "HF_HUB_OFFLINE", True) for library in libraries)), chdir(mirror):
+        yield
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,11 @@ class LoadedTask:
         for leaf, item in everything:
             chosen.setdefault(leaf, []).append(item)
         return chosen
+
+    @property
+    def datasets(self) -> set[str]:
+        """Names of the datasets that its items come from."""
+        return {str(task.DATASET_PATH) for task in self.leaves.values()}
 
     @property
     def is_sampled_as_published(self) -> bool:
