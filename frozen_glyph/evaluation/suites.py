@@ -38,7 +38,7 @@ DATASETS = {
 
 def _shipped_folder(name: str) -> Path:
     """Return the wheel's copy of ``eval/NAME``, else that of the source checkout."""
-    installed = Path(__file__).parent / name
+    installed = Path(__file__).parent / "definitions" / name
     checkout = Path(__file__).parents[2] / "eval" / name
     for folder in (installed, checkout):
         if folder.is_dir():
