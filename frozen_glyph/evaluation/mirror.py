@@ -59,7 +59,7 @@ class _Source:
 
     dataset: str
     configuration: str | None
-    files: dict[str, str]  # relative to the data folder
+    splits: dict[str, str]  # relative to the data folder
     read: Callable[[Path], list[files.Row]]
 
     @property
@@ -67,7 +67,7 @@ class _Source:
         return _name(self.dataset, self.configuration)
 
     def absent_file(self, data_dir: Path) -> str | None:
-        return next((name for name in self.files.values() if not (data_dir / name).is_file()), None)
+        return next((name for name in self.splits.values() if not (data_dir / name).is_file()), None)
 
 
 def _sources(data_dir: Path) -> list[_Source]:
@@ -158,7 +158,8 @@ def _write_dataset(folder: Path, dataset: str, configurations: dict[str, _Splits
             splits = {"train": [_without_content(next(iter(splits.values()))[0])], **splits}
         data_files = []
         for split, rows in splits.items():
-            path = folder / configuration / f"{split}-00000-of-00001.parquet"
+            # ``datasets`` keeps what it has read by the names of files, so the name must say the content.
+            path = folder / configuration / f"{split}-{sha256_json(rows)[:16]}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             columns = {column: [row[column] for row in rows] for column in features}
             table = Dataset.from_dict(columns, features=features).data.table  # its schema carries the features
@@ -246,7 +247,7 @@ def write_mirror(data_dir: Path, root: Path) -> Mirror:
             f"data folder {str(data_dir)!r} holds no benchmark and no text/NAME.valid.txt; "
             "see eval/tasks/README.md for its layout"
         )
-    names = [name for source in there for name in source.files.values()]
+    names = [name for source in there for name in source.splits.values()]
     digest = _digest(data_dir, [*names, *(f"text/{path.name}" for path in texts)])
     old = _read_manifest(root)
     if old.get("digest") == digest:
@@ -256,7 +257,7 @@ def write_mirror(data_dir: Path, root: Path) -> Mirror:
 
     contents: dict[str, dict[str, _Splits]] = {}
     for source in there:
-        splits = {split: source.read(data_dir / name) for split, name in source.files.items()}
+        splits = {split: source.read(data_dir / name) for split, name in source.splits.items()}
         contents.setdefault(source.dataset, {})[source.configuration or "default"] = splits
     for path in texts:
         files.check_text(path)
