@@ -6,7 +6,7 @@ DIR holds text/{en,ru}.txt and .valid.txt. The same command resumes a study that
 
     english         blocks trained on English: what there is to forget
     russian         the same on Russian alone
-    grown           on top of `english`, frozen, new blocks and the head read Russian: as many, so as much trains at a time
+    grown           on `english`, frozen, as many new blocks and the head read Russian: as much trains at a time
     tuned           `english` goes on with Russian, all its blocks and the head training
     grown-replay    as `grown` and `tuned`, half of the tokens English
     tuned-replay
