@@ -16,6 +16,7 @@ DIR holds text/{en,ru}.txt and .valid.txt. The same command resumes a study that
 Every training reads the same number of tokens in the same number of steps.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,6 @@ def recipe_of(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> Any
 
 def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
     """Carry one training out; what it cost."""
-    import time
-
     from frozen_glyph import grow_from_recipe
     from frozen_glyph.growth.estimate import estimate
 

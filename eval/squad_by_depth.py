@@ -8,6 +8,7 @@ completion (the first 500 in a fixed random order). Slopes are of score over num
 squares, and are drawn by question.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,6 @@ def main() -> None:
 
 def score_stages(folder: Path, questions: dict[str, int], data: Path) -> dict[str, Any]:
     """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions]."""
-    import time
-
     import torch
 
     from frozen_glyph.evaluation.harness import load_lm, run_lm_eval
