@@ -1,0 +1,144 @@
+"""The report of the forgetting study: what each way of learning Russian does to English and gives in Russian."""
+
+import os
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
+
+BEFORE, OTHER = "english", "russian"  # what there was to forget; what the same training learns of Russian from nothing
+PAIRS = (("tuned", "grown"), ("tuned-replay", "grown-replay"), ("grown", "grown-replay"), ("tuned", "tuned-replay"))
+
+
+def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
+    """``losses[text][model]``: loss, interval and values by seed; ``differences``: second minus first, paired by block.
+
+    Below zero: the second is better. Differences are those of every model from ``english`` and from ``russian``, and
+    the ``PAIRS``; ``costs`` are means over seeds.
+    """
+    measured = {seed: result for (kind, seed), result in sorted(results.items()) if kind == "measure"}
+    if not measured:
+        raise SystemExit("no seed has been measured yet; run the study first")
+    texts: dict[str, Any] = {}
+    losses: dict[str, Any] = {}
+    differences = []
+    for text, entry in next(iter(measured.values()))["losses"].items():
+        characters = np.array(entry["characters"])
+        nats = {
+            model: np.array([run["losses"][text]["nats"][model] for run in measured.values()])
+            for model in entry["nats"]
+        }
+        texts[text] = {"blocks": len(characters), "characters": int(characters.sum()), "uniform": entry["uniform"]}
+        losses[text] = {}
+        for model, nats_SB in nats.items():  # seeds, blocks
+            low, high = bootstrap_interval(nats_SB.mean(0), characters)
+            by_seed = (nats_SB.sum(1) / characters.sum()).tolist()
+            losses[text][model] = {"loss": sum(by_seed) / len(by_seed), "low": low, "high": high, "by_seed": by_seed}
+        against = [(base, model) for base in (BEFORE, OTHER) for model in nats if model != base]
+        for first, second in [*against, *PAIRS]:
+            found = asdict(paired_bootstrap(nats[first].mean(0), nats[second].mean(0), characters))
+            by_seed = ((nats[second] - nats[first]).sum(1) / characters.sum()).tolist()
+            differences.append({"text": text, "first": first, "second": second, **found, "by_seed": by_seed})
+    costs = {
+        kind: {name: float(np.mean([results[kind, seed][name] for seed in measured])) for name in cost}
+        for (kind, _), cost in results.items()
+        if kind != "measure"
+    }
+    return {
+        "scale": asdict(scale),
+        "seeds": list(measured),
+        "texts": texts,
+        "losses": losses,
+        "differences": differences,
+        "first_stage_identical": [run["first_stage_identical"] for run in measured.values()],
+        "bytes_of_first_stage": next(iter(measured.values()))["bytes_of_first_stage"],
+        "costs": costs,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
+        "versions": versions(),
+    }
+
+
+def difference(report: dict[str, Any], text: str, first: str, second: str) -> dict[str, Any]:
+    """The entry of ``differences`` for one text and pair of models."""
+    return next(
+        entry
+        for entry in report["differences"]
+        if (entry["text"], entry["first"], entry["second"]) == (text, first, second)
+    )
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report as tables, with the protocol above them."""
+    scale, losses = report["scale"], report["losses"]
+
+    def signed(text: str, first: str, second: str) -> str:
+        if first == second:
+            return "-"
+        found = difference(report, text, first, second)
+        seeds = ", ".join(f"{value:+.3f}" for value in found["by_seed"])
+        return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}; seeds {seeds})"
+
+    kept = report["bytes_of_first_stage"]
+    lines = [
+        "# Is what was learnt kept?",
+        "",
+        f"{scale['hidden_size']} wide, {scale['vocab_size']} tokens of one glyph substrate, context "
+        f"{scale['context_length']}; every training reads {scale['tokens']:,} tokens in batches of "
+        f"{scale['batch_tokens']:,}, peak learning rate {scale['learning_rate']} with a cosine. `english` and "
+        f"`russian` train {scale['layers']} blocks on one language. From `english` go on with Russian: `grown` "
+        f"({scale['layers']} new blocks and the head train, the blocks below are frozen) and `tuned` (all blocks and "
+        "the head train, none is added); `-replay`: half of the tokens are English. `A+B/RULE`: both merged, nothing "
+        "trained; `english+grown` is the grown model and its own first stage. "
+        f"{len(report['seeds'])} seeds (blocks, head and order). Held-out nats per character of "
+        + ", ".join(
+            f"{text} ({entry['characters']:,} characters, {entry['blocks']} blocks; a uniform guess: "
+            f"{entry['uniform']:.2f})"
+            for text, entry in report["texts"].items()
+        )
+        + ". Differences are second minus first, below zero: the second is better; 95% bootstrap intervals over blocks "
+        "of the mean over seeds, paired by block.",
+        "",
+        "| model | English | minus `english` | Russian | minus `russian` |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {model} | {losses['en'][model]['loss']:.3f} | {signed('en', BEFORE, model)} | "
+            f"{losses['ru'][model]['loss']:.3f} | {signed('ru', OTHER, model)} |"
+            for model in losses["en"]
+        ),
+        "",
+        "## Growing against fine-tuning, with and without replay",
+        "",
+        "| second minus first | English | Russian |",
+        "| --- | --- | --- |",
+        *(
+            f"| {second} - {first} | {signed('en', first, second)} | {signed('ru', first, second)} |"
+            for first, second in PAIRS
+        ),
+        "",
+        "`grown` loaded with `growth_stage=1` gives the logits of `english` on all held-out English, bit for bit: "
+        + ", ".join("yes" if same else "no" for same in report["first_stage_identical"])
+        + " (by seed). So does any earlier checkpoint that is kept; what keeping it costs on disk is "
+        f"{kept['grown']:,} bytes for `grown`, which shares the blocks, and {kept['tuned']:,} bytes for `tuned`.",
+        "",
+        "## Cost of a training (mean over seeds)",
+        "",
+        "| training | tokens | TFLOP | trained at a time | parameters | seconds | core-seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {kind} | {cost['tokens']:,.0f} | {cost['flops'] / 1e12:.2f} | {cost['trainable_parameters']:,.0f} | "
+            f"{cost['parameters']:,.0f} | {cost['seconds']:.0f} | {cost['cpu_seconds']:.0f} |"
+            for kind, cost in report["costs"].items()
+        ),
+        "",
+        "Core-seconds include start and reading the text. Machine: "
+        + report["machine"]
+        + ". Versions: "
+        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,184 @@
+"""Is what was learnt kept when a model goes on to learn something else? Growing, fine-tuning, replay and merging.
+
+    python eval/forgetting_study.py --data DIR --out eval/results/forgetting-study
+
+DIR holds text/{en,ru}.txt and .valid.txt. The same command resumes a study that was stopped. For each seed:
+
+    english         blocks trained on English: what there is to forget
+    russian         the same on Russian alone
+    grown           on `english`, frozen, as many new blocks and the head read Russian: as much trains at a time
+    tuned           `english` goes on with Russian, all its blocks and the head training
+    grown-replay    as `grown` and `tuned`, half of the tokens English
+    tuned-replay
+    english+russian both merged, under each rule: nothing is trained
+    english+grown   the grown model merged with its own first stage: their common blocks are stored once
+
+Every training reads the same number of tokens in the same number of steps.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetting_report import as_markdown, summarise
+from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+
+LANGUAGES = ("en", "ru")
+FIRST = {"english": ("en",), "russian": ("ru",)}  # what the trainings from nothing read
+NEXT = {"grown": ("ru",), "tuned": ("ru",), "grown-replay": LANGUAGES, "tuned-replay": LANGUAGES}
+MERGED = {"english+russian": ("mean", "posterior", "evidence"), "english+grown": ("posterior", "evidence")}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the study is."""
+
+    layers: int = 2  # of the first stage, and that `grown` adds
+    hidden_size: int = 192
+    heads: int = 6
+    vocab_size: int = 4096
+    context_length: int = 256
+    tokens: int = 229_376  # of each training
+    batch_tokens: int = 2048
+    learning_rate: float = 2e-3
+    vocabulary_characters: int = 1_500_000  # of each language, from which the vocabulary is learnt
+
+
+SMOKE = Scale(
+    layers=1, hidden_size=32, heads=2, vocab_size=600, context_length=32, tokens=1024, batch_tokens=128,
+    vocabulary_characters=20_000,
+)  # fmt: skip
+
+
+def main() -> None:
+    arguments = study_arguments("forgetting-study", __doc__, "text/{en,ru}.txt and .valid.txt").parse_args()
+    scale = SMOKE if arguments.smoke else Scale()
+    if arguments.run:
+        import torch
+
+        torch.set_num_threads(1)
+        kind, seed = arguments.run
+        run = measure if kind == "measure" else train
+        write_result(arguments.work, arguments.run, run(kind, int(seed), scale, arguments.data, arguments.work))
+        return
+    seeds = range(arguments.seeds)
+    first, after, measuring = (
+        [(kind, seed) for seed in seeds for kind in kinds] for kinds in (FIRST, NEXT, ("measure",))
+    )
+    if not arguments.report:
+        build_ground(scale, arguments.data, arguments.work)
+        for jobs in (first, after, measuring):
+            run_jobs(jobs, arguments.work, arguments.processes)
+    report = summarise(read_results(arguments.work, [*first, *after, *measuring]), scale)
+    write_report(arguments.out, report, as_markdown(report))
+
+
+def build_ground(scale: Scale, data: Path, work: Path) -> None:
+    """The substrate that all runs share, its vocabulary learnt from the beginning of both training texts."""
+    from frozen_glyph import GlyphSubstrate, build_tokenizer
+    from frozen_glyph.text.documents import read_text, split_documents
+
+    if not (work / "substrate" / "substrate.json").exists():
+        texts = [read_text(data / "text" / f"{language}.txt") for language in LANGUAGES]
+        beginnings = [text[: scale.vocabulary_characters] for text in texts]
+        documents = [document for text in beginnings for document in split_documents(text)]
+        tokenizer = build_tokenizer(documents, scale.vocab_size)
+        GlyphSubstrate.build(tokenizer, width=scale.hidden_size).save_pretrained(work / "substrate")
+
+
+def recipe_of(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> Any:
+    """The growth recipe of a training: one stage, in a folder of its own or on the first stage of `english`."""
+    from frozen_glyph.growth.recipe import GrowthRecipe, ParentRecipe, StageRecipe, SubstrateRecipe
+    from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
+
+    files = [str(data / "text" / f"{language}.txt") for language in (FIRST | NEXT)[kind]]
+    weight = 1.0 if len(files) > 1 else None  # equal shares of the tokens
+    parent = ParentRecipe(str(work / job_name(("english", seed)))) if kind in NEXT else None
+    new_blocks = 0 if kind.startswith("tuned") else scale.layers  # 0: the blocks that there are go on training
+    return GrowthRecipe(
+        name=kind,
+        model={"hidden_size": scale.hidden_size, "num_attention_heads": scale.heads},
+        stages=[StageRecipe(layers=new_blocks, tokens=scale.tokens)],
+        substrate=SubstrateRecipe(vocab_size=scale.vocab_size),
+        data=DataRecipe([SourceRecipe(files=[file], weight=weight) for file in files]),
+        training=TrainingRecipe(
+            context_length=scale.context_length,
+            batch_tokens=scale.batch_tokens,
+            learning_rate=scale.learning_rate,
+            warmup_steps=20,
+            save_steps=200,
+        ),
+        parent=parent,
+        seed=seed,
+    )
+
+
+def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Carry one training out; what it cost."""
+    from frozen_glyph import grow_from_recipe
+    from frozen_glyph.growth.estimate import estimate
+
+    recipe = recipe_of(kind, seed, scale, data, work)
+    substrate = None if kind in NEXT else work / "substrate"  # what has a parent stands on the parent's
+    provenance = grow_from_recipe(recipe, work / job_name((kind, seed)), substrate=substrate)
+    record = {name: provenance["stages"][-1][name] for name in ("tokens", "seconds", "trainable_parameters")}
+    cost = {"flops": sum(phase["flops"] for phase in estimate(recipe)), "cpu_seconds": time.process_time()}
+    return record | cost | {"parameters": provenance["stages"][-1]["parameters"]}
+
+
+def measure(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Nats of every block of both held-out texts under every model, and whether `english` is still in `grown`."""
+    import torch
+
+    from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate
+    from frozen_glyph.text.documents import read_text
+    from frozen_glyph.text.loss import text_loss, windows_of
+
+    tokenizer = GlyphSubstrate.from_pretrained(work / "substrate").tokenizer
+    texts = {language: read_text(data / "text" / f"{language}.valid.txt") for language in LANGUAGES}
+    found: dict[str, Any] = {language: {"nats": {}} for language in LANGUAGES}
+    for name, model in models_of(seed, work):
+        for language, text in texts.items():
+            loss = text_loss(model, tokenizer, text)
+            found[language]["nats"][name] = loss.nats.tolist()
+            found[language]["characters"] = loss.characters.tolist()
+            found[language]["uniform"] = loss.uniform_nats_per_character(scale.vocab_size)
+
+    english, grown = (work / job_name((name, seed)) for name in ("english", "grown"))
+    before = FrozenGlyphForCausalLM.from_pretrained(english).eval()
+    stage = FrozenGlyphForCausalLM.from_pretrained(grown, growth_stage=1).eval()
+    windows = [torch.tensor([window.input_ids]) for window in windows_of(texts["en"], tokenizer, scale.context_length)]
+    with torch.no_grad():
+        same = all(torch.equal(before(input_ids=ids).logits, stage(input_ids=ids).logits) for ids in windows)
+    kept = {name: bytes_of_stage_alone(work / job_name((name, seed))) for name in ("grown", "tuned")}
+    return {"losses": found, "first_stage_identical": same, "bytes_of_first_stage": kept}
+
+
+def models_of(seed: int, work: Path) -> Iterator[tuple[str, Any]]:
+    """Every trained model, then every set of merged ones under every rule; ``SET/RULE``."""
+    from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
+
+    folders = {kind: work / job_name((kind, seed)) for kind in FIRST | NEXT}
+    for kind, folder in folders.items():
+        yield kind, FrozenGlyphForCausalLM.from_pretrained(folder)
+    for name, rules in MERGED.items():
+        out = work / job_name((name, seed))
+        if not out.exists():
+            merge_experts([folders[kind] for kind in name.split("+")], out)
+        for rule in rules:
+            yield f"{name}/{rule}", FrozenGlyphMoEForCausalLM.from_pretrained(out, rule=rule)
+
+
+def bytes_of_stage_alone(folder: Path) -> int:
+    """Bytes on disk that only the first of two stages needs: the price of keeping it."""
+    from frozen_glyph.checkpoint.contract import stage_index
+    from frozen_glyph.checkpoint.stages import read_weight_map
+
+    first, second = (set(read_weight_map(folder / stage_index(stage)).values()) for stage in (1, 2))
+    return sum((folder / shard).stat().st_size for shard in first - second)
+
+
+if __name__ == "__main__":
+    main()

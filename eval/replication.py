@@ -1,0 +1,103 @@
+"""Each claim of the papers beside what was measured here, with a verdict that is computed from the numbers.
+
+    python eval/replication.py
+
+reads eval/results/*.json and writes eval/replication.md and eval/replication.json. The claims stand in
+replication_claims.py, how verdicts come about in replication_rules.py.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+from replication_claims import PARTS
+from replication_rules import MARGIN, SEEDS, Claim, Verdict
+from study_jobs import write_report
+
+from frozen_glyph.checkpoint.files import read_json
+
+EVAL = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=EVAL / "results", help="folder of results files")
+    parser.add_argument("--out", type=Path, default=EVAL / "replication", help="report, without suffix")
+    arguments = parser.parse_args()
+    claims = all_claims(arguments.results)
+    write_report(arguments.out, as_json(claims), as_markdown(claims))
+
+
+def all_claims(folder: Path) -> dict[str, list[Claim]]:
+    """The claims of every part with what the results files of ``folder`` say of them."""
+
+    def read(name: str) -> dict[str, Any]:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            raise SystemExit(f"results file {str(path)!r} does not exist; run its study first")
+        return read_json(path)
+
+    return {part: claims_of(read) for part, claims_of in PARTS.items()}
+
+
+def as_json(parts: dict[str, list[Claim]]) -> dict[str, Any]:
+    rows = {
+        part: [asdict(claim) | {"seeds": claim.seeds, "verdict": claim.verdict, "why": claim.why} for claim in claims]
+        for part, claims in parts.items()
+    }
+    return {"margin": MARGIN, "least_seeds": SEEDS, "claims": rows}
+
+
+def as_markdown(parts: dict[str, list[Claim]]) -> str:
+    """One table for each part, with the rules above them."""
+    verdicts = [claim.verdict for claims in parts.values() for claim in claims]
+    lines = [
+        "# The papers' claims at our scale",
+        "",
+        "Written by `python eval/replication.py` from the files of [results](results); no verdict is typed in. An "
+        "estimate is certain when its whole 95% interval and the value of every seed, at least "
+        f"{SEEDS} of them, lie on one side of the limit (0 unless given). A claim **holds** when each of its estimates "
+        "is certain on the claimed side, **does not hold** when at least one is certain on the other, and else "
+        "**cannot be told at this scale**. To match, to keep and to forget nothing mean: worse by less than "
+        f"{MARGIN:.0%} of the loss. Intervals cover the choice of held-out text or questions; seeds (fewest of a row's "
+        "estimates) cover initial weights and order. Losses: below zero is better. Our models have about a "
+        "hundredth of the published parameters and less than a thousandth of the tokens: a verdict speaks of this "
+        "scale alone.",
+        "",
+        "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in get_args(Verdict)) + ".",
+    ]
+    for part, claims in parts.items():
+        lines += ["", f"## {part}", "", *table(claims)]
+    return "\n".join(lines) + "\n"
+
+
+def table(claims: list[Claim]) -> list[str]:
+    rows = [
+        (
+            claim.claim,
+            f"{claim.published} ({claim.source})" if claim.source else claim.published,
+            measured(claim),
+            str(claim.seeds) if claim.estimates else "",
+            claim.compute,
+            f"**{claim.verdict}**",
+            "; ".join(filter(None, (claim.why, claim.caveat))),
+        )
+        for claim in claims
+    ]
+    titles = ("claim", "published", "measured here", "seeds", "compute", "verdict", "why")
+    return [f"| {' | '.join(cell or '-' for cell in row)} |" for row in (titles, ["---"] * len(titles), *rows)]
+
+
+def measured(claim: Claim) -> str:
+    """The estimates with their intervals, one a line, their unit and where they come from."""
+    lines = [
+        f"{each.name} {each.value:+.3f} ({each.low:+.3f} to {each.high:+.3f})"
+        + (f", limit {each.limit:+.3f}" if each.limit else "")
+        for each in claim.estimates
+    ]
+    return "<br>".join([*lines, f"{claim.unit}: [{claim.results}](results/{claim.results}.md)"]) if lines else ""
+
+
+if __name__ == "__main__":
+    main()
