@@ -19,6 +19,7 @@ from frozen_glyph.evaluation.parts import Parts
 from frozen_glyph.evaluation.summarise import ALL_TEXTS
 
 TASKS = ["mmlu", "arc_easy", "fg_squad"]
+TEXTS = ["en", "ru", "zh"]
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,11 @@ def test_scores_have_intervals_chance_and_verdicts(report: Any) -> None:
 
 def test_losses_pool_the_texts(report: Any) -> None:
     cells = {(loss["model"], loss["text"]): loss for loss in report["losses"]}
-    assert set(cells) == {(model, text) for model in ("first", "second") for text in ("en", "ru", ALL_TEXTS)}
+    assert set(cells) == {(model, text) for model in ("first", "second") for text in (*TEXTS, ALL_TEXTS)}
     en, ru, pooled = (cells["first", text] for text in ("en", "ru", ALL_TEXTS))
-    assert pooled["characters"] == en["characters"] + ru["characters"]
-    weighted = en["value"] * en["characters"] + ru["value"] * ru["characters"]
+    own = [cells["first", text] for text in TEXTS]
+    assert pooled["characters"] == sum(loss["characters"] for loss in own)
+    weighted = sum(loss["value"] * loss["characters"] for loss in own)
     assert pooled["value"] == pytest.approx(weighted / pooled["characters"])
     assert en["value"] > 0.5 * math.log(300)  # a random model guesses among about 300 tokens, one a character
     assert en["bits_per_byte"]["value"] == pytest.approx(en["value"] / math.log(2))  # English: one byte a character
@@ -75,7 +77,7 @@ def test_losses_pool_the_texts(report: Any) -> None:
 
 def test_later_models_are_compared_with_the_first(report: Any) -> None:
     found = {(c["kind"], c["name"]): c for c in report["comparisons"]}
-    assert set(found) == {("loss", text) for text in ("en", "ru", ALL_TEXTS)} | {("score", task) for task in TASKS}
+    assert set(found) == {("loss", text) for text in (*TEXTS, ALL_TEXTS)} | {("score", task) for task in TASKS}
     loss = {(loss["model"], loss["text"]): loss["value"] for loss in report["losses"]}
     difference = found["loss", "en"]["difference"]
     assert difference == pytest.approx(loss["second", "en"] - loss["first", "en"])
@@ -86,10 +88,10 @@ def test_later_models_are_compared_with_the_first(report: Any) -> None:
 
 def test_every_model_continues_the_opening_of_every_text(report: Any) -> None:
     assert {(sample["model"], sample["prompt"][:3]) for sample in report["samples"]} == {
-        (model, start) for model in ("first", "second") for start in ("The", "Жил")
+        (model, start) for model in ("first", "second") for start in ("The", "Жил", "从前有")
     }
     assert opening("短" * 90 + "\nmore") == "短" * 20 and opening("one two\nthree") == "one two"
-    assert opening("word " * 30) == ("word " * 11).strip()
+    assert opening("word " * 30) == ("word " * 12).strip()
 
 
 def test_provenance_says_where_numbers_come_from(report: Any) -> None:
@@ -97,7 +99,7 @@ def test_provenance_says_where_numbers_come_from(report: Any) -> None:
     assert [model["label"] for model in provenance["models"]] == ["first", "second"]
     assert len({model["weights_sha256"] for model in provenance["models"]}) == 2
     assert provenance["seed"] == 3 and provenance["limit"] is None
-    assert provenance["settings"]["context length of held-out loss"] == 256
+    assert provenance["settings"]["context length of held-out loss"] == 512
     assert set(provenance["protocols"]) == set(TASKS) and "transformers" in provenance["versions"]
 
 
@@ -191,7 +193,7 @@ def test_growth_and_merge_views(experts: list[Path], merged_folder: Path, data_f
     assert {(row["model"], row["kind"], row["name"]) for row in report["trends"]} == {
         (model, kind, name)
         for model in ("ru", "zh")
-        for kind, name in (("loss", "en"), ("loss", "ru"), ("score", "boolq"))
+        for kind, name in (*(("loss", text) for text in TEXTS), ("score", "boolq"))
     }
     first = report["growth"]["zh"][0]["losses"]["en"]["value"]
     slope = next(row for row in report["trends"] if (row["model"], row["name"]) == ("zh", "en"))
@@ -201,7 +203,7 @@ def test_growth_and_merge_views(experts: list[Path], merged_folder: Path, data_f
     assert "Only 6 items" in report["note"]
     facts = {model["label"]: model["num_hidden_layers"] for model in report["provenance"]["models"]}
     assert facts == {labels[0]: 5, labels[1]: 5, "ru": 2, "zh": 3}
-    shallow = evaluate_models([f"{experts[1]}@1", experts[1]], data_folder, out, tasks=[], every_stage=False)
+    shallow = evaluate_models([f"{experts[1]}@1", experts[1]], data_folder, out, tasks=[], limit=6, every_stage=False)
     assert [model["label"] for model in shallow["provenance"]["models"]] == ["zh@1", "zh"]
     assert not shallow["growth"] and shallow["losses"][0]["value"] == pytest.approx(first)
     with pytest.raises(FrozenGlyphError, match="growth stage 3 is not there; it has 2"):
@@ -282,13 +284,16 @@ def test_bad_input_is_answered(model_folders: list[Path], data_folder: Path, tas
         ([f"{model_folders[0]}@x"], data_folder, {}, "growth stage 'x' must be a number"),
         ([f"{model_folders[0]}@2"], data_folder, {}, "growth stage 2 is not there; it has none"),
         (model_folders, tmp_path / "none", {}, "data folder .* does not exist"),
-        (model_folders, empty, {}, "nothing to evaluate in"),
+        (model_folders, empty, {}, "holds no benchmark and no text/NAME.valid.txt"),
+        (model_folders, data_folder, {"suite": "text", "texts": [tmp_path / "no.txt"]}, "no.txt' does not exist"),
         (model_folders, data_folder, {"limit": 0}, "limit 0 is out of range"),
         (model_folders, data_folder, {"suite": "quik"}, r"suite 'quik' is unknown.*Did you mean 'quick'"),
     ]
     for models, data, options, message in cases:
         with pytest.raises(FrozenGlyphError, match=message):
             evaluate_models(models, data, tmp_path / "out", **options)
+    some = tmp_path / "some"
+    shutil.copytree(data_folder / "text", some / "text")
     with pytest.raises(MissingDataError, match="no data of task 'boolq' in the mirror"):
-        evaluate_models(model_folders, empty, tmp_path / "out", tasks=["boolq"])
+        evaluate_models(model_folders, some, tmp_path / "out", tasks=["boolq"])
     assert not (tmp_path / "out" / "report.json").exists()
