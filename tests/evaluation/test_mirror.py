@@ -1,0 +1,242 @@
+"""Mirrors: what ``datasets`` and ``evaluate`` find in them, when they are written anew, and bad files."""
+
+import contextlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, load_dataset
+
+from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.evaluation.benchmark_files import DataError
+from frozen_glyph.evaluation.mirror import MANIFEST, Mirror, write_mirror
+
+
+def load(mirror: Mirror, dataset: str, configuration: str | None = None) -> Any:
+    """What a user of the Hub types, in the mirror."""
+    with contextlib.chdir(mirror.root):
+        return load_dataset(dataset, configuration)
+
+
+@pytest.fixture
+def copy(data_folder: Path, tmp_path: Path) -> Path:
+    """A data folder to change."""
+    return Path(shutil.copytree(data_folder, tmp_path / "data"))
+
+
+def test_mmlu_as_on_the_hub(mirror: Mirror) -> None:
+    anatomy = load(mirror, "cais/mmlu", "anatomy")
+    assert set(anatomy) == {"test", "validation", "dev"}
+    assert anatomy["test"].features["answer"] == ClassLabel(names=["A", "B", "C", "D"])
+    assert anatomy["test"].to_list() == [
+        {"question": "Which, of these?", "subject": "anatomy", "choices": ["a", "b", "c", "d"], "answer": 1},
+        {"question": "How many?", "subject": "anatomy", "choices": ["1", "2", "3", "4"], "answer": 3},
+    ]
+    everything = load(mirror, "cais/mmlu", "all")
+    assert [doc["subject"] for doc in everything["test"]] == ["anatomy", "anatomy", "world_religions"]
+    assert everything["test"][2]["question"] == "Two\nlines?"
+
+
+def test_other_datasets_as_on_the_hub(mirror: Mirror) -> None:
+    arc = load(mirror, "allenai/ai2_arc", "ARC-Challenge")
+    assert arc["test"].column_names == ["id", "question", "choices", "answerKey"]
+    assert arc["validation"][0]["choices"] == {"text": ["red", "green", "blue"], "label": ["1", "2", "3"]}
+    assert arc["validation"][0]["answerKey"] == "1"
+    commonsense = load(mirror, "tau/commonsense_qa")["validation"]
+    assert commonsense.column_names == ["id", "question", "question_concept", "choices", "answerKey"]
+    boolq = load(mirror, "aps/super_glue", "boolq")["validation"]
+    assert boolq.features["label"] == ClassLabel(names=["False", "True"])
+    assert [(doc["idx"], doc["label"]) for doc in boolq] == [(0, 1), (1, 0)]
+    squad = load(mirror, "rajpurkar/squad")["validation"]
+    assert squad.column_names == ["id", "title", "context", "question", "answers"]
+    assert squad[1]["answers"] == {"text": ["two"], "answer_start": [0]}
+    assert load(mirror, "lighteval/squad_v2")["validation"][4]["answers"] == {"text": [], "answer_start": []}
+    russian = load(mirror, "Helsinki-NLP/opus-100", "en-ru")["test"]
+    assert russian[0] == {"translation": {"en": "Hello.", "ru": "Привет."}, "source": "ntrex bbc.1"}
+
+
+def test_training_splits_have_no_content(mirror: Mirror) -> None:
+    for dataset, configuration in [("allenai/ai2_arc", "ARC-Easy"), ("aps/super_glue", "boolq")]:
+        (row,) = load(mirror, dataset, configuration)["train"]
+        assert "no training examples" in row["question"]
+
+
+def test_says_what_is_missing_and_what_to_remark(mirror: Mirror) -> None:
+    assert mirror.missing == {"cais/mmlu:marketing": "mmlu/test/marketing_test.csv does not exist"}
+    assert mirror.why_missing("cais/mmlu", "all") is None
+    assert mirror.why_missing("cais/mmlu", "marketing") == "mmlu/test/marketing_test.csv does not exist"
+    assert mirror.why_missing("text", "de") == "the data folder has no files for text:de"
+    remarks = "\n".join(mirror.remarks)
+    assert "NTREX" in remarks and "2 of 57 subjects" in remarks and "4 of the official 10570" in remarks
+    assert "NTREX" in (mirror.root / "Helsinki-NLP/opus-100/README.md").read_text("utf-8")
+
+
+def test_a_data_folder_may_hold_little(tmp_path: Path) -> None:
+    (tmp_path / "data/text").mkdir(parents=True)
+    (tmp_path / "data/text/de.valid.txt").write_text("Ein Satz.\n", "utf-8")
+    mirror = write_mirror(tmp_path / "data", tmp_path / "mirror")
+    assert mirror.present == ["text:de"] and mirror.remarks == []
+    assert mirror.why_missing("aps/super_glue", "boolq") == "boolq/dev.jsonl does not exist"
+    assert mirror.why_missing("cais/mmlu", "all") == "the data folder has no files for cais/mmlu:all"
+
+
+def test_writing_again_does_nothing_until_a_file_changes(copy: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mirror"
+    first = write_mirror(copy, root)
+    born = (root / MANIFEST).stat().st_mtime_ns
+    assert write_mirror(copy, root) == first
+    assert (root / MANIFEST).stat().st_mtime_ns == born
+    assert load(first, "aps/super_glue", "boolq")["validation"]["label"] == [1, 0]
+    lines = (copy / "boolq/dev.jsonl").read_text("utf-8").splitlines()
+    (copy / "boolq/dev.jsonl").write_text("\n".join(reversed(lines)), "utf-8")
+    second = write_mirror(copy, root)
+    assert load(second, "aps/super_glue", "boolq")["validation"]["label"] == [0, 1]  # and not from a cache
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mmlu/dev/anatomy_dev.csv", "q,a,b,c,d,A\nq,a,b,c,A\n", "anatomy_dev.csv', line 2: 5 fields"),
+        ("mmlu/dev/anatomy_dev.csv", 'q,a,b,c,d,A\n"q\nq",a,b,c,d,E\n', "line 2: 6 fields, the last .'E'.*A, B, C, D"),
+        ("mmlu/dev/anatomy_dev.csv", 'q,a,b,c,d,A\n"q', "line 2: unexpected end"),
+        ("arc/ARC-Easy-Dev.jsonl", '\n{"id": 1\n', "ARC-Easy-Dev.jsonl', line 2: JSONDecodeError"),
+        (
+            "arc/ARC-Easy-Dev.jsonl",
+            '{"id": "x", "question": {"stem": "?", "choices": []}, "answerKey": "A"}',
+            "line 1: ValueError: answerKey 'A' is none of the labels",
+        ),
+        ("commonsense_qa/dev_rand_split.jsonl", "[]", "line 1: TypeError"),
+        ("boolq/dev.jsonl", '{"question": "q", "passage": "p", "answer": 1}', "answer 1 is not true or false"),
+        ("boolq/dev.jsonl", '{"question": "q", "answer": true}', "line 1: KeyError: 'passage'"),
+        ("squad/dev-v1.1.json", '{"data": [\n', "dev-v1.1.json', line 2 column 1"),
+        ("squad/dev-v2.0.json", '{"data": [{"title": "t", "paragraphs": [{}]}]}', "first question: KeyError: 'context'|'qas'"),
+        ("opus/ntrex.en-ru.tsv", "bbc\tHello\tПривет\nbbc\tHello\n", "en-ru.tsv', line 2: 2 fields"),
+        ("text/en.valid.txt", b"a\nb\xff\n", "en.valid.txt', line 2: .*UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_malformed_file_is_named_with_its_line(
+    copy: Path, tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    root = tmp_path / "mirror"
+    write_mirror(copy, root)
+    before = (root / MANIFEST).read_bytes()
+    (copy / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        write_mirror(copy, root)
+    assert (root / MANIFEST).read_bytes() == before  # the old mirror stays
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "mirror"}
+
+
+def test_refuses_what_is_no_mirror_and_no_data(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work", "utf-8")
+    with pytest.raises(CheckpointError, match="mine' exists and is not empty"):
+        write_mirror(copy, tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.txt").read_text("utf-8") == "years of work"
+    with pytest.raises(DataError, match="none' does not exist"):
+        write_mirror(tmp_path / "none", tmp_path / "mirror")
+    with pytest.raises(DataError, match="holds no benchmark"):
+        write_mirror(tmp_path / "mine", tmp_path / "mirror")
+
+
+def test_the_module_is_light() -> None:
+    code = (
+        "import sys, frozen_glyph.evaluation.mirror; assert not {'torch', 'datasets', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def squad_v2(mirror: Mirror) -> Any:
+    import evaluate
+
+    with contextlib.chdir(mirror.root):
+        return evaluate.load("squad_v2")
+
+
+def answered(name: str, text: str, golds: list[str], no_answer: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    prediction = {"id": name, "prediction_text": text, "no_answer_probability": no_answer}
+    return prediction, {"id": name, "answers": {"text": golds, "answer_start": [0] * len(golds)}}
+
+
+def test_squad_v2_by_hand(squad_v2: Any) -> None:
+    items = [
+        answered("a", "The cat!", ["cat"], 0.125),  # exact
+        answered("b", "x", [], 0.875),  # wrong: there is no answer
+        answered("c", "cat dog", ["bird", "a dog"], 0.25),  # F1: 2 * 1 / (2 + 1)
+        answered("d", "", [], 0.5),  # right
+    ]
+    predictions, references = zip(*items, strict=True)
+    found = squad_v2.compute(predictions=list(predictions), references=list(references))
+    assert found == pytest.approx(
+        {
+            "exact": 50, "f1": 100 * (1 + 0 + 2 / 3 + 1) / 4, "total": 4,
+            "HasAns_exact": 50, "HasAns_f1": 100 * (1 + 2 / 3) / 2, "HasAns_total": 2,
+            "NoAns_exact": 50, "NoAns_f1": 50, "NoAns_total": 2,
+            "best_exact": 75, "best_exact_thresh": 0.125, "best_f1": 100 * (1 + 2 / 3 + 2) / 4, "best_f1_thresh": 0.25,
+        }
+    )  # fmt: skip
+    strict = squad_v2.compute(predictions=list(predictions), references=list(references), no_answer_threshold=0.2)
+    assert (strict["exact"], strict["HasAns_exact"], strict["NoAns_exact"]) == (75, 50, 100)
+
+
+def test_squad_v2_best_threshold_is_the_best_of_all(squad_v2: Any) -> None:
+    random_numbers = random.Random(0)
+    items = [
+        answered(str(index), random_numbers.choice(["yes", "no", ""]), random_numbers.choice([["yes"], []]), index / 64)
+        for index in random_numbers.sample(range(64), 40)
+    ]
+    predictions, references = (list(side) for side in zip(*items, strict=True))
+
+    def score(threshold: float) -> float:
+        right = 0
+        for prediction, reference in items:
+            gold = (reference["answers"]["text"] or [""])[0]
+            answer = prediction["prediction_text"] if prediction["no_answer_probability"] <= threshold else ""
+            right += answer == gold
+        return 100 * right / len(items)
+
+    found = squad_v2.compute(predictions=predictions, references=references)
+    best = max(score(threshold) for threshold in [-1, *(prediction["no_answer_probability"] for prediction in predictions)])
+    assert found["best_exact"] == pytest.approx(best) == pytest.approx(score(found["best_exact_thresh"]))
+
+
+def test_stock_squadv2_aggregates_with_it(squad_v2: Any, mirror: Mirror) -> None:
+    from lm_eval.tasks.squadv2.task import SQuAD2
+
+    items = [answered("a", "the old cat", ["cat"], 0.25), answered("b", "dog", ["a dog"], 0.5)]
+    predictions, references = (list(side) for side in zip(*items, strict=True))
+    with contextlib.chdir(mirror.root):
+        stock = {name: aggregate(items) for name, aggregate in SQuAD2().aggregation().items()}
+    found = squad_v2.compute(predictions=predictions, references=references)
+    assert stock == {name: found.get(name, 0) for name in stock}
+    assert stock["exact"] == 50 and stock["f1"] == pytest.approx(100 * (2 * 1 / 3 + 1) / 2) and stock["NoAns_f1"] == 0
+
+
+def test_real_data(real_data: Path, tmp_path: Path) -> None:
+    mirror = write_mirror(real_data, tmp_path / "mirror")
+    sizes = {
+        (dataset, configuration): {split: len(rows) for split, rows in load(mirror, dataset, configuration).items()}
+        for dataset, configuration in [
+            ("cais/mmlu", "all"), ("cais/mmlu", "anatomy"), ("allenai/ai2_arc", "ARC-Easy"),
+            ("allenai/ai2_arc", "ARC-Challenge"), ("tau/commonsense_qa", None), ("aps/super_glue", "boolq"),
+            ("rajpurkar/squad", None), ("lighteval/squad_v2", None), ("Helsinki-NLP/opus-100", "en-zh"),
+        ]
+    }  # fmt: skip
+    assert sizes["cais/mmlu", "anatomy"] == {"test": 135, "validation": 14, "dev": 5}
+    assert sizes["allenai/ai2_arc", "ARC-Easy"] == {"train": 1, "validation": 570, "test": 2376}
+    assert sizes["allenai/ai2_arc", "ARC-Challenge"] == {"train": 1, "validation": 299, "test": 1172}
+    assert sizes["tau/commonsense_qa", None]["validation"] == 1221
+    assert sizes["aps/super_glue", "boolq"]["validation"] == 3270
+    assert sizes["Helsinki-NLP/opus-100", "en-zh"] == {"test": 1000}
+    # Nothing is lost: the rows of ``all`` are those of the files.
+    absent = [name for name in mirror.missing if name.startswith("cais/mmlu")]
+    assert sizes["cais/mmlu", "all"]["dev"] == 5 * (57 - len(absent))
+    questions = json.loads((real_data / "squad/dev-v1.1.json").read_text("utf-8"))["data"]
+    count = sum(len(paragraph["qas"]) for article in questions for paragraph in article["paragraphs"])
+    assert sizes["rajpurkar/squad", None]["validation"] == count
