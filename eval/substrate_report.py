@@ -13,7 +13,7 @@ import numpy as np
 from frozen_glyph.checkpoint.card import markdown_table
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.statistics import PairedDifference
+from frozen_glyph.statistics import PairedDifference, holm
 
 BASELINES = ("trainable", "grid")
 RESAMPLES = 10_000
@@ -37,15 +37,6 @@ def crossed_bootstrap(first: np.ndarray, second: np.ndarray, characters: np.ndar
     smaller_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     p_value = min(1.0, 2 * (smaller_side + 1) / (RESAMPLES + 1))
     return PairedDifference(float(gap.mean(axis=0).sum() / characters.sum()), float(low), float(high), p_value)
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for their number, in the order given (Holm 1979, https://www.jstor.org/stable/4615733)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(np.argsort(p_values)):
-        largest = max(largest, (len(p_values) - rank) * p_values[index])
-        adjusted[index] = min(1.0, largest)
-    return adjusted
 
 
 def losses(run: JsonRun) -> dict[str, float]:

@@ -99,7 +99,19 @@ def test_sign_flips_agree_with_all_of_them(differences: list[float]) -> None:
     assert sign_flip_p_value(values, resamples=40_000) == pytest.approx(every, abs=0.01)
     assert sign_flip_p_value(values) == sign_flip_p_value(values)
     assert sign_flip_p_value(np.zeros(5)) == 1.0
-    assert sign_flip_p_value(np.ones(60), resamples=999) == 1 / 1000
+
+
+def test_p_values_go_on_where_no_draw_is_as_extreme() -> None:
+    # Sixty of sixty positive: two of the 2 ** 60 flips are as extreme, and no draw will meet them.
+    assert 2**-59 <= sign_flip_p_value(np.ones(60)) < 1e-12
+    assert sign_flip_p_value(np.ones(60), resamples=99) == sign_flip_p_value(np.ones(60))
+    generator = np.random.default_rng(8)
+    first, noise = generator.normal(size=(2, 500))
+    result = paired_bootstrap(first, first + 0.3 * noise.std() + noise)
+    normal = pytest.importorskip("scipy.stats").norm.sf(result.difference / (noise.std() / np.sqrt(500)))
+    assert np.log(result.p_value) == pytest.approx(np.log(2 * normal), rel=0.05)
+    assert result.p_value < 2 / 10_001
+    assert paired_bootstrap([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]).p_value == 2 / 10_001  # three items: no less than before
 
 
 @pytest.mark.parametrize("denominators", [None, [3.0, 1.0, 4.0, 2.0, 5.0, 9.0, 2.0, 6.0]])

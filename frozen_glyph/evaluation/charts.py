@@ -8,9 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
+from unicodedata import east_asian_width
 
 COLOURS = 6
 _WIDTH = 340
+_LETTERS, _SMALL = 12, 11  # sizes, as in the style sheet
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One line or one row: ``colour`` picks the class and the marker; ``chance`` draws a dashed level."""
+    """One line: ``colour`` picks the class and the marker; a point that is not ``filled`` is drawn hollow."""
 
     name: str
+    positions: Sequence[float]
     points: Sequence[Point]
     colour: int
-    chance: float | None = None
+    filled: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a row chart: a name, a marker with its interval, and ``text`` at the right.
+
+    Without a point it is a heading. ``inner`` is a second, narrower source of uncertainty, drawn as a thick line.
+    """
+
+    name: str
+    point: Point | None = None
+    colour: int = 0
+    text: str = ""
+    title: str = ""  # shown by a browser that hovers over the row
+    filled: bool = True
+    inner: tuple[float, float] | None = None
 
 
 def number(value: float, percent: bool) -> str:
@@ -42,7 +62,21 @@ def described(point: Point, percent: bool) -> str:
     return f"{number(point.value, percent)} [{number(point.low, percent)}, {number(point.high, percent)}]"
 
 
-def marker(colour: int, x: float, y: float, size: float = 4.5) -> str:
+def fit(text: str, width: float, size: float = _LETTERS) -> str:
+    """Return ``text``, cut with an ellipsis where it would be wider than ``width`` pixels at a letter ``size``."""
+    if _letters_width(text, size) <= width:
+        return text
+    while text and _letters_width(text + "…", size) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _letters_width(text: str, size: float) -> float:
+    # Latin and Cyrillic letters are about half as wide as high, CJK as wide as high.
+    return sum(size * (1.0 if east_asian_width(letter) in "WF" else 0.54) for letter in text)
+
+
+def marker(colour: int, x: float, y: float, size: float = 4.5, filled: bool = True) -> str:
     """Return a dot, square, diamond or triangle, so that series differ without colour too."""
     kind = colour % 4
     if kind == 0:
@@ -53,7 +87,7 @@ def marker(colour: int, x: float, y: float, size: float = 4.5) -> str:
         r = size * 1.3
         corners = [(0, -r), (r, 0), (0, r), (-r, 0)] if kind == 2 else [(0, -r), (r, r * 0.8), (-r, r * 0.8)]
         shape = '<polygon points="' + " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners) + '"'
-    return f'{shape} class="mark c{colour % COLOURS}"/>'
+    return f'{shape} class="mark {"" if filled else "hollow "}c{colour % COLOURS}"/>'
 
 
 def icon(colour: int) -> str:
@@ -84,88 +118,131 @@ def _svg(height: float, label: str, body: Sequence[str]) -> str:
     )
 
 
-def _tick_label(value: float, step: float, percent: bool) -> str:
+def _tick_label(value: float, step: float, percent: bool, signed: bool = False) -> str:
     if percent:
-        return f"{100 * value:.0f}%"
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+        value, step = 100 * value, 100 * step
+    text = f"{abs(value):.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+    sign = "" if float(text) == 0 else "−" if value < 0 else "+" if signed else ""
+    return f"{sign}{text}{'%' if percent and not signed else ''}"
 
 
-def line_chart(title: str, series: Sequence[Series], labels: Sequence[str], percent: bool) -> str:
-    """Return one line per series over ``labels``, with an interval at every point and dashed chance levels."""
-    left, right, top, bottom, height = 46, 14, 10, 26, 210
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def _text(x: float, y: float, text: str, kind: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(text)}</text>'
+
+
+def line_chart(title: str, series: Sequence[Series], unit: str, percent: bool, chance: float | None = None) -> str:
+    """Return one line per series over positions in ``unit``, an interval at every point and chance as a dashed line."""
+    left, right, top, bottom, height = 46, 14, 10, 40, 220
     points = [point for line in series for point in line.points]
-    levels = [line.chance for line in series if line.chance is not None]
+    levels = [] if chance is None else [chance]
     marks = ticks(min([p.low for p in points] + levels), max([p.high for p in points] + levels))
     if percent:
         marks = [mark for mark in marks if 0 <= mark <= 1]
     # Points may leave the outermost tick only where that tick is a bound of the scale.
     low, high = min(marks[0], *(p.low for p in points)), max(marks[-1], *(p.high for p in points))
+    positions = sorted({position for line in series for position in line.positions})
+    span = positions[-1] - positions[0]
 
     def y(value: float) -> float:
         return top + (height - top - bottom) * (high - value) / (high - low)
 
-    def x(index: int, line: int = 0) -> float:
+    def x(position: float) -> float:
         inner = _WIDTH - left - right - 44
-        apart = (line - (len(series) - 1) / 2) * min(6.0, 30 / max(1, len(series)))
-        return left + 22 + (inner * index / (len(labels) - 1) if len(labels) > 1 else inner / 2) + apart
+        return left + 22 + (inner * (position - positions[0]) / span if span else inner / 2)
 
+    # Lines stand a little apart, so that their intervals do not hide each other.
+    nearest = min((x(after) - x(before) for before, after in pairwise(positions)), default=60.0)
+    apart = min(6.0, 0.5 * nearest / len(series))
     body = []
     for mark in marks:
-        body.append(f'<line x1="{left}" x2="{_WIDTH - right}" y1="{y(mark):.1f}" y2="{y(mark):.1f}" class="grid"/>')
-        text = _tick_label(mark, marks[1] - marks[0], percent)
-        body.append(f'<text x="{left - 6}" y="{y(mark) + 4:.1f}" class="tick end">{text}</text>')
-    middle = (len(series) - 1) / 2
-    for index, label in enumerate(labels):
-        centre = x(index) + middle * min(6.0, 30 / max(1, len(series)))
-        body.append(f'<text x="{centre:.1f}" y="{height - 7}" class="tick mid">{escape(label)}</text>')
-    for line in series:
-        if line.chance is not None:
-            level = y(line.chance)
+        body.append(_line(left, y(mark), _WIDTH - right, y(mark), "grid"))
+        body.append(_text(left - 6, y(mark) + 4, _tick_label(mark, marks[1] - marks[0], percent), "tick end"))
+    shown = -math.inf
+    for position in positions:
+        if x(position) - shown >= 18:
+            shown = x(position)
+            body.append(_text(shown, height - 22, f"{position:g}", "tick mid"))
+    body.append(_text((left + _WIDTH - right) / 2, height - 6, unit, "tick mid"))
+    if chance is not None:
+        body.append(_line(left, y(chance), _WIDTH - right, y(chance), "chance"))
+    for index, line in enumerate(series):
+        kind = f"c{line.colour % COLOURS}"
+        at = [x(position) + apart * (index - (len(series) - 1) / 2) for position in line.positions]
+        path = " ".join(f"{place:.1f},{y(point.value):.1f}" for place, point in zip(at, line.points, strict=True))
+        body.append(f'<polyline points="{path}" class="line {kind}"/>')
+        for place, position, point, filled in zip(at, line.positions, line.points, line.filled, strict=True):
             body.append(
-                f'<line x1="{left}" x2="{_WIDTH - right}" y1="{level:.1f}" y2="{level:.1f}" '
-                f'class="chance c{line.colour % COLOURS}"><title>chance of {escape(line.name)}: '
-                f"{number(line.chance, percent)}</title></line>"
-            )
-    for row, line in enumerate(series):
-        path = " ".join(f"{x(i, row):.1f},{y(p.value):.1f}" for i, p in enumerate(line.points))
-        body.append(f'<polyline points="{path}" class="line c{line.colour % COLOURS}"/>')
-        for index, point in enumerate(line.points):
-            at = x(index, row)
-            body.append(
-                f"<g><title>{escape(line.name)}, {escape(labels[index])}: {described(point, percent)}</title>"
-                f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y(point.low):.1f}" y2="{y(point.high):.1f}" '
-                f'class="interval c{line.colour % COLOURS}"/>{marker(line.colour, at, y(point.value))}</g>'
+                f"<g><title>{escape(line.name)}, {position:g} {escape(unit)}: {described(point, percent)}</title>"
+                + _line(place, y(point.low), place, y(point.high), f"interval {kind}")
+                + marker(line.colour, place, y(point.value), filled=filled)
+                + "</g>"
             )
     return _svg(height, f"{title}: " + "; ".join(line.name for line in series), body)
 
 
-def forest_chart(title: str, rows: Sequence[Series], scale: tuple[float, float], percent: bool) -> str:
-    """Return one row per model, a marker with its interval, on the axis ``scale``; dashed: the first row's chance."""
-    left, right, top, line_height = 12, 12, 4, 38
-    height = top + line_height * len(rows) + 22
-    marks = [mark for mark in ticks(*scale) if scale[0] - 1e-9 <= mark <= scale[1] + 1e-9]
+def row_chart(
+    title: str,
+    rows: Sequence[Row],
+    scale: tuple[float, float],
+    percent: bool,
+    *,
+    reference: float | None = None,
+    signed: bool = False,
+    beside: bool = False,
+) -> str:
+    """Return one row per estimate on a common axis: a forest plot.
+
+    Args:
+        scale: ends of the axis.
+        percent: values are shares, shown as per cent.
+        reference: draw a dashed line here (chance, or zero); with ``beside`` also a bar from it to each value.
+        signed: values are differences, shares in percentage points.
+        beside: write names at the left of the markers, closely spaced, and not above them.
+    """
+    longest = max((_letters_width(row.name, _SMALL) for row in rows if row.point), default=0.0)
+    left, right, pitch = (min(196.0, longest + 16), 50, 21) if beside else (0.0, 8, 38)
+    top = 4
+    base = top + pitch * len(rows)
+    wanted = max(2, round((_WIDTH - left - right) / 75))
+    marks = [mark for mark in ticks(*scale, wanted) if scale[0] <= mark + 1e-9 <= scale[1] + 2e-9]
 
     def x(value: float) -> float:
         return left + (_WIDTH - left - right) * (value - scale[0]) / (scale[1] - scale[0])
 
     body = []
-    base = top + line_height * len(rows)
     for mark in marks:
-        body.append(f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{top}" y2="{base}" class="grid"/>')
-        text = _tick_label(mark, marks[1] - marks[0], percent) if len(marks) > 1 else number(mark, percent)
-        place = "start" if x(mark) < left + 12 else "end" if x(mark) > _WIDTH - right - 12 else "mid"
-        body.append(f'<text x="{x(mark):.1f}" y="{base + 16}" class="tick {place}">{text}</text>')
-    if rows[0].chance is not None:
-        at = x(rows[0].chance)
-        body.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{base}" class="chance plain"/>')
+        body.append(_line(x(mark), top, x(mark), base, "grid"))
+        step = marks[1] - marks[0] if len(marks) > 1 else abs(mark) or 1.0
+        at_edge = "start" if x(mark) < 24 else "end" if x(mark) > _WIDTH - 24 else "mid"
+        body.append(_text(x(mark), base + 16, _tick_label(mark, step, percent, signed), f"tick {at_edge}"))
+    if reference is not None:
+        body.append(_line(x(reference), top, x(reference), base, "chance"))
     for index, row in enumerate(rows):
-        point = row.points[0]
-        y = top + line_height * index + 27
-        body.append(
-            f'<text x="{left}" y="{y - 12}" class="row">{escape(row.name)}</text>'
-            f'<text x="{_WIDTH - right}" y="{y - 12}" class="row end strong">{number(point.value, percent)}</text>'
-            f"<g><title>{escape(row.name)}: {described(point, percent)}</title>"
-            f'<line x1="{x(point.low):.1f}" x2="{x(point.high):.1f}" y1="{y}" y2="{y}" '
-            f'class="interval c{row.colour % COLOURS}"/>{marker(row.colour, x(point.value), y)}</g>'
-        )
-    return _svg(height, title, body)
+        y = top + pitch * index + (11 if beside else 27)
+        if row.point is None:
+            body.append(_text(0 if beside else left, y + 5, fit(row.name, _WIDTH), "row strong"))
+            continue
+        kind = f"c{row.colour % COLOURS}"
+        tone = "strong" if row.filled else "soft"
+        body.append(f"<g><title>{escape(row.title or row.name)}</title>")
+        if beside:
+            name_y = y + 4
+            body.append(_text(0, name_y, fit(row.name, left - 10, _SMALL), "row small"))
+        else:
+            name_y = y - 12
+            room = _WIDTH - left - right - 16 - _letters_width(row.text, _LETTERS)
+            body.append(_text(left, name_y, fit(row.name, room, _LETTERS), "row"))
+        body.append(_text(_WIDTH, name_y, row.text, f"row end {tone}"))
+        if beside and reference is not None:
+            ends = sorted((x(reference), x(row.point.value)))
+            bar = f'<rect x="{ends[0]:.1f}" y="{y - 6}" width="{ends[1] - ends[0]:.1f}" height="12"'
+            body.append(f'{bar} class="bar {kind if row.filled else ""}"/>')
+        body.append(_line(x(row.point.low), y, x(row.point.high), y, f"interval {kind}"))
+        if row.inner is not None:
+            body.append(_line(x(row.inner[0]), y, x(row.inner[1]), y, f"inner {kind}"))
+        body.append(marker(row.colour, x(row.point.value), y, 3.6 if beside else 4.5, row.filled) + "</g>")
+    return _svg(base + 22, title, body)

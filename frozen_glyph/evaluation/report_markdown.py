@@ -1,14 +1,24 @@
 """The report as Markdown tables: the same sections as the page, for a model card, a README or a terminal."""
 
 from frozen_glyph.evaluation.charts import number
-from frozen_glyph.evaluation.report_schema import Estimate, Report
+from frozen_glyph.evaluation.report_schema import Comparison, Estimate, Report, Score
 from frozen_glyph.evaluation.report_text import (
     HINTS,
+    adjusted_text,
     comparison_text,
+    contamination_cells,
     count_text,
+    effect_text,
+    group_counts,
     interval_text,
+    oriented,
     p_text,
     provenance_rows,
+    published_tasks,
+    sorted_groups,
+    task_label,
+    trend_meaning,
+    trend_text,
     unique,
 )
 
@@ -22,24 +32,40 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
 
+def _section(title: str, head: list[str], rows: list[list[str]], hint: str = "") -> str:
+    parts = [f"## {title}", hint, _table(head, rows)]
+    return "\n\n".join(part for part in parts if part) if rows else ""
+
+
 def _estimate(estimate: Estimate | None, percent: bool) -> str:
     return "–" if estimate is None else f"{number(estimate['value'], percent)} {interval_text(estimate, percent)}"
 
 
 def report_markdown(report: Report) -> str:
     """Return the report as Markdown; charts and pictures are left to the page."""
-    sections = [f"# {report['title']}"]
-    if report.get("note"):
-        sections.append(f"> {report['note']}")
-    sections += [part for part in (_growth(report), _losses(report), _scores(report), _comparisons(report)) if part]
-    samples = report.get("samples", [])
-    if samples:
-        rows = [[sample["prompt"], sample["model"], sample["text"]] for sample in samples]
-        sections.append(f"## Samples\n\n{_table(['prompt', 'model', 'generated'], rows)}")
-    facts = provenance_rows(report.get("provenance", {}))
-    if facts:
-        sections.append("## Provenance\n\n" + _table(["", ""], [list(fact) for fact in facts]))
-    return "\n\n".join(sections) + "\n"
+    scores = report.get("scores", [])
+    published = [score for score in scores if score.get("published")]
+    likelihood = [score for score in scores if not score.get("published")]
+    merge_view, others = oriented(report)
+    contamination = [[one["task"], *contamination_cells(one)] for one in report.get("contamination", [])]
+    samples = [[sample["prompt"], sample["model"], sample["text"]] for sample in report.get("samples", [])]
+    facts = [list(fact) for fact in provenance_rows(report.get("provenance", {}))]
+    sections = [
+        f"# {report['title']}",
+        f"> {report['note']}" if report.get("note") else "",
+        _growth(report),
+        _losses(report),
+        _scores("Questions and benchmarks", likelihood),
+        _scores("Published protocol", published, HINTS["published"]),
+        _comparisons("Merged against each expert", merge_view, published_tasks(report)),
+        _comparisons("Paired comparisons", others, published_tasks(report)),
+        _section(
+            "Contamination", ["task", "items", "shared", "share", "run length"], contamination, HINTS["contamination"]
+        ),
+        _section("Samples", ["prompt", "model", "generated"], samples),
+        _section("Provenance", ["", ""], facts),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _growth(report: Report) -> str:
@@ -53,24 +79,47 @@ def _growth(report: Report) -> str:
             + [_estimate(stage["scores"].get(task), percent=True) for task in tasks]
             for stage in stages
         ]
-        tables.append(f"### {expert}\n\n" + _table(["stage", "layers", "trained parameters", *texts, *tasks], rows))
-    return "\n\n".join(["## Growth", *tables]) if tables else ""
+        labels = [task_label(task, published_tasks(report)) for task in tasks]
+        tables.append(f"### {expert}\n\n" + _table(["stage", "layers", "trained parameters", *texts, *labels], rows))
+    if not tables:
+        return ""
+    return "\n\n".join(part for part in ("## Growth", *tables, _trends(report)) if part)
+
+
+def _trends(report: Report) -> str:
+    last = {model: stages[-1]["scores"] for model, stages in report.get("growth", {}).items()}
+    rows = [
+        [
+            task_label(trend["name"], published_tasks(report)),
+            trend["model"],
+            trend_text(trend),
+            p_text(trend["p_value"]),
+            p_text(trend["adjusted_p"]),
+            trend_meaning(trend, last.get(trend["model"], {}).get(trend["name"])),
+        ]
+        for trend in report.get("trends", [])
+    ]
+    head = ["text or task", "model", "trend and 95% interval", "p", "adjusted p", "meaning"]
+    return "### Trends over depth\n\n" + _table(head, rows) if rows else ""
 
 
 def _losses(report: Report) -> str:
     losses = report.get("losses", [])
-    if not losses:
-        return ""
     texts = unique(loss["text"] for loss in losses)
-    by_cell = {(loss["model"], loss["text"]): loss for loss in losses}
-    rows = [
-        [model, *(_estimate(by_cell.get((model, text)), percent=False) for text in texts)]
-        for model in unique(loss["model"] for loss in losses)
-    ]
-    return f"## Held-out loss\n\n{HINTS['losses'].split(';')[0]}.\n\n" + _table(["model", *texts], rows)
+    models = unique(loss["model"] for loss in losses)
+    nats: dict[tuple[str, str], Estimate] = {(loss["model"], loss["text"]): loss for loss in losses}
+    bits = {(loss["model"], loss["text"]): loss["bits_per_byte"] for loss in losses if "bits_per_byte" in loss}
+
+    def rows(by_cell: dict[tuple[str, str], Estimate]) -> list[list[str]]:
+        return [[model, *(_estimate(by_cell.get((model, text)), percent=False) for text in texts)] for model in models]
+
+    loss_table = _section("Held-out loss", ["model", *texts], rows(nats), HINTS["losses"].split(";")[0] + ".")
+    return loss_table + (f"\n\nIn bits per byte.\n\n{_table(['model', *texts], rows(bits))}" if bits else "")
 
 
-def _scores(report: Report) -> str:
+def _scores(title: str, scores: list[Score], hint: str = "") -> str:
+    sampled = any("runs" in score for score in scores)
+    head = ["task", "metric", "model", "right", "score and 95% interval", "chance", "verdict"]
     rows = [
         [
             score["task"],
@@ -80,23 +129,48 @@ def _scores(report: Report) -> str:
             _estimate(score, percent=True),
             "–" if score["chance"] is None else number(score["chance"], True),
             score["verdict"] or "–",
+            *([_sampling(score)] if sampled else []),
         ]
-        for score in report.get("scores", [])
+        for score in scores
     ]
-    head = ["task", "metric", "model", "right", "score and 95% interval", "chance", "verdict"]
-    return "## Questions and benchmarks\n\n" + _table(head, rows) if rows else ""
+    tables = [_section(title, head + (["sampling alone"] if sampled else []), rows, hint)]
+    for task, metric in unique((score["task"], score["metric"]) for score in scores if score.get("groups")):
+        own = [score for score in scores if (score["task"], score["metric"]) == (task, metric)]
+        tables.append(_groups(f"{task} · {metric}", own))
+    return "\n\n".join(part for part in tables if part)
 
 
-def _comparisons(report: Report) -> str:
+def _sampling(score: Score) -> str:
+    if "runs" not in score:
+        return "–"
+    low, high = number(score["runs_low"], True), number(score["runs_high"], True)
+    return f"[{low}, {high}], {len(score['runs'])} runs"
+
+
+def _groups(title: str, scores: list[Score]) -> str:
+    """A row for each group, a column for each model, folded on pages that show Markdown as HTML."""
+    by_model = {score["model"]: {group["group"]: group for group in score.get("groups", [])} for score in scores}
+    rows = [
+        [group, *(_estimate(groups.get(group), percent=True) for groups in by_model.values())]
+        for group in sorted_groups(scores)
+    ]
+    rows.append(["all groups", *(group_counts(score) for score in scores)])
+    table = _table(["group", *by_model], rows)
+    return f"<details><summary>{title}: all groups</summary>\n\n{table}\n\n</details>"
+
+
+def _comparisons(title: str, comparisons: list[Comparison], published: set[str]) -> str:
     rows = [
         [
-            comparison["name"],
+            task_label(comparison["name"], published),
             f"{comparison['second']} − {comparison['first']}",
             comparison_text(comparison, percent=comparison["kind"] == "score"),
             p_text(comparison["p_value"]),
+            adjusted_text(comparison),
+            effect_text(comparison),
             comparison["test"],
         ]
-        for comparison in report.get("comparisons", [])
+        for comparison in comparisons
     ]
-    head = ["text or task", "models", "difference and 95% interval", "p", "test"]
-    return "## Paired comparisons\n\n" + _table(head, rows) if rows else ""
+    head = ["text or task", "models", "difference and 95% interval", "p", "adjusted p", "effect size", "test"]
+    return _section(title, head, rows)

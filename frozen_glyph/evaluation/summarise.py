@@ -165,7 +165,9 @@ def summarise_stage(
     stage: int, num_hidden_layers: int, trainable_parameters: int, losses: Sequence[Loss], scores: Sequence[Score] = ()
 ) -> Stage:
     """Return what one growth stage is worth: its losses by text and the first metric of each task."""
-    first_metrics = {score["task"]: score for score in reversed(scores)}
+    first_metrics: dict[str, Score] = {}
+    for score in scores:
+        first_metrics.setdefault(score["task"], score)
     return {
         "stage": stage,
         "num_hidden_layers": num_hidden_layers,
