@@ -483,7 +483,7 @@ def substrate_build(
     width: Annotated[
         int | None, typer.Option(help="Length of a token's vector, the model's hidden_size; default: 256.")
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="grid (default), published, binary or random.")] = None,
+    layout: Annotated[str | None, typer.Option(help="grid (default), published, binary, random or float.")] = None,
     bits: Annotated[int | None, typer.Option(help="Bits of a token; default: what suits layout and width.")] = None,
     pca: Annotated[bool | None, typer.Option("--pca", help="Rotate to principal components at full width too.")] = None,
     font: Annotated[str | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,

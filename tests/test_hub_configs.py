@@ -54,6 +54,10 @@ PUBLISHED = {
     "emergent-semantics-64bit": ("272M", 272_844_800, None),
     "emergent-semantics-256bit": ("285M", 285_427_712, None),
     "emergent-semantics-1024bit": ("335M", 335_759_360, None),
+    "emergent-semantics-16float": ("269M", 269_699_072, None),
+    "emergent-semantics-64float": ("272M", 272_844_800, None),
+    "emergent-semantics-256float": ("285M", 285_427_712, None),
+    "emergent-semantics-1024float": ("335M", 335_759_360, None),
     "fixed-minimal-code-binary": (None, 471_173_120, None),
     "fixed-minimal-code-trainable": (None, 537_233_408, None),
 }

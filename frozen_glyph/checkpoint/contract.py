@@ -77,7 +77,7 @@ def model_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         SUBSTRATE_PREFIX + "center": (bits,),
     }
     if bits > width or config.get("substrate_rotated"):
-        shapes[SUBSTRATE_PREFIX + "projection"] = (bits, width)
+        shapes[SUBSTRATE_PREFIX + "projection"] = (bits, min(bits, width))
     norms = ["model.norm"]
     for layer in range(config["num_hidden_layers"]):
         block = f"{BLOCKS_PREFIX}{layer}."

@@ -27,7 +27,7 @@ class SubstrateRecipe:
 
     tokenizer: str | None = None
     vocab_size: int | Literal["compact", "bmp", "wide"] = 4096
-    layout: Literal["grid", "published", "binary", "random", "trainable"] = "grid"
+    layout: Literal["grid", "published", "binary", "random", "float", "trainable"] = "grid"
     bits: int | None = None
 
     def __post_init__(self) -> None:

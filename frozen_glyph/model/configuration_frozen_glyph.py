@@ -27,7 +27,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
     Fields that are this model's own:
         substrate_bits: bits stored for each token. Equal to ``hidden_size``: used as they are; more: projected down
             by a stored integer matrix; fewer: each bit repeated ``hidden_size // substrate_bits`` times.
-        substrate_rotated: as many bits as ``hidden_size`` pass through such a matrix too.
+        substrate_rotated: no more bits than ``hidden_size`` pass through such a matrix too, before any repetition.
         substrate_dense: the vectors are stored as a table in an ordinary, frozen ``nn.Embedding`` (see ``to_dense``).
         substrate_trainable: an ordinary ``nn.Embedding`` instead of a substrate (the published baselines).
         substrate_fingerprint, tokenizer_sha256: identity of the substrate, checked at every load; experts dock only
@@ -108,10 +108,10 @@ class FrozenGlyphConfig(PreTrainedConfig):
                 f"substrate_bits={self.substrate_bits} below hidden_size={self.hidden_size} must divide it, "
                 "because each bit is repeated; choose a divisor"
             )
-        if self.substrate_rotated and self.substrate_bits != self.hidden_size:
+        if self.substrate_rotated and self.substrate_bits > self.hidden_size:
             raise ValueError(
-                f"substrate_rotated=True needs substrate_bits={self.substrate_bits} to equal hidden_size="
-                f"{self.hidden_size}: more bits are always projected, fewer are repeated; leave it out"
+                f"substrate_rotated=True needs substrate_bits={self.substrate_bits} to be at most hidden_size="
+                f"{self.hidden_size}: more bits are always projected; leave it out"
             )
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=True is not possible: the substrate is frozen and the head trains")

@@ -23,7 +23,7 @@ def substrate_fingerprint(
     """Identity of a substrate and its tokenizer: at one width, equal when every token has the same id and vector.
 
     Args:
-        packed_bits: uint8 [V, S // 8]. center: uint8 [S]. projection: int8 [S, D] or None.
+        packed_bits: uint8 [V, S // 8]. center: uint8 [S]. projection: int8 [S, min(S, D)] or None.
     """
 
     def digest(tensor: torch.Tensor | None) -> str | None:
@@ -44,8 +44,8 @@ def substrate_fingerprint(
 class FrozenGlyphEmbedding(nn.Module):
     """Token ids [B, T] -> unit vectors [B, T, D], float32, from ``substrate_bits`` packed bits a token; never trained.
 
-    ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each bit ``D // S`` times in a row);
-    as many as ``hidden_size`` are used as they are, or projected too when ``rotated``.
+    ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each one ``D // S`` times in a row); no
+    more than ``hidden_size`` are used as they are, or when ``rotated`` projected too, to as many numbers.
     """
 
     def __init__(self, vocab_size: int, hidden_size: int, substrate_bits: int, rotated: bool = False) -> None:
@@ -54,9 +54,8 @@ class FrozenGlyphEmbedding(nn.Module):
         self.register_buffer("packed_bits", torch.zeros(vocab_size, substrate_bits // 8, dtype=torch.uint8))
         self.register_buffer("center", torch.zeros(substrate_bits, dtype=torch.uint8))
         projected = rotated or substrate_bits > hidden_size
-        self.register_buffer(
-            "projection", torch.zeros(substrate_bits, hidden_size, dtype=torch.int8) if projected else None
-        )
+        shape = substrate_bits, min(substrate_bits, hidden_size)
+        self.register_buffer("projection", torch.zeros(shape, dtype=torch.int8) if projected else None)
         self.table: torch.Tensor | None = None  # no buffer: accelerate, offloading buffers, stumbles over empty ones
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -71,7 +70,7 @@ class FrozenGlyphEmbedding(nn.Module):
             y = CENTER_SCALE * bits.flatten(-2).float() - self.center.float()
             if self.projection is not None:
                 y = y @ self.projection.float()
-            elif self.substrate_bits < self.embedding_dim:
+            if self.substrate_bits < self.embedding_dim:
                 y = y.repeat_interleave(self.embedding_dim // self.substrate_bits, dim=-1)
             # Squares of large integers need float64 to stay exact; Apple's GPU has none and rounds in float32.
             wide = y if y.device.type == "mps" else y.double()

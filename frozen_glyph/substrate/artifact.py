@@ -28,14 +28,14 @@ TENSOR_PREFIX = "model.embed_tokens."  # the names under which a checkpoint hold
 class GlyphSubstrate:
     """A tokenizer and one frozen vector for each of its tokens.
 
-    The vector of a token is ``y / |y|`` with ``y = (16 * bits - center) @ projection``; where there is no projection,
-    ``y = 16 * bits - center``, each element repeated ``width // S`` times in a row.
+    The vector of a token is ``y / |y|`` with ``y = (16 * bits - center) @ projection``, or where there is no projection
+    ``y = 16 * bits - center``; a wider vector repeats each element ``width // S`` times in a row.
     """
 
     tokenizer: PreTrainedTokenizerBase
     packed_bits: torch.Tensor  # uint8 [V, S // 8]: pixels row by row, eight to a byte, the first one in the high bit
     center: torch.Tensor  # uint8 [S]: the mean of each bit over the vocabulary (of a code: one half), in sixteenths
-    projection: torch.Tensor | None  # int8 [S, D], None when D is a multiple of S, or S and not rotated
+    projection: torch.Tensor | None  # int8 [S, min(S, D)], None when D is a multiple of S and nothing is rotated
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -55,11 +55,11 @@ class GlyphSubstrate:
             width: length of a vector, the model's hidden_size; None means the number of bits. Fewer than the bits (a
                 multiple of 8) are principal components of them, more (a multiple of the bits) repeat them.
             layout: ``grid`` (see ``glyphs``) or ``published`` (see ``published``) draw the tokens; ``binary`` (the
-                token's id) and ``random`` are codes (see ``codes``).
+                token's id), ``random`` and ``float`` (either of them, rotated) are codes (see ``codes``).
             font: see ``load_font``; None means GNU Unifont. ``published`` needs outlines (.otf or .ttf).
             bits: of a token. Drawn: 1024 (32x32) or 4096 (64x64); None means 1024 unless the width needs 4096. Codes:
                 None means 1024 random bits, and for ``binary`` as many as the ids need, in whole bytes.
-            seed: of layout ``random``.
+            seed: of layouts ``random`` and ``float``.
             pca: rotate the vectors to their principal components at full width too, as published. The rotation is
                 stored in int8, which moves cosines a little (see ``published``); plain bits tell tokens apart as well.
 
@@ -84,14 +84,14 @@ class GlyphSubstrate:
 
     @property
     def width(self) -> int:
-        if self.projection is not None:
+        if self.projection is not None and self.projection.shape[1] < self.bits:
             return self.projection.shape[1]
         return self.provenance.get("width", self.bits)
 
     @property
     def rotated(self) -> bool:
         """Whether a projection keeps the number of bits: ``FrozenGlyphConfig.substrate_rotated`` of its models."""
-        return self.projection is not None and self.width == self.bits
+        return self.projection is not None and self.projection.shape[1] == self.bits
 
     @property
     def fingerprint(self) -> str:
@@ -163,6 +163,6 @@ class GlyphSubstrate:
                 f"{str(damaged)!r} is damaged or of another substrate: the folder's fingerprint is "
                 f"{substrate.fingerprint}, but {JSON_FILE} says {expected}; fetch or write the folder again"
             )
-        if substrate.projection is None:
+        if substrate.width >= substrate.bits:
             choose_width(substrate.width, substrate.bits)  # the fingerprint does not hold the width
         return substrate

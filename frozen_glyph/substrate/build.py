@@ -12,7 +12,7 @@ import torch
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
-from frozen_glyph.substrate.codes import binary_bits, binary_code, random_code
+from frozen_glyph.substrate.codes import binary_bits, binary_code, float_code, random_code, random_rotation
 from frozen_glyph.substrate.collisions import find_groups, separate
 from frozen_glyph.substrate.font import Font, load_font, load_outline_font
 from frozen_glyph.substrate.glyphs import CANVAS, Token, draw_tokens_grid
@@ -34,7 +34,11 @@ DRAWN: dict[str, Callable[[Sequence[Token], Font, int], np.ndarray]] = {
     "grid": draw_tokens_grid,
     "published": draw_tokens_published,
 }
-CODES = ("binary", "random")
+CODES: dict[str, Callable[[int, int, int], np.ndarray]] = {
+    "binary": lambda vocab_size, bits, seed: binary_code(vocab_size, bits),
+    "random": random_code,
+    "float": float_code,
+}
 LAYOUTS = (*DRAWN, *CODES)
 SMALL_BITS, LARGE_BITS = CANVAS**2, (2 * CANVAS) ** 2  # of a drawn token: 32x32 or 64x64
 PAIRS_LIMIT = 16_384  # largest vocabulary whose pairs are all measured, which takes a few seconds
@@ -51,7 +55,7 @@ class SubstrateTensors(NamedTuple):
 
     packed_bits: torch.Tensor  # uint8 [V, S // 8]
     center: torch.Tensor  # uint8 [S]
-    projection: torch.Tensor | None  # int8 [S, D], or None
+    projection: torch.Tensor | None  # int8 [S, min(S, D)], or None
     facts: dict[str, Any]  # plain JSON data
 
 
@@ -76,6 +80,8 @@ def build_tensors(
         raise SubstrateError(f"layout {layout!r} draws nothing, so font {font.name!r} cannot be used; leave it out")
     bits = choose_bits(layout, width, bits, len(tokens))
     width = choose_width(width, bits)
+    if pca and layout == "float":
+        raise SubstrateError("layout 'float' has a rotation of its own, so pca cannot be used; leave it out")
     if pca and width > bits:
         raise SubstrateError(f"pca rotates vectors no wider than their {bits} bits, not {width}; leave one of both out")
     groups: list[list[int]] = []  # of tokens that looked alike and were told apart
@@ -87,7 +93,7 @@ def build_tensors(
         packed_bits = torch.from_numpy(packed)
         center = bit_center(packed_bits)
     else:
-        packed = binary_code(len(tokens), bits) if layout == "binary" else random_code(len(tokens), bits, seed)
+        packed = CODES[layout](len(tokens), bits, seed)
         packed_bits = torch.from_numpy(packed)
         center = torch.full((bits,), CENTER_SCALE // 2, dtype=torch.uint8)
     shared = find_groups(packed)
@@ -96,7 +102,9 @@ def build_tensors(
             f"layout {layout!r} with bits={bits} gives tokens {shared[0]} the same bits; ask for more bits"
         )
     projection = None
-    if pca or width < bits:
+    if layout == "float":
+        projection = to_int8(random_rotation(bits, seed)[:, :width])
+    elif pca or width < bits:
         projection = to_int8(principal_directions(bit_covariance(packed_bits))[:, :width])
     check_exact(center, projection)
 
@@ -129,7 +137,7 @@ def build_tensors(
         "smallest_distance": 0.0 if shared else _smallest_distance(embedding),
         "coverage": coverage(tokens, font),
     }
-    if layout == "random":
+    if layout in ("random", "float"):
         facts["seed"] = seed
     if layout == "published":
         facts["renderer"] = renderer_versions()

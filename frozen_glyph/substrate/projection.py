@@ -8,6 +8,8 @@ Shapes: V vocabulary, S substrate bits (1024), D width.
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -43,17 +45,24 @@ def bit_covariance(packed_bits: torch.Tensor) -> torch.Tensor:
     return together / vocab_size - torch.outer(counts, counts) / vocab_size**2
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The same bytes from a solver whatever the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
     """Unit eigenvectors as columns, float64 [S, S], by falling variance; the largest entry of each is positive.
 
     Directions without variance are zero: which ones a solver returns there is arbitrary.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same bytes whatever the number of cores
-    try:
+    with one_thread():
         variances, directions = torch.linalg.eigh(covariance)
-    finally:
-        torch.set_num_threads(threads)
     variances, directions = variances.flip(0), directions.flip(1)
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0)

@@ -38,6 +38,7 @@ def test_identity_names_the_classes(config, merged):
         {"hidden_size": 16, "substrate_bits": 64},
         {"hidden_size": 32, "substrate_bits": 32, "substrate_rotated": True},
         {"hidden_size": 32, "substrate_bits": 16},
+        {"hidden_size": 32, "substrate_bits": 16, "substrate_rotated": True},
     ],
 )
 def test_shapes_of_a_model(fields):

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError, read_tensors, sha256_file
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.recipe_fields import RecipeError
@@ -105,12 +105,29 @@ def test_a_trainable_table_trains_in_stage_one_only(grow_tiny, tmp_path):
     assert unfrozen["stages"][0]["trainable_parameters"] == provenance["stages"][1]["trainable_parameters"]
 
 
-@pytest.mark.parametrize("layout", ["binary", "random"])
+@pytest.mark.parametrize("layout", ["binary", "random", "float"])
 def test_a_run_on_a_code(grow_tiny, tmp_path, layout):
     changes = {"substrate": {"vocab_size": 512, "layout": layout, "bits": 16}, "stages": [{"steps": 2}]}
     grow_tiny(tmp_path / "run", changes, substrate=None)
     model = FrozenGlyphForCausalLM.from_pretrained(tmp_path / "run")
     assert (model.config.substrate_bits, model.config.hidden_size) == (16, 48)
+
+
+def test_float_codes_stay_as_they_are_and_dock(grow_tiny, tmp_path):
+    """Bits and rotation are the same in both experts' stages and after merging, in any dtype."""
+    changes = {"substrate": {"vocab_size": 512, "layout": "float", "bits": 24}}
+    grow_tiny(tmp_path / "a", changes, substrate=None)
+    grow_tiny(tmp_path / "b", {"seed": 6}, substrate=tmp_path / "a")
+    merged = FrozenGlyphMoEForCausalLM.from_pretrained(
+        merge_experts([tmp_path / "a", tmp_path / "b"], tmp_path / "merged"), dtype=torch.bfloat16
+    )
+    experts = [
+        FrozenGlyphForCausalLM.from_pretrained(tmp_path / name, growth_stage=stage) for name in "ab" for stage in (1, 2)
+    ]
+    vectors = merged.substrate.weight
+    assert merged.substrate.projection.shape == (24, 24) and vectors.dtype == torch.float32
+    assert torch.equal(vectors, vectors[:, ::2].repeat_interleave(2, dim=1)) and len(vectors.unique()) > 1000
+    assert all(torch.equal(expert.substrate.weight, vectors) for expert in experts)
 
 
 def test_two_branches_of_one_trunk_share_its_bits(grow_tiny, finished, tmp_path):

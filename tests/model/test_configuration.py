@@ -29,7 +29,7 @@ SHARED = {"num_shared_layers": 1}
         ({"substrate_bits": 24}, "substrate_bits=24 below hidden_size=1024 must divide it"),
         (
             {"substrate_rotated": True, "substrate_bits": 2048},
-            "substrate_rotated=True needs substrate_bits=2048 to equal",
+            "substrate_rotated=True needs substrate_bits=2048 to be at most hidden_size=1024",
         ),
         ({"tie_word_embeddings": True}, "tie_word_embeddings=True is not possible"),
         ({"num_frozen_layers": 10}, "num_frozen_layers=10 must lie in 0..num_hidden_layers=9"),

@@ -8,12 +8,14 @@ from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
 BUFFERS = ("packed_bits", "center", "projection")
-WIDTHS = {"repeated": 128, "identity": 32, "projected": 24}  # of vectors made from 32 bits
+# Of vectors made from 32 bits: their width, and whether as many numbers are made of the bits first.
+KINDS = {"repeated": (128, False), "identity": (32, False), "projected": (24, False)}
+KINDS |= {"rotated": (32, True), "rotated and repeated": (128, True)}
 
 
-def made_up_substrate(hidden_size: int, bits: int = 32, vocab_size: int = 50) -> FrozenGlyphEmbedding:
+def made_up_substrate(hidden_size: int, rotated: bool = False) -> FrozenGlyphEmbedding:
     generator = torch.Generator().manual_seed(hidden_size)
-    embedding = FrozenGlyphEmbedding(vocab_size, hidden_size, bits)
+    embedding = FrozenGlyphEmbedding(50, hidden_size, 32, rotated)
     for buffer, low, high in (
         (embedding.packed_bits, 0, 256),
         (embedding.center, 0, 17),
@@ -37,9 +39,9 @@ def vector_by_definition(embedding: FrozenGlyphEmbedding, token_id: int) -> list
     return [value / length for value in y]
 
 
-@pytest.mark.parametrize("kind", WIDTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_vectors_follow_the_definition(kind):
-    embedding = made_up_substrate(WIDTHS[kind])
+    embedding = made_up_substrate(*KINDS[kind])
     expected = torch.tensor([vector_by_definition(embedding, token_id) for token_id in range(50)])
     torch.testing.assert_close(embedding(torch.arange(50)), expected, atol=1e-6, rtol=0)
 
@@ -60,9 +62,9 @@ def test_same_bits_in_every_batch(build_model, shape):
     assert torch.equal(batch.flatten(0, -2), one_by_one)
 
 
-@pytest.mark.parametrize("kind", WIDTHS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_autocast_changes_no_bit(kind):
-    embedding, ids = made_up_substrate(WIDTHS[kind]), torch.arange(50)
+    embedding, ids = made_up_substrate(*KINDS[kind]), torch.arange(50)
     expected = embedding(ids)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(embedding(ids), expected)

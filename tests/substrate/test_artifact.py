@@ -220,6 +220,7 @@ def test_widths_that_are_not_allowed(tokenizer, font, width):
             "layout 'trainable' is an embedding without a substrate.*substrate.layout in a growth",
         ),
         ({"width": 2048, "pca": True}, "pca rotates vectors no wider than their 1024 bits, not 2048"),
+        ({"layout": "float", "pca": True}, "layout 'float' has a rotation of its own, so pca cannot be used"),
         ({"bits": 2048}, "bits=2048 is not allowed for layout 'grid'; give 1024 or 4096"),
         ({"layout": "binary", "bits": 8}, "bits=8 is not allowed: 380 tokens need a multiple of 8 bits from 16 on"),
         ({"layout": "binary", "width": 1000}, "width 1000 is not allowed for 16 bits"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from frozen_glyph.substrate import GlyphSubstrate
-from frozen_glyph.substrate.codes import binary_bits, binary_code, random_code
+from frozen_glyph.substrate.codes import binary_bits, binary_code, random_code, random_rotation
+from frozen_glyph.substrate.projection import to_int8
 
 
 @pytest.mark.parametrize(("vocab_size", "bits"), [(2, 8), (256, 8), (257, 16), (65_536, 16), (65_537, 24)])
@@ -54,3 +55,36 @@ def test_random_vectors_are_signs_or_projected(tokenizer):
     narrow = GlyphSubstrate.build(tokenizer, width=64, layout="random", seed=3)
     assert narrow.projection.shape == (1024, 64)
     np.testing.assert_allclose(narrow.as_embedding().weight, narrow.reference_vectors(np.arange(380)), atol=1e-7)
+
+
+@pytest.mark.parametrize("bits", [16, 64])
+def test_float_vectors_are_rotated_codes(tokenizer, tmp_path, bits):
+    substrate = GlyphSubstrate.build(tokenizer, width=128, layout="float", bits=bits, seed=3)
+    code = GlyphSubstrate.build(tokenizer, width=128, layout="random" if bits == 64 else "binary", bits=bits, seed=3)
+    assert torch.equal(substrate.packed_bits, code.packed_bits)
+    assert (substrate.rotated, substrate.width, substrate.projection.shape) == (True, 128, (bits, bits))
+    vectors = substrate.as_embedding()(torch.arange(380))
+    np.testing.assert_allclose(vectors, substrate.reference_vectors(np.arange(380)), atol=1e-7)
+    assert torch.equal(vectors, vectors[:, :: 128 // bits].repeat_interleave(128 // bits, dim=1))
+    assert len(vectors.unique()) > 100  # where signs have two values
+    signs = code.as_embedding()(torch.arange(380))
+    torch.testing.assert_close(vectors @ vectors.T, signs @ signs.T, atol=0.02, rtol=0)
+    substrate.save_pretrained(tmp_path)
+    loaded = GlyphSubstrate.from_pretrained(tmp_path)
+    assert (loaded.width, loaded.rotated, loaded.fingerprint) == (128, True, substrate.fingerprint)
+    assert torch.equal(loaded.as_embedding().weight, vectors)
+    other = GlyphSubstrate.build(tokenizer, width=128, layout="float", bits=bits, seed=4)
+    assert other.fingerprint != substrate.fingerprint
+
+
+def test_float_vectors_narrower_than_their_bits(tokenizer):
+    narrow = GlyphSubstrate.build(tokenizer, width=64, layout="float", seed=3)
+    assert (narrow.rotated, narrow.width, narrow.projection.shape) == (False, 64, (1024, 64))
+
+
+def test_a_rotation_follows_from_its_seed():
+    rotation = random_rotation(64, seed=1)
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(64, dtype=torch.float64))
+    assert torch.equal(rotation, random_rotation(64, seed=1))
+    assert not torch.equal(rotation, random_rotation(64, seed=2))
+    assert hashlib.sha256(to_int8(rotation).numpy().tobytes()).hexdigest()[:16] == "8eece1d1dd43c669"
