@@ -1,4 +1,4 @@
-"""The benchmarks of training run at a tiny size, and what they count is right."""
+"""The benchmarks of training and of scoring run at a tiny size, and what they count is right."""
 
 import json
 import subprocess
@@ -64,3 +64,16 @@ def test_throughput_compares_models_of_the_same_size(bench):
     sizes = [model["trainable_parameters"] for model in report["models"].values()]
     assert max(sizes) / min(sizes) < 1.06
     assert report["our_tokens_per_second_over_theirs"].keys() == {"llama", "gpt2"}
+
+
+def test_eval_speed_scores_both_forms_with_all_contestants(bench):
+    report = bench("eval_speed.py", "--layers", "1", "--context", "256", "--questions", "3", "--repeats", "2")
+    assert report["questions"] == 3
+    parameters = report["parameters"]
+    assert len(parameters) == 3 and parameters["frozen_glyph"] == 64 * 500 + 500 + 12 * 64**2 + 5 * 64 + 6 * 64
+    for form in ("letters", "answers"):
+        llama = report["measured"][form]["llama"]
+        assert report["time_of_llama_over_ours"][form].keys() == parameters.keys() - {"llama"}
+        for name, ratio in report["time_of_llama_over_ours"][form].items():
+            ours = report["measured"][form][name]["seconds_median"]
+            assert ratio["seconds_median"] == pytest.approx(llama["seconds_median"] / ours, abs=1e-4)
