@@ -32,7 +32,7 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
             model: np.array([run["losses"][text]["nats"][model] for run in measured.values()])
             for model in entry["nats"]
         }
-        texts[text] = {"blocks": len(characters), "characters": int(characters.sum()), "uniform": entry["uniform"]}
+        texts[text] = {"blocks": len(characters), "characters": int(characters.sum())}
         losses[text] = {}
         for model, nats_SB in nats.items():  # seeds, blocks
             low, high = bootstrap_interval(nats_SB.mean(0), characters)
@@ -57,6 +57,7 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
         "first_stage_identical": [run["first_stage_identical"] for run in measured.values()],
         "bytes_of_first_stage": next(iter(measured.values()))["bytes_of_first_stage"],
         "costs": costs,
+        "core_seconds": sum(result["cpu_seconds"] for result in results.values()),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
         "versions": versions(),
     }
@@ -95,12 +96,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         "trained; `english+grown` is the grown model and its own first stage. "
         f"{len(report['seeds'])} seeds (blocks, head and order). Held-out nats per character of "
         + ", ".join(
-            f"{text} ({entry['characters']:,} characters, {entry['blocks']} blocks; a uniform guess: "
-            f"{entry['uniform']:.2f})"
+            f"{text} ({entry['characters']:,} characters, {entry['blocks']} windows)"
             for text, entry in report["texts"].items()
         )
-        + ". Differences are second minus first, below zero: the second is better; 95% bootstrap intervals over blocks "
-        "of the mean over seeds, paired by block.",
+        + ". Differences are second minus first, below zero: the second is better; 95% bootstrap intervals over "
+        "windows of the mean over seeds, paired by window.",
         "",
         "| model | English | minus `english` | Russian | minus `russian` |",
         "| --- | --- | --- | --- | --- |",
@@ -134,7 +134,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             for kind, cost in report["costs"].items()
         ),
         "",
-        "Core-seconds include start and reading the text. Machine: "
+        f"Core-seconds include start and reading the text; {report['core_seconds']:.0f} for all runs. Machine: "
         + report["machine"]
         + ". Versions: "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())

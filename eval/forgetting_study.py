@@ -17,7 +17,6 @@ Every training reads the same number of tokens in the same number of steps.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,12 @@ class Scale:
     batch_tokens: int = 2048
     learning_rate: float = 2e-3
     vocabulary_characters: int = 1_500_000  # of each language, from which the vocabulary is learnt
+    held_out_characters: int = 100_000  # of each text, at most
 
 
 SMOKE = Scale(
     layers=1, hidden_size=32, heads=2, vocab_size=600, context_length=32, tokens=1024, batch_tokens=128,
-    vocabulary_characters=20_000,
+    vocabulary_characters=20_000, held_out_characters=2_000,
 )  # fmt: skip
 
 
@@ -60,8 +60,8 @@ def main() -> None:
 
         torch.set_num_threads(1)
         kind, seed = arguments.run
-        run = measure if kind == "measure" else train
-        write_result(arguments.work, arguments.run, run(kind, int(seed), scale, arguments.data, arguments.work))
+        common = int(seed), scale, arguments.data, arguments.work
+        write_result(arguments.work, arguments.run, measure(*common) if kind == "measure" else train(kind, *common))
         return
     seeds = range(arguments.seeds)
     first, after, measuring = (
@@ -128,47 +128,44 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
     return record | cost | {"parameters": provenance["stages"][-1]["parameters"]}
 
 
-def measure(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
-    """Nats of every block of both held-out texts under every model, and whether `english` is still in `grown`."""
+def measure(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Nats of every window of both held-out texts, and whether `english` is still in `grown` to the bit.
+
+    The predictions of a merged model are computed from those of its experts, as the composition study does.
+    """
     import torch
+    from composition_rules import RULES, log_probs_of
+    from composition_study import score_windows
 
     from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate
     from frozen_glyph.text.documents import read_text
-    from frozen_glyph.text.loss import text_loss, windows_of
-
-    tokenizer = GlyphSubstrate.from_pretrained(work / "substrate").tokenizer
-    texts = {language: read_text(data / "text" / f"{language}.valid.txt") for language in LANGUAGES}
-    found: dict[str, Any] = {language: {"nats": {}} for language in LANGUAGES}
-    for name, model in models_of(seed, work):
-        for language, text in texts.items():
-            loss = text_loss(model, tokenizer, text)
-            found[language]["nats"][name] = loss.nats.tolist()
-            found[language]["characters"] = loss.characters.tolist()
-            found[language]["uniform"] = loss.uniform_nats_per_character(scale.vocab_size)
-
-    english, grown = (work / job_name((name, seed)) for name in ("english", "grown"))
-    before = FrozenGlyphForCausalLM.from_pretrained(english).eval()
-    stage = FrozenGlyphForCausalLM.from_pretrained(grown, growth_stage=1).eval()
-    windows = [torch.tensor([window.input_ids]) for window in windows_of(texts["en"], tokenizer, scale.context_length)]
-    with torch.no_grad():
-        same = all(torch.equal(before(input_ids=ids).logits, stage(input_ids=ids).logits) for ids in windows)
-    kept = {name: bytes_of_stage_alone(work / job_name((name, seed))) for name in ("grown", "tuned")}
-    return {"losses": found, "first_stage_identical": same, "bytes_of_first_stage": kept}
-
-
-def models_of(seed: int, work: Path) -> Iterator[tuple[str, Any]]:
-    """Every trained model, then every set of merged ones under every rule; ``SET/RULE``."""
-    from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 
     folders = {kind: work / job_name((kind, seed)) for kind in FIRST | NEXT}
-    for kind, folder in folders.items():
-        yield kind, FrozenGlyphForCausalLM.from_pretrained(folder)
-    for name, rules in MERGED.items():
-        out = work / job_name((name, seed))
-        if not out.exists():
-            merge_experts([folders[kind] for kind in name.split("+")], out)
-        for rule in rules:
-            yield f"{name}/{rule}", FrozenGlyphMoEForCausalLM.from_pretrained(out, rule=rule)
+    models = [FrozenGlyphForCausalLM.from_pretrained(folder).eval() for folder in folders.values()]
+    models.append(FrozenGlyphForCausalLM.from_pretrained(folders["grown"], growth_stage=1).eval())
+    position = {kind: index for index, kind in enumerate(folders)}
+    tokenizer = GlyphSubstrate.from_pretrained(work / "substrate").tokenizer
+    same, losses = True, {}
+    for language in LANGUAGES:
+        text = read_text(data / "text" / f"{language}.valid.txt")[: scale.held_out_characters]
+        characters: list[int] = []
+        nats: dict[str, list[float]] = {}
+        for logits_MBTV, targets_BT, scored_BT, sizes in score_windows(models, tokenizer, text, scale.context_length):
+            characters += sizes
+            same = same and torch.equal(logits_MBTV[position["english"]], logits_MBTV[-1])
+            log_probs_MBT = log_probs_of(logits_MBTV, targets_BT)
+            found = {kind: -log_probs_MBT[index] for kind, index in position.items()}
+            for name, rules in MERGED.items():
+                members = [position[expert] for expert in name.split("+")]
+                for rule in rules:
+                    mixed = RULES[rule].nats(logits_MBTV[members], log_probs_MBT[members], targets_BT)
+                    found[f"{name}/{rule}"] = mixed
+            for key, loss_BT in found.items():
+                nats.setdefault(key, []).extend((loss_BT * scored_BT).double().sum(-1).tolist())
+        losses[language] = {"characters": characters, "nats": nats}
+    kept = {kind: bytes_of_stage_alone(folders[kind]) for kind in ("grown", "tuned")}
+    record = {"losses": losses, "first_stage_identical": same, "bytes_of_first_stage": kept}
+    return record | {"cpu_seconds": time.process_time()}
 
 
 def bytes_of_stage_alone(folder: Path) -> int:

@@ -54,7 +54,7 @@ def results(study, scale, data, work):
     """Every training and the measuring of seed 0."""
     study.build_ground(scale, data, work)
     found = {(kind, 0): study.train(kind, 0, scale, data, work) for kind in study.FIRST | study.NEXT}
-    return found | {("measure", 0): study.measure("measure", 0, scale, data, work)}
+    return found | {("measure", 0): study.measure(0, scale, data, work)}
 
 
 def blocks(folder, first, **stage):
@@ -103,13 +103,13 @@ def test_report_says_second_minus_first(study):
     shifts = dict.fromkeys(study.FIRST | study.NEXT, 0.0) | {"tuned": 0.5, "grown": 0.2}
     entry = {
         "characters": characters,
-        "uniform": 3.0,
         "nats": {model: (base + 10 * shift).tolist() for model, shift in shifts.items()},
     }
     measured = {
         "losses": {"en": entry, "ru": entry},
         "first_stage_identical": True,
         "bytes_of_first_stage": {"grown": 1, "tuned": 2},
+        "cpu_seconds": 1.0,
     }
     cost = {"tokens": 1, "flops": 1e12, "seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "trainable_parameters": 1}
     results = {("measure", seed): measured for seed in (0, 1)} | {("grown", seed): cost for seed in (0, 1)}
