@@ -114,7 +114,7 @@ def test_writing_again_does_nothing_until_a_file_changes(copy: Path, tmp_path: P
         ("boolq/dev.jsonl", '{"question": "q", "passage": "p", "answer": 1}', "answer 1 is not true or false"),
         ("boolq/dev.jsonl", '{"question": "q", "answer": true}', "line 1: KeyError: 'passage'"),
         ("squad/dev-v1.1.json", '{"data": [\n', "dev-v1.1.json', line 2 column 1"),
-        ("squad/dev-v2.0.json", '{"data": [{"title": "t", "paragraphs": [{}]}]}', "first question: KeyError: 'context'|'qas'"),
+        ("squad/dev-v2.0.json", '{"data": [{"paragraphs": [{}]}]}', "dev-v2.0.json', first question: KeyError: 'qas'"),
         ("opus/ntrex.en-ru.tsv", "bbc\tHello\tПривет\nbbc\tHello\n", "en-ru.tsv', line 2: 2 fields"),
         ("text/en.valid.txt", b"a\nb\xff\n", "en.valid.txt', line 2: .*UTF-8"),
     ],
@@ -145,9 +145,8 @@ def test_refuses_what_is_no_mirror_and_no_data(copy: Path, tmp_path: Path) -> No
 
 
 def test_the_module_is_light() -> None:
-    code = (
-        "import sys, frozen_glyph.evaluation.mirror; assert not {'torch', 'datasets', 'transformers'} & set(sys.modules)"
-    )
+    heavy = {"torch", "datasets", "transformers"}
+    code = f"import sys, frozen_glyph.evaluation.mirror; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -202,7 +201,9 @@ def test_squad_v2_best_threshold_is_the_best_of_all(squad_v2: Any) -> None:
         return 100 * right / len(items)
 
     found = squad_v2.compute(predictions=predictions, references=references)
-    best = max(score(threshold) for threshold in [-1, *(prediction["no_answer_probability"] for prediction in predictions)])
+    best = max(
+        score(threshold) for threshold in [-1, *(prediction["no_answer_probability"] for prediction in predictions)]
+    )
     assert found["best_exact"] == pytest.approx(best) == pytest.approx(score(found["best_exact_thresh"]))
 
 
