@@ -1,4 +1,4 @@
-"""The command ``lm_eval`` for tests: without the scan of its 14,000 task files, and sharing items between CPU processes.
+"""The command ``lm_eval`` for tests: without the scan of its 14,000 files, and sharing items between CPU processes.
 
 lm-eval lets processes share the items only where it counts as many GPUs; here it counts processes.
 """

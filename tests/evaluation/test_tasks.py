@@ -117,7 +117,7 @@ def test_tasks_read_the_datasets_of_the_table(loaded: Any, mirror: Mirror) -> No
             continue
         task = loaded["tasks"][name]
         expected = None if dataset == "text" else configuration
-        assert task.DATASET_PATH == dataset and task.DATASET_NAME == expected
+        assert dataset == task.DATASET_PATH and expected == task.DATASET_NAME
     assert [mirror.why_missing(*where) for where in DATASETS.values()] == [None] * len(DATASETS)
     assert loaded["group_map"] == {"mmlu": ["mmlu_anatomy", "mmlu_world_religions"]}
 
