@@ -15,17 +15,14 @@ from rich.console import Console
 
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.compare import compare_losses, compare_scores
+from frozen_glyph.evaluation.compare import adjust, compare_losses, compare_scores, trends
 from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_questions, measure_text
 from frozen_glyph.evaluation.report import write_report
-from frozen_glyph.evaluation.report_schema import Comparison, Report, Sample, Stage
-from frozen_glyph.evaluation.summarise import (
-    summarise_loss,
-    summarise_stage,
-    summarise_task,
-)
+from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
+from frozen_glyph.evaluation.summarise import summarise_loss, summarise_stage, summarise_task
 from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.merge.write import merge_experts
@@ -144,6 +141,27 @@ def summarise_growth(expert: str, grown: list[tuple[Any, Measured]], seed: int) 
     return stages
 
 
+def grown_trends(expert: str, grown: list[tuple[Any, Measured]], seed: int) -> list[Trend]:
+    """What one more block changes, on everything that an expert's stages were measured on."""
+    depths = [model.config.num_hidden_layers for model, _ in grown]
+    measured = [own for _, own in grown]
+    return trends(expert, depths, [own.texts for own in measured], [own.tasks for own in measured], seed)
+
+
+def model_facts(label: str, folder: Path, model: Any) -> ModelFacts:
+    """Which weights a label stands for."""
+    rule = getattr(model.config, "rule", None)
+    return {
+        "label": label,
+        "folder": folder.name,
+        "rule": rule,
+        "num_hidden_layers": STAGES if rule is None else STAGES * len(EXPERTS),
+        "parameters": model.num_parameters(),
+        "substrate_fingerprint": model.config.substrate_fingerprint,
+        "weights_sha256": checkpoint_sha256(folder),
+    }
+
+
 def compare(first: tuple[str, Measured], second: tuple[str, Measured], seed: int) -> list[Comparison]:
     """Second minus first, paired, on every text and task that both were measured on."""
     (first_name, before), (second_name, after) = first, second
@@ -183,6 +201,8 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
             for row in compare((f"{expert} stage 1", stages[0][1]), (f"{expert} stage {STAGES}", stages[-1][1]), seed)
         ),
     ]
+    slopes = [row for expert, stages in grown.items() for row in grown_trends(expert, stages, seed)]
+    comparisons, slopes = adjust(comparisons, slopes)
     shown = [token_id for token_id in range(len(tokenizer)) if len(tokenizer.convert_ids_to_tokens(token_id)) < 5]
     pictured = [*range(3), 3 + ord("A"), *shown[3 :: max(1, len(shown) // PICTURED)]][:PICTURED]
     return {
@@ -198,6 +218,7 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
             for task, part in own.tasks.items()
             for score in summarise_task(name, task, part, seed)
         ],
+        "trends": slopes,
         "comparisons": comparisons,
         "pictures": [
             {
@@ -208,6 +229,10 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
         ],
         "samples": list(generate_samples(models, tokenizer, corpus)),
         "provenance": {
+            "models": [
+                model_facts(name, out / (name if name in EXPERTS else "merged"), model)
+                for name, model in models.items()
+            ],
             "seed": seed,
             "versions": versions(),
             "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

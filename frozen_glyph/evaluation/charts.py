@@ -224,7 +224,7 @@ def row_chart(
     for index, row in enumerate(rows):
         y = top + pitch * index + (11 if beside else 27)
         if row.point is None:
-            body.append(_text(0 if beside else left, y + 5, fit(row.name, _WIDTH), "row strong"))
+            body.append(_text(0 if beside else left, y + 5, fit(row.name, _WIDTH, 1.2 * _LETTERS), "row strong"))
             continue
         kind = f"c{row.colour % COLOURS}"
         tone = "strong" if row.filled else "soft"

@@ -56,7 +56,8 @@ def _section(report: Report, title: str, comparisons: list[Comparison]) -> str:
             for rows, tag in ((losses, ""), (likelihood, ""), (generated, PUBLISHED))
             if rows
         ]
-        body.append(f'<h3 class="model">{name(second, colours.get(second, 0))}</h3>{grid(charts)}')
+        heading = name(second, colours[second]) if second in colours else escape(second)
+        body.append(f'<h3 class="model">{heading}</h3>{grid(charts)}')
     numbers = folded(f"All {len(comparisons)} comparisons as a table", _comparison_table(comparisons, published))
     return section(title, *body, numbers, hint=HINTS["comparisons"])
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 
 from frozen_glyph.evaluation.charts import Series, icon, legend, line_chart, number
-from frozen_glyph.evaluation.report_elements import figure, folded, grid, point, section, table, table_row
+from frozen_glyph.evaluation.report_elements import figure, folded, grid, group_row, point, section, table, table_row
 from frozen_glyph.evaluation.report_schema import Estimate, Report, Stage, Trend
 from frozen_glyph.evaluation.report_text import (
     HINTS,
@@ -82,8 +82,9 @@ def _trends(trends: Mapping[str, Trend], last: Mapping[str, Stage], colours: Map
 
 def _stage_table(model: str, stages: list[Stage], published: set[str]) -> str:
     """A column for each stage: there are fewer stages than texts and tasks."""
-    head = [model, *(f"stage {stage['stage']}" for stage in stages)]
+    head = ["", *(f"stage {stage['stage']}" for stage in stages)]
     rows = [
+        group_row(head, model),
         table_row(head, "layers", [str(stage["num_hidden_layers"]) for stage in stages]),
         table_row(head, "trained parameters", [f"{stage['trainable_parameters']:,}" for stage in stages]),
     ]

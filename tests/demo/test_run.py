@@ -53,6 +53,10 @@ def test_report_has_every_section(demo_folder, small_corpus):
     assert compared == {(expert, f"merged ({rule})") for expert in EXPERTS for rule in MERGE_RULES}
     grown = {(row["first"], row["second"]) for row in report["comparisons"] if "stage" in row["first"]}
     assert grown == {(f"{expert} stage 1", f"{expert} stage {STAGES}") for expert in EXPERTS}
+    assert {(row["model"], row["name"]) for row in report["trends"]} >= {("ru", "en"), ("ru", "ru"), ("zh", "zh")}
+    assert all(row["adjusted_p"] >= row["p_value"] for row in report["trends"] + report["comparisons"])
+    rules = {facts["label"]: facts["rule"] for facts in report["provenance"]["models"]}
+    assert rules == {f"merged ({rule})": rule for rule in MERGE_RULES} | dict.fromkeys(EXPERTS)
     assert report["pictures"] and report["samples"]
 
 
