@@ -7,12 +7,13 @@ replication_claims.py, how verdicts come about in replication_rules.py.
 """
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 from replication_claims import PARTS
-from replication_rules import MARGIN, SEEDS, Claim, Verdict
+from replication_rules import MARGIN, Claim, Estimate, Verdict, interval_between
 from study_jobs import write_report
 
 from frozen_glyph.checkpoint.files import read_json
@@ -46,7 +47,7 @@ def as_json(parts: dict[str, list[Claim]]) -> dict[str, Any]:
         part: [asdict(claim) | {"seeds": claim.seeds, "verdict": claim.verdict, "why": claim.why} for claim in claims]
         for part, claims in parts.items()
     }
-    return {"margin": MARGIN, "least_seeds": SEEDS, "claims": rows}
+    return {"margin": MARGIN, "claims": rows}
 
 
 def as_markdown(parts: dict[str, list[Claim]]) -> str:
@@ -56,14 +57,13 @@ def as_markdown(parts: dict[str, list[Claim]]) -> str:
         "# The papers' claims at our scale",
         "",
         "Written by `python eval/replication.py` from the files of [results](results); no verdict is typed in. An "
-        "estimate is certain when its whole 95% interval and the value of every seed, at least "
-        f"{SEEDS} of them, lie on one side of the limit (0 unless given). A claim **holds** when each of its estimates "
-        "is certain on the claimed side, **does not hold** when at least one is certain on the other, and else "
-        "**cannot be told at this scale**. To match, to keep and to forget nothing mean: worse by less than "
-        f"{MARGIN:.0%} of the loss. Intervals cover the choice of held-out text or questions; seeds (fewest of a row's "
-        "estimates) cover initial weights and order. Losses: below zero is better. Our models have about a "
-        "hundredth of the published parameters and less than a thousandth of the tokens: a verdict speaks of this "
-        "scale alone.",
+        "estimate is certain when two 95% intervals lie on one side of the limit (0 unless given): the one over "
+        "held-out text or questions, printed first, and Student's t-interval between seeds (initial weights and "
+        "order). A claim **holds** when each of its estimates is certain on the claimed side, **does not hold** when "
+        "at least one is certain on the other, and else **cannot be told at this scale**. To match, to keep and to "
+        f"forget nothing mean: worse by less than {MARGIN:.0%} of the loss. Losses: below zero is better. Our models "
+        "have about a hundredth of the published parameters and less than a thousandth of the tokens: a verdict speaks "
+        "of this scale alone.",
         "",
         "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in get_args(Verdict)) + ".",
     ]
@@ -91,12 +91,15 @@ def table(claims: list[Claim]) -> list[str]:
 
 def measured(claim: Claim) -> str:
     """The estimates with their intervals, one a line, their unit and where they come from."""
-    lines = [
-        f"{each.name} {each.value:+.3f} ({each.low:+.3f} to {each.high:+.3f})"
-        + (f", limit {each.limit:+.3f}" if each.limit else "")
-        for each in claim.estimates
-    ]
+    lines = [estimate_line(estimate) for estimate in claim.estimates]
     return "<br>".join([*lines, f"{claim.unit}: [{claim.results}](results/{claim.results}.md)"]) if lines else ""
+
+
+def estimate_line(estimate: Estimate) -> str:
+    low, high = interval_between(estimate.by_seed)
+    seeds = f"; seeds {low:+.3f} to {high:+.3f}" if low not in (estimate.low, -math.inf) else ""
+    limit = f", limit {estimate.limit:+.3f}" if estimate.limit else ""
+    return f"{estimate.name} {estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f}{seeds}){limit}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """When a claim holds: the rule that turns measured differences into a verdict, and says why.
 
-A claim says of each of its estimates on which side of a limit it lies. An estimate lies *certainly* on a side when its
-whole 95% interval and the value of every seed do, and there are at least ``SEEDS`` seeds; intervals cover the choice of
-held-out text or questions, the seeds that of initial weights and order. Then:
+A claim says of each of its estimates on which side of a limit it lies. An estimate lies *certainly* on a side when two
+95% intervals do: the one over held-out text or questions that came with it, and Student's t-interval of its values by
+seed, which covers initial weights and order (so there must be at least two seeds, and two say little). Then:
 
     holds                         every estimate lies certainly on the claimed side
     does not hold                 at least one lies certainly on the other side
@@ -21,10 +21,17 @@ from typing import Any, Literal
 Verdict = Literal["holds", "does not hold", "cannot be told at this scale"]
 Side = Literal["below", "above"]
 
-SEEDS = 2
 MARGIN = 0.01
-DOUBTS = ("too few seeds", "the interval holds the limit", "seeds disagree")
-T_QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # of Student's t, two-sided 95%, by degrees of freedom
+DOUBTS = ("one seed", "open over the text", "open between seeds")
+# Of Student's t, two-sided 95%, by degrees of freedom.
+T_QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+def interval_between(by_seed: Sequence[float]) -> tuple[float, float]:
+    """Student's t-interval of the mean of ``by_seed``, endless for a single seed."""
+    mean, count = statistics.fmean(by_seed), len(by_seed)
+    half = T_QUANTILES[count - 1] * statistics.stdev(by_seed) / math.sqrt(count) if count > 1 else math.inf
+    return mean - half, mean + half
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,12 @@ class Estimate:
 
     @classmethod
     def between_seeds(cls, name: str, by_seed: Sequence[float], side: Side) -> "Estimate":
-        """From values by seed alone: the mean and its t-interval, endless for a single seed."""
-        mean, count = statistics.fmean(by_seed), len(by_seed)
-        half = T_QUANTILES[count - 1] * statistics.stdev(by_seed) / math.sqrt(count) if count > 1 else math.inf
-        return cls(name, mean, mean - half, mean + half, by_seed, side)
+        """From values by seed alone."""
+        return cls(name, statistics.fmean(by_seed), *interval_between(by_seed), by_seed, side)
 
     def certainly(self, side: Side) -> bool:
-        values = [self.low, self.high, *self.by_seed]
-        beyond = all(value < self.limit if side == "below" else value > self.limit for value in values)
-        return beyond and len(self.by_seed) >= SEEDS
+        values = (self.low, self.high, *interval_between(self.by_seed))
+        return all(value < self.limit if side == "below" else value > self.limit for value in values)
 
     @property
     def claimed(self) -> bool:
@@ -68,10 +72,10 @@ class Estimate:
     @property
     def doubt(self) -> str:
         """Why nothing is certain about it."""
-        few, wide, split = DOUBTS
-        if len(self.by_seed) < SEEDS:
-            return few
-        return wide if self.low <= self.limit <= self.high else split
+        one, text, seeds = DOUBTS
+        if len(self.by_seed) == 1:
+            return one
+        return text if self.low <= self.limit <= self.high else seeds
 
 
 @dataclass(frozen=True)

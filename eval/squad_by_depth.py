@@ -4,7 +4,7 @@
 
 DIR holds squad/dev-v1.1.json and squad/dev-v2.0.json; ``--grown`` the folder of a finished growth study. The same
 command resumes what was stopped. Tasks: the published short-answer protocol (greedy, 256 questions) and SQuAD v1.1 as
-completion (the first 500 in a fixed random order). Slopes are of score over number of blocks, all stages, by least
+completion (500 questions drawn at random). Slopes are of score over number of blocks, all stages, by least
 squares, and are drawn by question.
 """
 
@@ -16,31 +16,35 @@ import numpy as np
 from growth_study import BASELINE
 from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 
-METRICS = {"fg_squad_published": ("hit",), "fg_squad": ("exact_match", "f1")}
-QUESTIONS = {"fg_squad_published": 256, "fg_squad": 500}
+METRICS = {"paper_squad": ("hit",), "fg_squad": ("exact_match", "f1")}
+QUESTIONS = {"paper_squad": 256, "fg_squad": 500}
 
 
 def main() -> None:
     parser = study_arguments("squad-by-depth", __doc__, "squad/dev-v1.1.json and squad/dev-v2.0.json")
     parser.add_argument("--grown", type=Path, default=Path("runs/growth-study"), help="work folder of growth_study.py")
     arguments = parser.parse_args()
+    mirror = (arguments.work / "mirror").resolve()
     questions = dict.fromkeys(QUESTIONS, 4) if arguments.smoke else QUESTIONS
     if arguments.run:
         folder = arguments.grown / job_name((BASELINE, arguments.run[1]))
-        write_result(arguments.work, arguments.run, score_stages(folder, questions, arguments.data))
+        write_result(arguments.work, arguments.run, score_stages(folder, questions, mirror))
         return
     jobs = [("squad", seed) for seed in range(arguments.seeds)]
     if not arguments.report:
+        from frozen_glyph.evaluation.mirror import write_mirror
+
+        write_mirror(arguments.data, mirror)
         run_jobs(jobs, arguments.work, arguments.processes)
     report = summarise(read_results(arguments.work, jobs))
     write_report(arguments.out, report, as_markdown(report))
 
 
-def score_stages(folder: Path, questions: dict[str, int], data: Path) -> dict[str, Any]:
+def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[str, Any]:
     """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions]."""
     import torch
 
-    from frozen_glyph.evaluation.harness import load_lm, run_lm_eval
+    from frozen_glyph.evaluation.harness import Tasks, load_lm
     from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 
     torch.set_num_threads(1)
@@ -48,10 +52,13 @@ def score_stages(folder: Path, questions: dict[str, int], data: Path) -> dict[st
     scores: dict[str, dict[str, list[list[float]]]] = {
         task: {metric: [] for metric in metrics} for task, metrics in METRICS.items()
     }
+    tasks = Tasks(mirror)
+    loaded = {name: tasks.load(name) for name in METRICS}
     for stage in range(1, len(ladder) + 1):
         lm = load_lm(folder, growth_stage=stage)
         for task, metrics in METRICS.items():
-            samples = run_lm_eval(lm, [task], data, limit=questions[task])["samples"][task]
+            chosen = loaded[task].choose(questions[task], seed=0)
+            samples = tasks.run(lm, loaded[task], chosen, seed=0)["samples"][task]
             for metric in metrics:
                 scores[task][metric].append([sample[metric] for sample in samples])
     return {"blocks": ladder, "scores": scores, "cpu_seconds": time.process_time()}
@@ -112,7 +119,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             "# SQuAD by depth",
             "",
             f"The models of `growth-study.md` ({BASELINE}), seeds {', '.join(map(str, report['seeds']))}, zero-shot "
-            "and greedy; percent, mean over seeds, with 95% bootstrap intervals over questions. `fg_squad_published` "
+            "and greedy; percent, mean over seeds, with 95% bootstrap intervals over questions. `paper_squad` "
             "is the published short-answer protocol, `fg_squad` SQuAD v1.1 as completion. Slope: percentage points "
             "for each block, then seed by seed. Longer prompts than the context of 256 tokens lose their beginning. "
             "An interval from 0 to 0 means that no answer was right, not that none could be: 0 of 256 leaves room for "

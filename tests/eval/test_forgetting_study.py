@@ -100,7 +100,7 @@ def test_report_says_second_minus_first(study):
     """Losses made up so that ``tuned`` forgets 0.5 nats per character of English, ``grown`` 0.2."""
     characters = [10.0] * 40
     base = np.random.default_rng(0).uniform(8, 12, 40)
-    shifts = dict.fromkeys(study.FIRST | study.NEXT, 0.0) | {"tuned": 0.5, "grown": 0.2}
+    shifts = dict.fromkeys([*study.FIRST, *study.NEXT, "english+grown/evidence"], 0.0) | {"tuned": 0.5, "grown": 0.2}
     entry = {
         "characters": characters,
         "nats": {model: (base + 10 * shift).tolist() for model, shift in shifts.items()},
