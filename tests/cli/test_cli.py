@@ -246,7 +246,7 @@ class TestGrow:
         finally:
             process.kill()
         assert process.returncode == 130
-        said = "stopped; `grow`, `tune-head` and `demo` go on from the last save when called again"
+        said = "stopped; `grow`, `tune-head`, `eval` and `demo` go on from the last save when called again"
         assert err.splitlines()[-1] == said
         assert "Traceback" not in err
 
