@@ -77,7 +77,7 @@ def assemble(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measur
     models: list[ModelFacts] = [
         {
             "label": candidate.label,
-            "folder": str(candidate.folder),
+            "folder": candidate.name,
             "rule": candidate.rule,
             "num_hidden_layers": own.facts["num_hidden_layers"],
             "parameters": own.facts["parameters"],

@@ -15,9 +15,10 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: conf
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model in the report. ``stages``: the growth stages to measure, the last of which is the model itself."""
+    """One model in the report: ``name`` as it was given, ``stages`` to measure, the last of which is the model itself."""
 
     label: str
+    name: str
     folder: Path
     rule: str | None
     stages: tuple[int | None, ...]
@@ -106,6 +107,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
         config = AutoConfig.from_pretrained(folder)
         candidate = Candidate(
             label=label,
+            name=model,
             folder=folder,
             rule=None,
             stages=_stages_of(label, config, stage, every_stage),

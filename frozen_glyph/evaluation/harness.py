@@ -165,7 +165,7 @@ class Tasks:
                 # What datasets raises for a dataset, configuration or split that is not there.
                 except (OSError, ValueError, KeyError) as error:
                     missing[leaf] = str(error).splitlines()[0]
-        where = "on the Hub" if self._mirror is None else f"in the mirror {str(self._mirror)!r}"
+        where = "on the Hub" if self._mirror is None else "in the mirror"
         if not leaves:
             raise MissingDataError(f"no data of task {name!r} {where}: {next(iter(missing.values()))}")
         for task in leaves.values():

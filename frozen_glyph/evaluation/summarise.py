@@ -91,7 +91,8 @@ def _finish(score: Score, part: TaskPart, runs: Sequence[float]) -> Score:
         score["published"] = True
     if len(runs) > 1:
         score["runs"] = list(runs)
-        score["runs_low"], score["runs_high"] = t_interval(runs)
+        low, high = t_interval(runs)
+        score["runs_low"], score["runs_high"] = max(low, 0.0), min(high, 1.0)
     return score
 
 
