@@ -15,7 +15,7 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: conf
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model in the report: ``name`` as it was given, ``stages`` to measure, the last of which is the model itself."""
+    """One model in the report: ``name`` as it was given, ``stages`` to measure, the last being the model itself."""
 
     label: str
     name: str
