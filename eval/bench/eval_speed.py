@@ -7,8 +7,8 @@ Multiple choice in the two forms that tasks have: ``letters``, where the prompt 
 is one letter (MMLU; lm-eval then asks the model once a question), and ``answers``, where each option itself follows the
 question (ARC). Questions are those of ``DIR/mmlu/test``, or made of random words with about as many of them. All
 contestants have the same depth, width, heads, vocabulary, context and tokenizer; Llama's gated MLP has three matrices,
-so it is 8/3 instead of 4 wide. They are loaded from a folder as ``lm_eval`` loads them and score in turns in one
-process. What ``frozen-glyph eval`` loads, which computes only the logits that are scored, takes part as well.
+so it is 8/3 instead of 4 wide. Both are loaded from a folder as ``lm_eval`` loads them and as ``frozen-glyph eval``
+does, which computes only the logits that are scored; all score in turns in one process.
 """
 
 import argparse
@@ -33,6 +33,10 @@ from frozen_glyph.training.train import uses_bf16
 
 Question = dict[str, Any]  # "question" and its "choices"
 LETTERS = "ABCD"
+LOADERS: dict[str, Callable[..., Any]] = {
+    "lm_eval": lambda folder, **settings: HFLM(pretrained=str(folder), **settings),
+    "frozen-glyph eval": load_lm,
+}
 
 
 def main() -> None:
@@ -55,7 +59,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         seconds = alternate(turns, arguments.repeats)
         measured[form] = {name: summary(seconds[name], len(requests)) for name in contestants}
     theirs_over_ours = {
-        form: {name: ratios(entry["llama"], own) for name, own in entry.items() if name != "llama"}
+        form: {
+            **{loader: ratios(entry[f"llama, {loader}"], entry[f"frozen_glyph, {loader}"]) for loader in LOADERS},
+            "their lm_eval, our frozen-glyph eval": ratios(
+                entry["llama, lm_eval"], entry["frozen_glyph, frozen-glyph eval"]
+            ),
+        }
         for form, entry in measured.items()
     }
     return {
@@ -125,9 +134,9 @@ def load_contestants(arguments: argparse.Namespace, questions: list[Question], f
         tokenizer.save_pretrained(folder / name)
     settings = {"batch_size": arguments.batch, "device": arguments.device}
     return {
-        "llama": HFLM(pretrained=str(folder / "llama"), **settings),
-        "frozen_glyph": HFLM(pretrained=str(folder / "frozen_glyph"), **settings),
-        "frozen_glyph, as frozen-glyph eval loads it": load_lm(folder / "frozen_glyph", **settings),
+        f"{name}, {loader}": load(folder / name, **settings)
+        for loader, load in LOADERS.items()
+        for name in ("llama", "frozen_glyph")
     }
 
 

@@ -70,10 +70,10 @@ def test_eval_speed_scores_both_forms_with_all_contestants(bench):
     report = bench("eval_speed.py", "--layers", "1", "--context", "256", "--questions", "3", "--repeats", "2")
     assert report["questions"] == 3
     parameters = report["parameters"]
-    assert len(parameters) == 3 and parameters["frozen_glyph"] == 64 * 500 + 500 + 12 * 64**2 + 5 * 64 + 6 * 64
+    assert len(parameters) == 4
+    assert parameters["frozen_glyph, lm_eval"] == 64 * 500 + 500 + 12 * 64**2 + 5 * 64 + 6 * 64
     for form in ("letters", "answers"):
-        llama = report["measured"][form]["llama"]
-        assert report["time_of_llama_over_ours"][form].keys() == parameters.keys() - {"llama"}
-        for name, ratio in report["time_of_llama_over_ours"][form].items():
-            ours = report["measured"][form][name]["seconds_median"]
-            assert ratio["seconds_median"] == pytest.approx(llama["seconds_median"] / ours, abs=1e-4)
+        measured, found = report["measured"][form], report["time_of_llama_over_ours"][form]
+        for loader in ("lm_eval", "frozen-glyph eval"):
+            ours, llama = (measured[f"{name}, {loader}"]["seconds_median"] for name in ("frozen_glyph", "llama"))
+            assert found[loader]["seconds_median"] == pytest.approx(llama / ours, abs=1e-4)
