@@ -208,6 +208,7 @@ def load_lm(
 
     import frozen_glyph  # noqa: F401  registers the Auto classes
     from frozen_glyph.evaluation.lm import ScoredLogitsLM
+    from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
     with _quiet():
         lm = ScoredLogitsLM(
@@ -216,4 +217,7 @@ def load_lm(
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             **overrides,
         )
+        for module in lm.model.modules():
+            if isinstance(module, FrozenGlyphEmbedding):
+                module.materialize()  # looked up from now on, as in any other model: the same vectors
         return lm if answers is None else CachingLM(lm, str(answers))

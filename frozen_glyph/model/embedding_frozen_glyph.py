@@ -59,7 +59,13 @@ class FrozenGlyphEmbedding(nn.Module):
         self.table: torch.Tensor | None = None  # no buffer: accelerate, offloading buffers, stumbles over empty ones
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.compute(input_ids) if self.table is None else nn.functional.embedding(input_ids, self.table)
+        if self.table is not None:
+            return nn.functional.embedding(input_ids, self.table)
+        if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.compute(input_ids)
+        # Text repeats its tokens: each is computed once. A GPU would have to wait for the count of them.
+        unique_ids, places = input_ids.unique(return_inverse=True)
+        return nn.functional.embedding(places, self.compute(unique_ids))
 
     @torch.no_grad()
     def compute(self, input_ids: torch.Tensor) -> torch.Tensor:
