@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
@@ -151,8 +151,21 @@ class FrozenGlyphMLP(nn.Module):
         self.fc_out = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, adapters: Any = None) -> torch.Tensor:
-        hidden_states = self.activation(project(self, "fc_in", hidden_states, adapters))
-        return project(self, "fc_out", hidden_states, adapters)
+        inner = project(self, "fc_in", hidden_states, adapters)
+        inner = torch.ops.aten.gelu_(inner) if self.may_overwrite(inner) else self.activation(inner)
+        return project(self, "fc_out", inner, adapters)
+
+    def may_overwrite(self, inner: torch.Tensor) -> bool:
+        """Whether GELU can be computed in place: on a CPU, fresh memory for its result costs more than GELU itself.
+
+        Not while autograd or a hook may hold what ``fc_in`` returned.
+        """
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (self.fc_in, self.activation))
+        return (
+            inner.device.type == "cpu"
+            and isinstance(self.activation, GELUActivation)
+            and not (hooked or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        )
 
 
 class FrozenGlyphBlock(GradientCheckpointingLayer):

@@ -166,3 +166,32 @@ def test_the_substrate_cannot_be_resized(model):
     assert model.resize_token_embeddings(340) is model.substrate
     with pytest.raises(ValueError, match=r"cannot resize a frozen substrate from 340 to 400 tokens: build a new"):
         model.resize_token_embeddings(400)
+
+
+class TestGELUInPlace:
+    """On a CPU and without gradients the activation overwrites its input, where nobody can notice."""
+
+    def test_same_bits_as_with_gradients(self, model, token_ids):
+        ids = token_ids(2, 9)
+        with torch.no_grad():
+            in_place = model(ids).logits
+        assert torch.equal(in_place, model(ids).logits.detach())
+
+    @pytest.mark.parametrize("part", ["fc_in", "activation"])
+    def test_hooks_see_both_sides_of_the_activation(self, model, token_ids, part):
+        mlp, seen = model.model.layers[0].mlp, []
+        handle = getattr(mlp, part).register_forward_hook(lambda module, inputs, output: seen.append(output))
+        try:
+            with torch.no_grad():
+                model(token_ids(2, 9))
+        finally:
+            handle.remove()
+        (output,) = seen
+        assert (output.min() < -0.2) == (part == "fc_in")  # GELU is nowhere below -0.17
+
+    def test_it_is_what_happens(self, model, token_ids):
+        mlp = model.model.layers[0].mlp
+        inner = torch.randn(2, 192)
+        assert not mlp.may_overwrite(inner)
+        with torch.no_grad():
+            assert mlp.may_overwrite(inner)
