@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN, GELUActivation
+from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
@@ -160,10 +160,11 @@ class FrozenGlyphMLP(nn.Module):
 
         Not while autograd or a hook may hold what ``fc_in`` returned.
         """
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (self.fc_in, self.activation))
+        parts = (*self.fc_in.modules(), self.activation)  # adapters wrap the Linear
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
         return (
             inner.device.type == "cpu"
-            and isinstance(self.activation, GELUActivation)
+            and getattr(self.activation, "act", None) is nn.functional.gelu  # else another formula, other bits
             and not (hooked or torch.is_grad_enabled() or torch.compiler.is_compiling())
         )
 

@@ -171,8 +171,9 @@ def test_the_substrate_cannot_be_resized(model):
 class TestGELUInPlace:
     """On a CPU and without gradients the activation overwrites its input, where nobody can notice."""
 
-    def test_same_bits_as_with_gradients(self, model, token_ids):
-        ids = token_ids(2, 9)
+    @pytest.mark.parametrize("activation", ["gelu", "gelu_python", "gelu_new", "silu"])
+    def test_same_bits_as_with_gradients(self, build_model, token_ids, activation):
+        model, ids = build_model(seed=3, hidden_act=activation), token_ids(2, 9)
         with torch.no_grad():
             in_place = model(ids).logits
         assert torch.equal(in_place, model(ids).logits.detach())
@@ -189,7 +190,7 @@ class TestGELUInPlace:
         (output,) = seen
         assert (output.min() < -0.2) == (part == "fc_in")  # GELU is nowhere below -0.17
 
-    def test_it_is_what_happens(self, model, token_ids):
+    def test_it_overwrites_without_gradients_only(self, model, token_ids):
         mlp = model.model.layers[0].mlp
         inner = torch.randn(2, 192)
         assert not mlp.may_overwrite(inner)
