@@ -28,6 +28,7 @@ from training_step import Clock, Seconds, add_shape_arguments, alternate, descri
 
 from frozen_glyph.evaluation.benchmark_files import read_mmlu
 from frozen_glyph.evaluation.harness import load_lm
+from frozen_glyph.statistics import bootstrap_interval
 from frozen_glyph.substrate.vocabulary import build_tokenizer
 from frozen_glyph.training.train import uses_bf16
 
@@ -37,6 +38,10 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "lm_eval": lambda folder, **settings: HFLM(pretrained=str(folder), **settings),
     "frozen-glyph eval": load_lm,
 }
+PAIRS = [
+    *((loader, f"llama, {loader}", f"frozen_glyph, {loader}") for loader in LOADERS),
+    ("their lm_eval, our frozen-glyph eval", "llama, lm_eval", "frozen_glyph, frozen-glyph eval"),
+]
 
 
 def main() -> None:
@@ -53,20 +58,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         contestants = load_contestants(arguments, questions, Path(folder))
     measured: dict[str, dict[str, Any]] = {}
+    theirs_over_ours: dict[str, dict[str, Any]] = {}
     for form, requests in forms.items():
         turns = {name: scoring(lm, requests, arguments) for name, lm in contestants.items()}
         alternate(turns, 1)  # warm-up
         seconds = alternate(turns, arguments.repeats)
         measured[form] = {name: summary(seconds[name], len(requests)) for name in contestants}
-    theirs_over_ours = {
-        form: {
-            **{loader: ratios(entry[f"llama, {loader}"], entry[f"frozen_glyph, {loader}"]) for loader in LOADERS},
-            "their lm_eval, our frozen-glyph eval": ratios(
-                entry["llama, lm_eval"], entry["frozen_glyph, frozen-glyph eval"]
-            ),
+        theirs_over_ours[form] = {
+            name: ratios(measured[form][llama], measured[form][ours]) | paired_ratio(seconds[llama], seconds[ours])
+            for name, llama, ours in PAIRS
         }
-        for form, entry in measured.items()
-    }
     return {
         **describe(arguments),
         "load_average": {"before": load_before, "after": os.getloadavg()},
@@ -152,6 +153,13 @@ def scoring(lm: HFLM, requests: list[Instance], arguments: argparse.Namespace) -
 def summary(seconds: list[Seconds], requests: int) -> dict[str, float]:
     wall, cpu = (median(each) for each in zip(*seconds, strict=True))
     return {"seconds_median": wall, "cpu_seconds_median": cpu, "requests_per_second": round(requests / wall, 2)}
+
+
+def paired_ratio(llama: list[Seconds], ours: list[Seconds]) -> dict[str, Any]:
+    """Time of all turns of Llama over ours and its bootstrap interval, for which whole turns are drawn."""
+    walls = [[turn.wall for turn in turns] for turns in (llama, ours)]
+    low, high = bootstrap_interval(*walls)
+    return {"seconds_total": round(sum(walls[0]) / sum(walls[1]), 4), "interval_95": [round(low, 4), round(high, 4)]}
 
 
 if __name__ == "__main__":

@@ -126,8 +126,12 @@ def count_flops(work: Callable[[], object]) -> int:
 
 
 def alternate(steps: dict[str, Callable[[], Seconds]], repeats: int) -> dict[str, list[Seconds]]:
-    """Seconds of every contestant, ``repeats`` times in turns, so that all meet the same weather."""
-    turns = [{name: step() for name, step in steps.items()} for _ in range(repeats)]
+    """Seconds of every contestant, ``repeats`` times in turns, so that all meet the same weather.
+
+    Every other turn runs backwards, so that none always follows the same one.
+    """
+    order = list(steps)
+    turns = [{name: steps[name]() for name in order[:: -1 if turn % 2 else 1]} for turn in range(repeats)]
     return {name: [turn[name] for turn in turns] for name in steps}
 
 

@@ -77,3 +77,5 @@ def test_eval_speed_scores_both_forms_with_all_contestants(bench):
         for loader in ("lm_eval", "frozen-glyph eval"):
             ours, llama = (measured[f"{name}, {loader}"]["seconds_median"] for name in ("frozen_glyph", "llama"))
             assert found[loader]["seconds_median"] == pytest.approx(llama / ours, abs=1e-4)
+            low, high = found[loader]["interval_95"]
+            assert low <= found[loader]["seconds_total"] <= high
