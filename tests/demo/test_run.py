@@ -10,7 +10,7 @@ from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.substrate.font import FontError, load_font
 
-KEPT_QUESTIONS = 2  # of each task and language
+KEPT_QUESTIONS = 3  # of each task and language
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def small_corpus() -> Corpus:
         kept.setdefault((question.task, question.expert, question.language), []).append(question)
     return Corpus(
         train={expert: text[:60_000] for expert, text in whole.train.items()},
-        valid={language: text[:1_500] for language, text in whole.valid.items()},
+        valid={language: text[:3_000] for language, text in whole.valid.items()},
         questions=[question for group in kept.values() for question in group[:KEPT_QUESTIONS]],
     )
 
