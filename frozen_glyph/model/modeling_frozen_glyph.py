@@ -27,6 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .head_frozen_glyph import OutputHead
 from .linear_frozen_glyph import apply_linear_kinds, initialise_linear
 from .loss_frozen_glyph import chunked_causal_loss
 from .pretrained_frozen_glyph import StrictPreTrainedModel
@@ -390,7 +391,7 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
     def __init__(self, config: FrozenGlyphConfig) -> None:
         super().__init__(config)
         self.model = FrozenGlyphModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.lm_head = OutputHead(config.hidden_size, config.vocab_size)
         self.post_init()
 
     def frozen_modules(self) -> list[nn.Module]:

@@ -22,6 +22,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import STATIC_LOGIT_RULES, FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .head_frozen_glyph import OutputHead, head_linear
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     CACHE,
@@ -107,7 +108,7 @@ class ExpertHead(nn.Linear):
         with neither: the logits of each expert, N of [..., V].
         """
         if expert_weights is not None:
-            return nn.functional.linear(hidden_states, self.weight, self.joint_bias(expert_weights))
+            return head_linear(hidden_states, self.weight, self.joint_bias(expert_weights))
         if tokens is not None:
             products = hidden_states.float() * self.weight[tokens].float()
             return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
@@ -227,7 +228,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         if config.embedding_size is None:
             self.lm_head: nn.Module = ExpertHead(len(config.experts or []), config.hidden_size, config.vocab_size)
         else:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+            self.lm_head = OutputHead(config.hidden_size, config.vocab_size)
         self.post_init()
 
     def frozen_modules(self) -> list[nn.Module]:
@@ -261,7 +262,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             )
         weights = torch.tensor(config.logit_weights, device=self.lm_head.weight.device)
         columns = weights.repeat_interleave(config.hidden_size)
-        head = nn.Linear(*self.lm_head.weight.shape[::-1], device="meta")
+        head = OutputHead(*self.lm_head.weight.shape[::-1], device="meta")
         head.weight = nn.Parameter((self.lm_head.weight.float() * columns).to(self.dtype))
         head.bias = nn.Parameter((weights @ self.lm_head.bias.float()).to(self.dtype))
         self.lm_head = head
@@ -363,12 +364,16 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             raise ValueError(f"rule={rule!r} weighs experts by the tokens read: give input_ids, not inputs_embeds")
         if reads and cache is None:
             cache = DynamicCache()
-        last = logits_to_keep if isinstance(logits_to_keep, int) else 0
-        first_kept = max(0, states.shape[1] - last) if last else 0
+        if not reads:
+            states, logits_to_keep = slice_logits_to_keep(states, logits_to_keep), 0
+        positions, first_kept = None, 0
+        if isinstance(logits_to_keep, torch.Tensor):
+            positions = torch.arange(states.shape[1], device=logits_to_keep.device)[logits_to_keep]
+            first_kept = min(positions.tolist(), default=0)
+        elif logits_to_keep:
+            first_kept = max(0, states.shape[1] - logits_to_keep)
         kept = []
         for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
-            if not reads and piece.start < first_kept:
-                continue
             logits = [expert_logits.float() for expert_logits in self.lm_head(states[:, piece])]
             log_weights = torch.tensor(self.config.expert_weights, device=logits[0].device).log()
             log_weights = log_weights.expand(*logits[0].shape[:2], -1)
@@ -380,7 +385,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
                 combine = log_pool if rule == "evidence" else mixture
                 kept.append(combine(logits, log_weights))
         combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
-        return combined if isinstance(logits_to_keep, int) else combined[:, logits_to_keep]
+        return combined if positions is None else combined[:, positions - first_kept]
 
     def read(
         self,

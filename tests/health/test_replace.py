@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from frozen_glyph import FrozenGlyphMoEForCausalLM, grow, merge_experts, replace_linear
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.head_frozen_glyph import OutputHead
 from frozen_glyph.model.linear_frozen_glyph import LINEAR_CLASSES, AdderLinear, AdditiveLinear, LowRankLinear
 
 
@@ -51,7 +52,7 @@ def test_where_chooses_and_freezing_stays(build_model):
     assert replace_linear(model, "adder", "layers.0.mlp.*") is model
     kinds = [type(module) for module in model.model.layers[0].mlp.modules()]
     assert kinds.count(AdderLinear) == 2 and type(model.model.layers[0].self_attn.q_proj) is nn.Linear
-    assert type(model.model.layers[1].mlp.fc_in) is nn.Linear and type(model.lm_head) is nn.Linear
+    assert type(model.model.layers[1].mlp.fc_in) is nn.Linear and type(model.lm_head) is OutputHead
     assert not any(each.requires_grad for each in model.model.layers[0].parameters())
     assert all(each.requires_grad for each in model.model.layers[1].parameters())
 

@@ -8,6 +8,7 @@ import torch
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.model import modeling_frozen_glyph_moe
 from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+from frozen_glyph.model.rules_frozen_glyph import READING_RULES
 
 MIXTURES = ("probability", "posterior")  # rules whose logits are log-probabilities
 
@@ -215,7 +216,11 @@ def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, 
     full = model(ids).logits
     torch.testing.assert_close(model(ids, logits_to_keep=2).logits, full[:, -2:], atol=1e-5, rtol=1e-5)
     some = torch.tensor([1, 8, 3])
+    seen = []
+    hook = model.lm_head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0].shape[1]))
     torch.testing.assert_close(model(ids, logits_to_keep=some).logits, full[:, some], atol=1e-5, rtol=1e-5)
+    hook.remove()
+    assert rule in READING_RULES or seen == [3]  # the other rules need no head elsewhere
     model.set_attn_implementation("eager")
     output = model(ids, output_attentions=True, output_hidden_states=True)
     torch.testing.assert_close(output.logits, full, atol=1e-4, rtol=1e-4)

@@ -172,7 +172,7 @@ def test_fused_layers_make_one_product_for_query_key_and_value(build_model, toke
 def test_names_of_kinds_and_the_default_are_what_the_configuration_says(build_model):
     assert tuple(LINEAR_CLASSES) == LINEAR_KINDS
     assert FrozenGlyphConfig().linear_kinds is None
-    linears = [module for module in build_model().modules() if isinstance(module, nn.Linear)]
+    linears = [module for module in build_model().model.modules() if isinstance(module, nn.Linear)]
     assert {type(module) for module in linears} == {nn.Linear}
     assert kind_of("layers.0.mlp.fc_in", None) == "matmul"
     assert kind_of("layers.0.mlp.fc_in", [["layers.*", "adder"], ["*.fc_in", "matmul"]]) == "matmul"
