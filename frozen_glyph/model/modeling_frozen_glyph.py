@@ -180,9 +180,16 @@ class FrozenGlyphBlock(GradientCheckpointingLayer):
         self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = FrozenGlyphMLP(config)
 
-    def forward(self, hidden_states: torch.Tensor, adapters: Any = None, **kwargs: Any) -> torch.Tensor:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        adapters: Any = None,
+        states_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """[B, T, D] -> [B, T', D]: ``states_to_keep`` of the last block leaves out what no logits are made of."""
         attended = self.self_attn(self.input_layernorm(hidden_states), adapters=adapters, **kwargs)[0]
-        hidden_states = hidden_states + attended
+        hidden_states = keep_positions(hidden_states, states_to_keep) + keep_positions(attended, states_to_keep)
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states), adapters=adapters)
 
 
@@ -226,6 +233,10 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
             self.set_input_embeddings(self.substrate.to_dense(self.dtype))
             self.config.substrate_dense = True
         return self
+
+    def records_states(self, options: dict[str, Any]) -> bool:
+        """Whether the call with these ``options`` returns hidden states, and so those of all positions."""
+        return bool(options.get("output_hidden_states") or self.config.output_hidden_states)
 
     def enable_input_require_grads(self) -> None:
         """Do nothing: gradients at the frozen input would force a backward pass through every frozen block."""
@@ -279,9 +290,13 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
         prefix_states: torch.FloatTensor | None = None,
+        states_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """``prefix_states`` [B, T, D] is what ``prefix`` returned: the embedding and the frozen blocks are skipped."""
+        """``prefix_states`` [B, T, D] is what ``prefix`` returned: the embedding and the frozen blocks are skipped.
+
+        ``states_to_keep``: which of the last hidden states: so many at the end, 0 for all, or those of an index tensor.
+        """
         cache = past_key_values if cache is None else cache
         layers: Any = self.layers
         if prefix_states is not None:
@@ -291,7 +306,9 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         hidden_states, shared = prepare_blocks(
             self, input_ids, attention_mask, position_ids, cache, inputs_embeds, use_cache
         )
-        hidden_states = run_blocks(layers, self.rotary_emb, hidden_states, **shared, **kwargs)
+        hidden_states = run_blocks(
+            layers, self.rotary_emb, hidden_states, states_to_keep=states_to_keep, **shared, **kwargs
+        )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE: shared["cache"]})
 
     @torch.no_grad()
@@ -365,21 +382,30 @@ def run_blocks(
     rotary_emb: FrozenGlyphRotaryEmbedding,
     hidden_states: torch.Tensor,
     adapters: Any = None,
+    states_to_keep: int | torch.Tensor = 0,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """``hidden_states`` [B, T, D] after each of ``blocks`` in turn, with its entry of ``adapters`` if there are any."""
+    """``hidden_states`` [B, T, D] after each of ``blocks`` in turn, with its entry of ``adapters`` if there are any.
+
+    Every block but the last needs all positions; the MLP of the last sees ``states_to_keep`` alone.
+    """
     if not blocks:
-        return hidden_states
+        return keep_positions(hidden_states, states_to_keep)
     position_embeddings = rotary_emb(hidden_states, kwargs["position_ids"])
     for index, block in enumerate(blocks):
-        own = None if adapters is None else adapters[index]
-        hidden_states = block(hidden_states, adapters=own, position_embeddings=position_embeddings, **kwargs)
+        hidden_states = block(
+            hidden_states,
+            adapters=None if adapters is None else adapters[index],
+            states_to_keep=states_to_keep if index == len(blocks) - 1 else 0,
+            position_embeddings=position_embeddings,
+            **kwargs,
+        )
     return hidden_states
 
 
-def slice_logits_to_keep(states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
-    """The last ``logits_to_keep`` positions of [B, T, ...], all for 0, or those that an index tensor names."""
-    return states[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else states[:, logits_to_keep]
+def keep_positions(states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:
+    """The last ``kept`` positions of [B, T, ...], all for 0, or those that an index tensor names."""
+    return states[:, -kept:] if isinstance(kept, int) else states[:, kept]
 
 
 class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
@@ -418,6 +444,7 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
         ``skip_logits``, which needs ``labels``: the same loss without logits, which are never whole in memory.
         ``past_key_values`` is the name of ``cache`` before transformers 5.24. ``prefix_states``: see the base model.
         """
+        whole = skip_logits or self.records_states(kwargs)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -426,6 +453,7 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             prefix_states=prefix_states,
+            states_to_keep=0 if whole else logits_to_keep,
             **kwargs,
         )
         logits, loss = None, None
@@ -434,7 +462,8 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
                 raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
             loss = chunked_causal_loss(outputs.last_hidden_state, self.lm_head, labels, **kwargs)
         else:
-            logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+            states = outputs.last_hidden_state
+            logits = self.lm_head(keep_positions(states, logits_to_keep) if whole else states)
             if labels is not None:
                 loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(

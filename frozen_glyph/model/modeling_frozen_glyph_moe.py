@@ -30,10 +30,10 @@ from .modeling_frozen_glyph import (
     FrozenGlyphBlock,
     FrozenGlyphPreTrainedModel,
     FrozenGlyphRotaryEmbedding,
+    keep_positions,
     make_substrate,
     prepare_blocks,
     run_blocks,
-    slice_logits_to_keep,
 )
 from .rules_frozen_glyph import READING_RULES, evidence_of, log_pool, mixture, normalisers
 
@@ -200,8 +200,10 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
+        states_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
+        """``states_to_keep``: see ``FrozenGlyphModel``."""
         hidden_states, shared = prepare_blocks(
             self,
             input_ids,
@@ -212,7 +214,10 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
             use_cache,
         )
         entering = self.run_trunk(hidden_states, **shared, **kwargs)
-        states = [expert(states, **shared, **kwargs) for expert, states in zip(self.experts, entering, strict=True)]
+        states = [
+            expert(states, states_to_keep=states_to_keep, **shared, **kwargs)
+            for expert, states in zip(self.experts, entering, strict=True)
+        ]
         if self.config.rule in STATIC_LOGIT_RULES and self.config.embedding_size is None:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
         states = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
@@ -301,6 +306,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
                 f"skip_logits=True needs one of the rules {', '.join(STATIC_LOGIT_RULES)}, where one head makes the "
                 f"logits; rule={rule!r} combines each expert's own"
             )
+        whole = skip_logits or rule in READING_RULES or self.records_states(kwargs)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -308,13 +314,17 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            states_to_keep=0 if whole else logits_to_keep,
             **kwargs,
         )
+        if not whole:
+            logits_to_keep = 0  # the states are those already
         states, cache = outputs.last_hidden_state, outputs.get(CACHE)
         one_head = self.config.embedding_size is not None
         if cache is not None and rule not in READING_RULES and not one_head:
             # transformers 5.17 crops every layer of a cache, and fails on one without content
-            nothing = states.new_zeros(*states.shape[:1], 1, states.shape[1], 0)
+            length = next(each.shape[1] for each in (input_ids, inputs_embeds) if each is not None)
+            nothing = states.new_zeros(states.shape[0], 1, length, 0)
             cache.update(nothing, nothing, self.config.evidence_layer)
         weights = torch.tensor(self.config.logit_weights, device=states.device)
         logits, loss = None, None
@@ -327,7 +337,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
                 head, bias = functools.partial(self.lm_head, expert_weights=weights), None
             loss = chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
         elif rule in STATIC_LOGIT_RULES:
-            states = slice_logits_to_keep(states, logits_to_keep)
+            states = keep_positions(states, logits_to_keep)
             logits = self.lm_head(states) if one_head else self.lm_head(states, weights)
         else:
             logits = self.combined_logits(states, input_ids, attention_mask, cache, logits_to_keep)
@@ -365,7 +375,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         if reads and cache is None:
             cache = DynamicCache()
         if not reads:
-            states, logits_to_keep = slice_logits_to_keep(states, logits_to_keep), 0
+            states, logits_to_keep = keep_positions(states, logits_to_keep), 0
         positions, first_kept = None, 0
         if isinstance(logits_to_keep, torch.Tensor):
             positions = torch.arange(states.shape[1], device=logits_to_keep.device)[logits_to_keep]

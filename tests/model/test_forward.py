@@ -148,6 +148,23 @@ def test_logits_to_keep(model, token_ids):
     torch.testing.assert_close(model(ids, logits_to_keep=torch.tensor([1, 4])).logits, full[:, [1, 4]])
 
 
+def test_the_last_mlp_sees_only_what_logits_are_made_of(model, token_ids):
+    ids = token_ids(2, 9)
+    full = model(ids, output_hidden_states=True)
+    seen = []
+    for block in model.model.layers:
+        block.mlp.register_forward_pre_hook(lambda mlp, inputs: seen.append(inputs[0].shape[1]))
+    last = model.config.num_hidden_layers - 1
+    for kept, count in ((3, 3), (torch.tensor([1, 4]), 2), (0, 9)):
+        model(ids, logits_to_keep=kept)
+        assert seen == [9] * last + [count]
+        seen.clear()
+    torch.testing.assert_close(model.model(ids, states_to_keep=3).last_hidden_state, full.hidden_states[-1][:, -3:])
+    recorded = model(ids, logits_to_keep=3, output_hidden_states=True)
+    assert torch.equal(recorded.hidden_states[-1], full.hidden_states[-1])  # as without logits_to_keep
+    torch.testing.assert_close(recorded.logits, full.logits[:, -3:])
+
+
 def test_hidden_states_and_attentions(model, token_ids):
     ids = token_ids(2, 8)
     model.set_attn_implementation("eager")
