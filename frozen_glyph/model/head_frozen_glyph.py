@@ -9,7 +9,11 @@ Shapes: D hidden size, V vocabulary.
 import torch
 from torch import nn
 
-HAS_BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+HAS_BOTH = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # no public name: this file meets the torch of its users
+)
 # Fewer, as in generation, stay with linear: oneDNN cannot take the columns of one expert in a merged model's head, and
 # the rules that need each expert's logits are to keep pace with the experts.
 LEAST_STATES = 64

@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
 from frozen_glyph.model.configuration_frozen_glyph import LINEAR_KINDS
+from frozen_glyph.model.head_frozen_glyph import OutputHead
 from frozen_glyph.model.linear_frozen_glyph import (
     ADDER_RATE,
     LINEAR_CLASSES,
@@ -172,8 +173,8 @@ def test_fused_layers_make_one_product_for_query_key_and_value(build_model, toke
 def test_names_of_kinds_and_the_default_are_what_the_configuration_says(build_model):
     assert tuple(LINEAR_CLASSES) == LINEAR_KINDS
     assert FrozenGlyphConfig().linear_kinds is None
-    linears = [module for module in build_model().model.modules() if isinstance(module, nn.Linear)]
-    assert {type(module) for module in linears} == {nn.Linear}
+    linears = {name: type(each) for name, each in build_model().named_modules() if isinstance(each, nn.Linear)}
+    assert linears.pop("lm_head") is OutputHead and set(linears.values()) == {nn.Linear}
     assert kind_of("layers.0.mlp.fc_in", None) == "matmul"
     assert kind_of("layers.0.mlp.fc_in", [["layers.*", "adder"], ["*.fc_in", "matmul"]]) == "matmul"
 
