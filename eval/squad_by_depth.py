@@ -32,7 +32,7 @@ def main() -> None:
         return
     jobs = [("squad", seed) for seed in range(arguments.seeds)]
     if not arguments.report:
-        from frozen_glyph.evaluation.mirror import write_mirror
+        from frozen_glyph.evaluation.tasks.mirror import write_mirror
 
         write_mirror(arguments.data, mirror)
         run_jobs(jobs, arguments.work, arguments.processes)
@@ -44,7 +44,7 @@ def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[
     """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions]."""
     import torch
 
-    from frozen_glyph.evaluation.harness import Tasks, load_lm
+    from frozen_glyph.evaluation.tasks.harness import Tasks, load_lm
     from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 
     torch.set_num_threads(1)

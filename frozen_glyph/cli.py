@@ -454,7 +454,7 @@ def mirror(
     out: Out,
 ) -> None:
     """Write benchmark files in the shape of the Hub's datasets, so that lm-eval's own tasks run without a network."""
-    from frozen_glyph.evaluation.mirror import write_mirror
+    from frozen_glyph.evaluation.tasks.mirror import write_mirror
 
     written = write_mirror(data, out)
     for remark in written.remarks:

@@ -26,8 +26,8 @@ from lm_eval.models.huggingface import HFLM
 from throughput import build_llama, build_ours
 from training_step import Clock, Seconds, add_shape_arguments, alternate, describe, ratios, write_report
 
-from frozen_glyph.evaluation.benchmark_files import read_mmlu
-from frozen_glyph.evaluation.harness import load_lm
+from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
+from frozen_glyph.evaluation.tasks.harness import load_lm
 from frozen_glyph.statistics import bootstrap_interval
 from frozen_glyph.substrate.vocabulary import build_tokenizer
 from frozen_glyph.training.train import uses_bf16

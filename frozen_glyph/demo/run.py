@@ -18,11 +18,12 @@ from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.compare import adjust, compare_losses, compare_scores, trends
-from frozen_glyph.evaluation.measure import TaskPart, TextPart, measure_questions, measure_text
-from frozen_glyph.evaluation.report import write_report
-from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
-from frozen_glyph.evaluation.summarise import summarise_loss, summarise_stage, summarise_task
+from frozen_glyph.evaluation.measure import measure_questions, measure_text
+from frozen_glyph.evaluation.measurements import TaskPart, TextPart
+from frozen_glyph.evaluation.report.compare import adjust, compare_losses, compare_scores, trends
+from frozen_glyph.evaluation.report.schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
+from frozen_glyph.evaluation.report.summarise import summarise_loss, summarise_stage, summarise_task
+from frozen_glyph.evaluation.report.write import write_report
 from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.merge.write import merge_experts

@@ -8,7 +8,7 @@ from typing import Any
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.evaluation.harness import load_lm
+from frozen_glyph.evaluation.tasks.harness import load_lm
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
 

@@ -14,24 +14,23 @@ from typing import Any
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import Candidate, find_candidates
-from frozen_glyph.evaluation.contamination import contamination
-from frozen_glyph.evaluation.harness import SAMPLED, LoadedTask, MissingDataError, Tasks
 from frozen_glyph.evaluation.measure import (
-    Measurements,
-    TaskPart,
     continue_prompts,
     measure_facts,
     measure_task,
     measure_text,
     opening,
 )
-from frozen_glyph.evaluation.mirror import write_mirror
+from frozen_glyph.evaluation.measurements import Measurements, TaskPart
 from frozen_glyph.evaluation.parts import Parts
-from frozen_glyph.evaluation.report import write_report
-from frozen_glyph.evaluation.report_schema import Report
-from frozen_glyph.evaluation.suites import read_suite
+from frozen_glyph.evaluation.report.assemble import assemble
+from frozen_glyph.evaluation.report.schema import Report
+from frozen_glyph.evaluation.report.write import write_report
+from frozen_glyph.evaluation.tasks.contamination import contamination
+from frozen_glyph.evaluation.tasks.harness import SAMPLED, LoadedTask, MissingDataError, Tasks
+from frozen_glyph.evaluation.tasks.mirror import write_mirror
+from frozen_glyph.evaluation.tasks.suites import read_suite
 from frozen_glyph.text.documents import read_text
 
 HUB = "hub"
@@ -185,7 +184,7 @@ def evaluate_models(
         say: is told in a line what is being done.
 
     Returns:
-        The report (see report_schema.py).
+        The report (see report/schema.py).
     """
     from frozen_glyph.text.loss import MAX_CONTEXT
 

@@ -1,67 +1,19 @@
 """Measure one model on one text or one task, as a small JSON-serialisable part with a value for every item."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from frozen_glyph.checkpoint.files import sha256_json
-from frozen_glyph.evaluation.suites import tasks_folder
+from frozen_glyph.evaluation.measurements import Facts, TaskPart, TextPart
+from frozen_glyph.evaluation.tasks.suites import tasks_folder
 
 if TYPE_CHECKING:
-    from frozen_glyph.evaluation.choices import ChoiceQuestion
-    from frozen_glyph.evaluation.harness import LoadedTask, Tasks
+    from frozen_glyph.evaluation.tasks.choices import ChoiceQuestion
+    from frozen_glyph.evaluation.tasks.harness import LoadedTask, Tasks
 
 GENERATED_TOKENS = 40
 PROMPT_CHARACTERS = 60
-
-
-class TextPart(TypedDict):
-    """Nats, characters and UTF-8 bytes of every block of a text."""
-
-    nats: list[float]
-    characters: list[int]
-    bytes: list[int]
-    tokens: int
-
-
-class Translations(TypedDict):
-    """What corpus BLEU is computed from: one hypothesis and one reference an item."""
-
-    hypotheses: list[str]
-    references: list[str]
-    tokenize: str  # sacrebleu's name of a tokenizer: "13a", or "zh" into Chinese
-
-
-class TaskPart(TypedDict):
-    """Metric values of every item of a task, in item order; ``items`` identifies the items for paired tests."""
-
-    protocol: str
-    values: dict[str, list[float]]  # by metric; the first metric is the one compared
-    options: list[int] | None  # how many options each item has; None for free text
-    items: str
-    published: NotRequired[bool]  # the papers' own protocol: reported apart
-    groups: NotRequired[list[str]]  # of each item: MMLU's subject
-    translations: NotRequired[Translations]  # then ``values`` is empty
-
-
-class Facts(TypedDict):
-    """What a loaded model says of itself."""
-
-    num_hidden_layers: int | None
-    parameters: int
-    trainable_parameters: int
-
-
-@dataclass
-class Measurements:
-    """Everything measured of one model at one growth stage."""
-
-    facts: Facts
-    texts: dict[str, TextPart]
-    tasks: dict[str, TaskPart]
-    runs: dict[str, list[TaskPart]] = field(default_factory=dict)  # repeated sampled runs, by task
-    continuations: dict[str, str] = field(default_factory=dict)  # by prompt
 
 
 def measure_facts(model: Any) -> Facts:
@@ -113,7 +65,7 @@ def continue_prompts(model: Any, tokenizer: Any, prompts: Iterable[str]) -> dict
 
 def measure_questions(model: Any, tokenizer: Any, questions: "Sequence[ChoiceQuestion]") -> TaskPart:
     """Score questions whose choices follow the prompt literally."""
-    from frozen_glyph.evaluation.choices import score_questions
+    from frozen_glyph.evaluation.tasks.choices import score_questions
 
     results = score_questions(model, tokenizer, questions)
     return {

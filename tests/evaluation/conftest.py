@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from frozen_glyph.evaluation.mirror import Mirror, write_mirror
+from frozen_glyph.evaluation.tasks.mirror import Mirror, write_mirror
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:?!'\"()-\n"
 

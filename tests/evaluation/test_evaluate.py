@@ -12,11 +12,11 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation import candidates as candidates_module
 from frozen_glyph.evaluation.candidates import find_candidates, split_stage
 from frozen_glyph.evaluation.evaluate import SAMPLED_RUNS, evaluate_models, find_texts
-from frozen_glyph.evaluation.harness import MissingDataError, Tasks, load_lm
 from frozen_glyph.evaluation.measure import opening
-from frozen_glyph.evaluation.mirror import write_mirror
 from frozen_glyph.evaluation.parts import Parts
-from frozen_glyph.evaluation.summarise import ALL_TEXTS
+from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
+from frozen_glyph.evaluation.tasks.harness import MissingDataError, Tasks, load_lm
+from frozen_glyph.evaluation.tasks.mirror import write_mirror
 
 TASKS = ["mmlu", "arc_easy", "fg_squad"]
 TEXTS = ["en", "ru", "zh"]

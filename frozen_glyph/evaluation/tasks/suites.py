@@ -38,8 +38,8 @@ DATASETS = {
 
 def _shipped_folder(name: str) -> Path:
     """Return the wheel's copy of ``eval/NAME``, else that of the source checkout."""
-    installed = Path(__file__).parent / "definitions" / name
-    checkout = Path(__file__).parents[2] / "eval" / name
+    installed = Path(__file__).parents[1] / "definitions" / name
+    checkout = Path(__file__).parents[3] / "eval" / name
     for folder in (installed, checkout):
         if folder.is_dir():
             return folder

@@ -5,10 +5,10 @@ from importlib.metadata import version
 
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.evaluation.candidates import Candidate
-from frozen_glyph.evaluation.compare import adjust, compare_losses, compare_scores, trends
-from frozen_glyph.evaluation.measure import Measurements
-from frozen_glyph.evaluation.report_schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
-from frozen_glyph.evaluation.summarise import (
+from frozen_glyph.evaluation.measurements import Measurements
+from frozen_glyph.evaluation.report.compare import adjust, compare_losses, compare_scores, trends
+from frozen_glyph.evaluation.report.schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
+from frozen_glyph.evaluation.report.summarise import (
     pool_texts,
     summarise_loss,
     summarise_runs,

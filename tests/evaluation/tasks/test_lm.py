@@ -8,7 +8,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from frozen_glyph.evaluation.lm import ScoredLogitsLM, kept_positions, scored_spans
+from frozen_glyph.evaluation.tasks.lm import ScoredLogitsLM, kept_positions, scored_spans
 
 PROMPTS = ["The old man went to the sea", "Who?", "A long question with many words in it, so that padding differs much"]
 CHOICES = [" A", " B", " the whole answer", " 0", " x\x00"]

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from frozen_glyph.evaluation.bleu import RESAMPLES, mean_corpus_bleu, run_counts
-from frozen_glyph.evaluation.measure import TaskPart, TextPart
-from frozen_glyph.evaluation.report_schema import Comparison, Trend
-from frozen_glyph.evaluation.summarise import is_binary
+from frozen_glyph.evaluation.measurements import TaskPart, TextPart
+from frozen_glyph.evaluation.report.bleu import RESAMPLES, mean_corpus_bleu, run_counts
+from frozen_glyph.evaluation.report.schema import Comparison, Trend
+from frozen_glyph.evaluation.report.summarise import is_binary
 from frozen_glyph.statistics import (
     PairedDifference,
     cohens_d,

@@ -3,10 +3,19 @@
 from collections.abc import Mapping
 from html import escape
 
-from frozen_glyph.evaluation.charts import Series, icon, legend, line_chart, number
-from frozen_glyph.evaluation.report_elements import figure, folded, grid, group_row, point, section, table, table_row
-from frozen_glyph.evaluation.report_schema import Estimate, Report, Stage, Trend
-from frozen_glyph.evaluation.report_text import (
+from frozen_glyph.evaluation.report.charts import Series, icon, legend, line_chart, number
+from frozen_glyph.evaluation.report.html_elements import (
+    figure,
+    folded,
+    grid,
+    group_row,
+    point,
+    section,
+    table,
+    table_row,
+)
+from frozen_glyph.evaluation.report.schema import Estimate, Report, Stage, Trend
+from frozen_glyph.evaluation.report.words import (
     HINTS,
     PUBLISHED,
     above_chance,

@@ -5,8 +5,8 @@ Scores of the published protocol stand in a section of their own, so that they a
 
 from html import escape
 
-from frozen_glyph.evaluation.charts import Row, described, number, row_chart
-from frozen_glyph.evaluation.report_elements import (
+from frozen_glyph.evaluation.report.charts import Row, described, number, row_chart
+from frozen_glyph.evaluation.report.html_elements import (
     figure,
     folded,
     grid,
@@ -18,8 +18,8 @@ from frozen_glyph.evaluation.report_elements import (
     table_row,
     verdict_chip,
 )
-from frozen_glyph.evaluation.report_schema import GroupScore, Report, Score
-from frozen_glyph.evaluation.report_text import (
+from frozen_glyph.evaluation.report.schema import GroupScore, Report, Score
+from frozen_glyph.evaluation.report.words import (
     HINTS,
     PUBLISHED,
     above_chance,

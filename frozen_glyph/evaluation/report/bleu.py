@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from frozen_glyph.evaluation.measure import Translations
+from frozen_glyph.evaluation.measurements import Translations
 
 RESAMPLES = 2_000  # of a bootstrap; sacrebleu scores every draw
 _COUNTS = 10  # a row: length of hypothesis, length of reference, matching n-grams of 1..4, all n-grams of 1..4

@@ -2,10 +2,10 @@
 
 from html import escape
 
-from frozen_glyph.evaluation.charts import Row, described, number, row_chart
-from frozen_glyph.evaluation.report_elements import figure, grid, name, point, section, table, table_row
-from frozen_glyph.evaluation.report_schema import Comparison, Loss, Report
-from frozen_glyph.evaluation.report_text import HINTS, comparison_text, inline, interval_text, model_order, unique
+from frozen_glyph.evaluation.report.charts import Row, described, number, row_chart
+from frozen_glyph.evaluation.report.html_elements import figure, grid, name, point, section, table, table_row
+from frozen_glyph.evaluation.report.schema import Comparison, Loss, Report
+from frozen_glyph.evaluation.report.words import HINTS, comparison_text, inline, interval_text, model_order, unique
 
 
 def losses_section(report: Report) -> str:

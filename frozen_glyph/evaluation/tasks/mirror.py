@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from frozen_glyph.checkpoint.files import check_vacant, new_folder, sha256_file, sha256_json, write_json
-from frozen_glyph.evaluation import benchmark_files as files
-from frozen_glyph.evaluation.suites import suites_folder, tasks_folder
+from frozen_glyph.evaluation.tasks import benchmark_files as files
+from frozen_glyph.evaluation.tasks.suites import suites_folder, tasks_folder
 
 if TYPE_CHECKING:
     from datasets import Features

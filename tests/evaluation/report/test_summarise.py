@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from frozen_glyph.evaluation.compare import adjust, compare_losses, compare_runs, compare_scores, trends
-from frozen_glyph.evaluation.measure import TaskPart, TextPart
-from frozen_glyph.evaluation.summarise import summarise_loss, summarise_runs, summarise_task
+from frozen_glyph.evaluation.measurements import TaskPart, TextPart
+from frozen_glyph.evaluation.report.compare import adjust, compare_losses, compare_runs, compare_scores, trends
+from frozen_glyph.evaluation.report.summarise import summarise_loss, summarise_runs, summarise_task
 from frozen_glyph.statistics import binomial_interval, holm
 
 SENTENCES = [

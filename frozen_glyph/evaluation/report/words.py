@@ -3,10 +3,10 @@
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from frozen_glyph.evaluation.charts import number
-from frozen_glyph.evaluation.report_schema import (
+from frozen_glyph.evaluation.measurements import Contamination
+from frozen_glyph.evaluation.report.charts import number
+from frozen_glyph.evaluation.report.schema import (
     Comparison,
-    Contamination,
     Estimate,
     Provenance,
     Report,

@@ -16,7 +16,7 @@ from typing import Any
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.evaluation.parts import definitions_digest
-from frozen_glyph.evaluation.suites import stock_folders, tasks_folder
+from frozen_glyph.evaluation.tasks.suites import stock_folders, tasks_folder
 
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0}  # from the whole distribution, nothing cut off
 _CHATTY_LOGGERS = ("lm_eval", "datasets", "evaluate")
@@ -207,7 +207,7 @@ def load_lm(
     from lm_eval.api.model import CachingLM
 
     import frozen_glyph  # noqa: F401  registers the Auto classes
-    from frozen_glyph.evaluation.lm import ScoredLogitsLM
+    from frozen_glyph.evaluation.tasks.lm import ScoredLogitsLM
     from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
     with _quiet():

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from frozen_glyph.evaluation.charts import Point, Row, Series, fit, line_chart, row_chart, ticks
-from frozen_glyph.evaluation.report import report_html, report_json, write_report
-from frozen_glyph.evaluation.report_markdown import report_markdown
-from frozen_glyph.evaluation.report_schema import Report
-from frozen_glyph.evaluation.report_text import trend_meaning
+from frozen_glyph.evaluation.report.charts import Point, Row, Series, fit, line_chart, row_chart, ticks
+from frozen_glyph.evaluation.report.html import report_html
+from frozen_glyph.evaluation.report.markdown import report_markdown
+from frozen_glyph.evaluation.report.schema import Report
+from frozen_glyph.evaluation.report.words import trend_meaning
+from frozen_glyph.evaluation.report.write import report_json, write_report
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
 VOID = {"meta", "img", "br", "hr"}

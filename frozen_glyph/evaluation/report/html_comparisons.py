@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from frozen_glyph.evaluation.charts import Row, row_chart
-from frozen_glyph.evaluation.report_elements import (
+from frozen_glyph.evaluation.report.charts import Row, row_chart
+from frozen_glyph.evaluation.report.html_elements import (
     figure,
     folded,
     grid,
@@ -15,8 +15,8 @@ from frozen_glyph.evaluation.report_elements import (
     table,
     table_row,
 )
-from frozen_glyph.evaluation.report_schema import Comparison, Report
-from frozen_glyph.evaluation.report_text import (
+from frozen_glyph.evaluation.report.schema import Comparison, Report
+from frozen_glyph.evaluation.report.words import (
     HINTS,
     PUBLISHED,
     adjusted_text,

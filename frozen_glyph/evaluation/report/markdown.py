@@ -1,8 +1,8 @@
 """The report as Markdown tables: the same sections as the page, for a model card, a README or a terminal."""
 
-from frozen_glyph.evaluation.charts import number
-from frozen_glyph.evaluation.report_schema import Comparison, Estimate, Report, Score
-from frozen_glyph.evaluation.report_text import (
+from frozen_glyph.evaluation.report.charts import number
+from frozen_glyph.evaluation.report.schema import Comparison, Estimate, Report, Score
+from frozen_glyph.evaluation.report.words import (
     HINTS,
     adjusted_text,
     comparison_text,

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from frozen_glyph.evaluation.charts import Point, icon
-from frozen_glyph.evaluation.report_schema import Estimate
+from frozen_glyph.evaluation.report.charts import Point, icon
+from frozen_glyph.evaluation.report.schema import Estimate
 
 _VERDICT_CLASS = {"above chance": "good", "below chance": "bad", "at chance": ""}
 

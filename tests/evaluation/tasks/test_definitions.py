@@ -16,8 +16,8 @@ import pytest
 import sacrebleu
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.mirror import Mirror, write_mirror
-from frozen_glyph.evaluation.suites import (
+from frozen_glyph.evaluation.tasks.mirror import Mirror, write_mirror
+from frozen_glyph.evaluation.tasks.suites import (
     DATASETS,
     load_suite,
     read_suite,

@@ -13,8 +13,8 @@ import pytest
 from datasets import ClassLabel, load_dataset
 
 from frozen_glyph.checkpoint.files import CheckpointError
-from frozen_glyph.evaluation.benchmark_files import DataError
-from frozen_glyph.evaluation.mirror import MANIFEST, Mirror, write_mirror
+from frozen_glyph.evaluation.tasks.benchmark_files import DataError
+from frozen_glyph.evaluation.tasks.mirror import MANIFEST, Mirror, write_mirror
 
 
 def load(mirror: Mirror, dataset: str, configuration: str | None = None) -> Any:
@@ -146,7 +146,7 @@ def test_refuses_what_is_no_mirror_and_no_data(copy: Path, tmp_path: Path) -> No
 
 def test_the_module_is_light() -> None:
     heavy = {"torch", "datasets", "transformers"}
-    code = f"import sys, frozen_glyph.evaluation.mirror; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, frozen_glyph.evaluation.tasks.mirror; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

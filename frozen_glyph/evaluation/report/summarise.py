@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from frozen_glyph.evaluation.bleu import RESAMPLES, mean_corpus_bleu, sentence_counts, signature
-from frozen_glyph.evaluation.measure import TaskPart, TextPart
-from frozen_glyph.evaluation.report_schema import Estimate, GroupScore, Loss, Score, Stage
+from frozen_glyph.evaluation.measurements import TaskPart, TextPart
+from frozen_glyph.evaluation.report.bleu import RESAMPLES, mean_corpus_bleu, sentence_counts, signature
+from frozen_glyph.evaluation.report.schema import Estimate, GroupScore, Loss, Score, Stage
 from frozen_glyph.statistics import (
     binomial_interval,
     bootstrap_interval,

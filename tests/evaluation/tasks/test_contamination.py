@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation import contamination as room
-from frozen_glyph.evaluation.contamination import contamination
+from frozen_glyph.evaluation.tasks import contamination as room
+from frozen_glyph.evaluation.tasks.contamination import contamination
 from frozen_glyph.text.documents import split_documents
 
 QUESTION = "In which year did the Normans, led by Duke William, conquer the island kingdom of England?"

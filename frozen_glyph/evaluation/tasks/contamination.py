@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.evaluation.report_schema import Contamination
+from frozen_glyph.evaluation.measurements import Contamination
 from frozen_glyph.text.files import file_documents, reader_of
 
 # Scripts written without spaces (Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese characters): each letter is a word.

@@ -10,7 +10,7 @@ import lm_eval.tasks
 import torch
 from lm_eval.__main__ import cli_evaluate
 
-from frozen_glyph.evaluation.suites import stock_folders
+from frozen_glyph.evaluation.tasks.suites import stock_folders
 
 torch.cuda.device_count = lambda: int(os.environ.get("WORLD_SIZE", 1))
 scan = lm_eval.tasks.TaskManager.__init__

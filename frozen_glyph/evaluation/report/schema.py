@@ -6,6 +6,8 @@ types, except ``Picture.png``. Losses are nats per character. Shares (scores, ch
 
 from typing import Any, NotRequired, TypedDict
 
+from frozen_glyph.evaluation.measurements import Contamination
+
 
 class Estimate(TypedDict):
     """A value with its 95% interval."""
@@ -118,21 +120,6 @@ class Sample(TypedDict):
     model: str
     prompt: str
     text: str
-
-
-class Contamination(TypedDict):
-    """How many items of a task share a run of ``ngram`` words or characters with the training text.
-
-    Items of fewer than ``ngram`` units are ``too_short`` to share any: they count as ``items`` and never as ``shared``.
-    """
-
-    task: str
-    items: int
-    shared: int
-    too_short: int
-    ngram: int
-    unit: str  # "words" or "characters"
-    examples: list[str]
 
 
 class ModelFacts(TypedDict):

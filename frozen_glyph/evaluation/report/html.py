@@ -1,53 +1,23 @@
-"""Write a report: ``report_html`` (one self-contained page), ``report_json`` and the sibling's ``report_markdown``.
-
-All are pure functions of a ``Report`` (report_schema.py); ``write_report`` puts the three files into a folder.
-"""
+"""The report as one self-contained page."""
 
 import base64
-import json
 import re
-from collections.abc import Callable
 from html import escape
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
-from frozen_glyph.checkpoint.files import write_text
-from frozen_glyph.evaluation.report_comparisons import comparison_sections
-from frozen_glyph.evaluation.report_elements import folded, grid, name, section, table, table_row
-from frozen_glyph.evaluation.report_growth import growth_section
-from frozen_glyph.evaluation.report_losses import losses_section
-from frozen_glyph.evaluation.report_markdown import report_markdown
-from frozen_glyph.evaluation.report_schema import Contamination, Picture, Provenance, Report
-from frozen_glyph.evaluation.report_scores import published_section, scores_section
-from frozen_glyph.evaluation.report_text import HINTS, contamination_cells, model_order, provenance_rows, unique
-
-
-def report_json(report: Report) -> str:
-    """Return the report as JSON; picture bytes become base64 text."""
-    return json.dumps(report, ensure_ascii=False, indent=1, default=_base64) + "\n"
-
-
-def _base64(value: Any) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"a report holds JSON values and PNG bytes, not {type(value).__name__}")
-
-
-def write_report(report: Report, out_dir: Path) -> None:
-    """Write report.json, report.md and report.html into ``out_dir``."""
-    writers: dict[str, Callable[[Report], str]] = {
-        "report.json": report_json,
-        "report.md": report_markdown,
-        "report.html": report_html,
-    }
-    for file_name, writer in writers.items():
-        write_text(out_dir / file_name, writer(report))
+from frozen_glyph.evaluation.measurements import Contamination
+from frozen_glyph.evaluation.report.html_comparisons import comparison_sections
+from frozen_glyph.evaluation.report.html_elements import folded, grid, name, section, table, table_row
+from frozen_glyph.evaluation.report.html_growth import growth_section
+from frozen_glyph.evaluation.report.html_losses import losses_section
+from frozen_glyph.evaluation.report.html_scores import published_section, scores_section
+from frozen_glyph.evaluation.report.schema import Picture, Provenance, Report
+from frozen_glyph.evaluation.report.words import HINTS, contamination_cells, model_order, provenance_rows, unique
 
 
 def report_html(report: Report) -> str:
     """Return the report as one page that needs no other file and no script."""
-    style = files("frozen_glyph.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("frozen_glyph.evaluation.report").joinpath("report.css").read_text(encoding="utf-8")
     provenance = report.get("provenance", {})
     losses = report.get("losses") or report.get("growth")
     lead = [

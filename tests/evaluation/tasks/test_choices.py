@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.choices import score_questions
+from frozen_glyph.evaluation.tasks.choices import score_questions
 
 
 @dataclass

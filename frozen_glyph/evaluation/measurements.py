@@ -1,0 +1,67 @@
+"""What is measured of one model, a value for every item: kept in parts/ as JSON and summarised by report/."""
+
+from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
+
+
+class TextPart(TypedDict):
+    """Nats, characters and UTF-8 bytes of every block of a text."""
+
+    nats: list[float]
+    characters: list[int]
+    bytes: list[int]
+    tokens: int
+
+
+class Translations(TypedDict):
+    """What corpus BLEU is computed from: one hypothesis and one reference an item."""
+
+    hypotheses: list[str]
+    references: list[str]
+    tokenize: str  # sacrebleu's name of a tokenizer: "13a", or "zh" into Chinese
+
+
+class TaskPart(TypedDict):
+    """Metric values of every item of a task, in item order; ``items`` identifies the items for paired tests."""
+
+    protocol: str
+    values: dict[str, list[float]]  # by metric; the first metric is the one compared
+    options: list[int] | None  # how many options each item has; None for free text
+    items: str
+    published: NotRequired[bool]  # the papers' own protocol: reported apart
+    groups: NotRequired[list[str]]  # of each item: MMLU's subject
+    translations: NotRequired[Translations]  # then ``values`` is empty
+
+
+class Facts(TypedDict):
+    """What a loaded model says of itself."""
+
+    num_hidden_layers: int | None
+    parameters: int
+    trainable_parameters: int
+
+
+@dataclass
+class Measurements:
+    """Everything measured of one model at one growth stage."""
+
+    facts: Facts
+    texts: dict[str, TextPart]
+    tasks: dict[str, TaskPart]
+    runs: dict[str, list[TaskPart]] = field(default_factory=dict)  # repeated sampled runs, by task
+    continuations: dict[str, str] = field(default_factory=dict)  # by prompt
+
+
+class Contamination(TypedDict):
+    """How many items of a task share a run of ``ngram`` words or characters with the training text.
+
+    Items of fewer than ``ngram`` units are ``too_short`` to share any: they count as ``items`` and never as ``shared``.
+    """
+
+    task: str
+    items: int
+    shared: int
+    too_short: int
+    ngram: int
+    unit: str  # "words" or "characters"
+    examples: list[str]

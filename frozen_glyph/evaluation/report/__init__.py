@@ -1,0 +1,1 @@
+"""From what was measured of every item to report.json, report.md and report.html; no model in sight."""
