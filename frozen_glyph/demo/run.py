@@ -16,7 +16,8 @@ from rich.console import Console
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
-from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
+from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, build_corpus
+from frozen_glyph.demo.questions import Question
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.measure import measure_questions, measure_text
 from frozen_glyph.evaluation.measurements import TaskPart, TextPart

@@ -8,7 +8,8 @@ import pytest
 
 from frozen_glyph.demo import corpus as corpus_module
 from frozen_glyph.demo import world
-from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, Question, build_corpus
+from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, build_corpus
+from frozen_glyph.demo.questions import Question
 
 
 @pytest.fixture(scope="module")
