@@ -23,9 +23,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from frozen_glyph.checkpoint.contract import CARD_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, read_json
 from frozen_glyph.checkpoint.ladder import describe_checkpoint
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE
 from frozen_glyph.errors import FrozenGlyphError
 
 # Files of a checkpoint beside its weights; a run's work, TensorBoard files and temporary files stay at home.
@@ -73,9 +73,9 @@ def push(
             before = api.model_info(repo, revision=revision)
         if private and not before.private:
             raise HubError(f"{repo!r} exists and is public; make it private in its settings, or leave --private out")
-        card = (folder / "README.md").read_text("utf-8")
+        card = (folder / CARD_FILE).read_text("utf-8")
         card = re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo}"', card)
-        contents: dict[str, str | bytes] = {name: str(folder / name) for name in files} | {"README.md": card.encode()}
+        contents: dict[str, str | bytes] = {name: str(folder / name) for name in files} | {CARD_FILE: card.encode()}
         remote = {sibling.rfilename for sibling in before.siblings or []}
         done = api.create_commit(
             repo,

@@ -74,8 +74,8 @@ def measure_wide(arguments: argparse.Namespace) -> dict:
 
 
 def build(vocab_size: int, width: int) -> dict:
+    from frozen_glyph.checkpoint.contract import SUBSTRATE_SHARD
     from frozen_glyph.substrate import GlyphSubstrate, load_font
-    from frozen_glyph.substrate.artifact import TENSORS_FILE
 
     tokenizer = stand_in_tokenizer(vocab_size)
     before = peak_mebibytes()
@@ -84,7 +84,7 @@ def build(vocab_size: int, width: int) -> dict:
         substrate = GlyphSubstrate.build(tokenizer, width=width, font=load_font())
         substrate.save_pretrained(folder)
         times = clock.read()
-        size = (Path(folder) / TENSORS_FILE).stat().st_size
+        size = (Path(folder) / SUBSTRATE_SHARD).stat().st_size
     return {
         "tokens": substrate.vocab_size,
         "width": substrate.width,

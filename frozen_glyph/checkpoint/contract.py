@@ -8,7 +8,18 @@ import importlib.metadata
 import json
 from typing import Any
 
+# The files of a checkpoint folder.
+CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
+CARD_FILE, PROVENANCE_FILE = "README.md", "provenance.json"
+TOKENIZER_FILE, SUBSTRATE_FILE = "tokenizer.json", "substrate.json"
+CODE_FILES = "*_frozen_glyph*.py"  # the model room, for machines that load with trust_remote_code
 WEIGHTS, DEFAULT_INDEX = "model.safetensors", "model.safetensors.index.json"  # of the deepest stage
+SUBSTRATE_SHARD, TRUNK_SHARD, HEAD_SHARD = "substrate.safetensors", "trunk.safetensors", "head.safetensors"
+GROWTH_PICTURE, TUNING_METRICS = "growth.png", "metrics.jsonl"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
+ADAPTER_FOLDER = "lora"  # in an extracted expert's folder; a run has one for each stage
+WORK_FOLDER = ".work"  # in the folder of a run: packed tokens and checkpoints of the stage that trains
+
 SUBSTRATE_PREFIX, BLOCKS_PREFIX = "model.embed_tokens.", "model.layers."
 
 # What decides a substrate and its meaning: experts dock only where all of it is equal.
@@ -66,6 +77,31 @@ def identity(merged: bool) -> dict[str, Any]:
 def stage_index(stage: int) -> str:
     """File name of the index of a growth stage."""
     return f"stage-{stage}.safetensors.index.json"
+
+
+def blocks_shard(group: int, stage: int) -> str:
+    """File name of the blocks that stage ``group`` added, as stage ``stage`` trained them."""
+    return f"blocks-{group}.safetensors" if group == stage else f"blocks-{group}.stage-{stage}.safetensors"
+
+
+def head_shard(stage: int) -> str:
+    """File name of the final norm and head of a growth stage."""
+    return f"head-{stage}.safetensors"
+
+
+def expert_shard(index: int) -> str:
+    """File name of an expert's own blocks, final norm and adapters in a merged checkpoint."""
+    return f"expert-{index}.safetensors"
+
+
+def metrics_file(stage: int, phase: str = "blocks") -> str:
+    """File name of the losses of a growth stage, phase ``blocks`` or ``lora``."""
+    return f"metrics-{stage}{'' if phase == 'blocks' else f'-{phase}'}.jsonl"
+
+
+def adapter_folder(stage: int) -> str:
+    """Name of the folder of the adapters that a growth stage keeps."""
+    return f"{ADAPTER_FOLDER}-{stage}"
 
 
 def model_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:

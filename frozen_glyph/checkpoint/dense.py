@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from frozen_glyph.checkpoint.card import inherited, model_card
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import copy_model_code
@@ -27,7 +28,7 @@ def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None =
             message names file, stage or rule.
     """
     folder, out = Path(folder), Path(out)
-    config = read_json(folder / "config.json")
+    config = read_json(folder / CONFIG_FILE)
     if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):
         raise CheckpointError(
             f"{str(folder)!r} has model_type {config.get('model_type')!r}; a dense export is made of 'frozen_glyph' or "
@@ -46,8 +47,8 @@ def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None =
         model.save_pretrained(temporary)
         copy_model_code(temporary)
         AutoTokenizer.from_pretrained(folder).save_pretrained(temporary)
-        write_text(temporary / "README.md", dense_card(out.name, folder, model.config))
-        parent = {"name": folder.name, "config_sha256": sha256_file(folder / "config.json"), **stage}
+        write_text(temporary / CARD_FILE, dense_card(out.name, folder, model.config))
+        parent = {"name": folder.name, "config_sha256": sha256_file(folder / CONFIG_FILE), **stage}
         files = {path.name: sha256_file(path) for path in sorted(temporary.glob("*.safetensors"))}
         write_provenance(temporary, "dense", {"parents": [parent], "files": files})
     return out

@@ -10,7 +10,15 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, RULES, SUBSTRATE_PREFIX, WEIGHTS, stage_index
+from frozen_glyph.checkpoint.contract import (
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    PROVENANCE_FILE,
+    RULES,
+    SUBSTRATE_PREFIX,
+    WEIGHTS,
+    stage_index,
+)
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     StoredTensor,
@@ -19,7 +27,6 @@ from frozen_glyph.checkpoint.files import (
     read_header,
     read_json,
 )
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE
 from frozen_glyph.checkpoint.streaming import content_sha256
 
 
@@ -86,7 +93,7 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
             asked of a Hub id.
     """
     files = Source(source)
-    config = files.json("config.json")
+    config = files.json(CONFIG_FILE)
     if config is None:
         raise CheckpointError(f"{files.name!r} has no config.json; give a checkpoint, or finish the run's first stage")
     if not isinstance(config, dict) or not str(config.get("model_type")).startswith("frozen_glyph"):

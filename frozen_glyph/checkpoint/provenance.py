@@ -5,9 +5,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json
 
-PROVENANCE_FILE = "provenance.json"
 PACKAGES = ("frozen-glyph", "torch", "transformers", "tokenizers", "safetensors", "accelerate")
 
 

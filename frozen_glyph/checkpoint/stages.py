@@ -10,7 +10,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, DEFAULT_INDEX, SUBSTRATE_PREFIX, stage_index
+from frozen_glyph.checkpoint.contract import (
+    BLOCKS_PREFIX,
+    CODE_FILES,
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    GENERATION_FILE,
+    PROVENANCE_FILE,
+    SUBSTRATE_PREFIX,
+    SUBSTRATE_SHARD,
+    blocks_shard,
+    head_shard,
+    stage_index,
+)
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     copy_file,
@@ -20,20 +32,14 @@ from frozen_glyph.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance
 
-SUBSTRATE_SHARD = "substrate.safetensors"
 MODEL_ROOM = Path(__file__).parents[1] / "model"
-
-
-def blocks_shard(group: int, stage: int) -> str:
-    """File name of the blocks that stage ``group`` added, as stage ``stage`` trained them."""
-    return f"blocks-{group}.safetensors" if group == stage else f"blocks-{group}.stage-{stage}.safetensors"
 
 
 def copy_model_code(folder: Path) -> None:
     """Put the files of the model room beside the weights, for machines that load with ``trust_remote_code``."""
-    for source in sorted(MODEL_ROOM.glob("*_frozen_glyph*.py")):
+    for source in sorted(MODEL_ROOM.glob(CODE_FILES)):
         copy_file(source, folder / source.name)
 
 
@@ -47,8 +53,8 @@ def write_configs(folder: Path, model: Any, index: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model.config.save_pretrained(temporary)
         model.generation_config.save_pretrained(temporary)
-        copy_file(Path(temporary) / "generation_config.json", folder / "generation_config.json")
-        write_json(folder / "config.json", read_json(Path(temporary) / "config.json") | said)
+        copy_file(Path(temporary) / GENERATION_FILE, folder / GENERATION_FILE)
+        write_json(folder / CONFIG_FILE, read_json(Path(temporary) / CONFIG_FILE) | said)
 
 
 def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]:
@@ -94,7 +100,7 @@ def assign_shards(
                 group = next(number for number, blocks in enumerate(ladder, start=1) if layer < blocks)
                 own[name] = blocks_shard(group, stage)
         elif not name.startswith(SUBSTRATE_PREFIX):
-            own[name] = f"head-{stage}.safetensors"
+            own[name] = head_shard(stage)
         elif stage == 1:
             own[name] = SUBSTRATE_SHARD
     shared = {

@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, WEIGHTS, stage_index
+from frozen_glyph.checkpoint.contract import (
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    PROVENANCE_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS,
+    stage_index,
+)
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     TensorFile,
@@ -14,7 +21,7 @@ from frozen_glyph.checkpoint.files import (
     sha256_file,
     sha256_json,
 )
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.stages import read_weight_map
 
 
@@ -63,7 +70,7 @@ def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:
 
 def checkpoint_sha256(folder: Path) -> str:
     """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer."""
-    files = [folder / name for name in ("config.json", "tokenizer.json") if (folder / name).exists()]
+    files = [folder / name for name in (CONFIG_FILE, TOKENIZER_FILE) if (folder / name).exists()]
     return sha256_json([weights_sha256(folder), *((path.name, sha256_file(path)) for path in files)])
 
 

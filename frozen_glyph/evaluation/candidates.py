@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.errors import FrozenGlyphError, nearest
@@ -100,7 +101,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
     for model, label in zip(models, _labels(models), strict=True):
         name, stage = split_stage(model)
         folder = fetch("model", name, FILES).resolve()
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG_FILE).is_file():
             raise FrozenGlyphError(
                 f"model {name!r} has no config.json; name a folder written by save_pretrained, grow or merge"
             )

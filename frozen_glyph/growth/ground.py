@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
@@ -18,7 +19,6 @@ from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
 from frozen_glyph.substrate.tokens import tokenizer_sha256
 
 VOCABULARY_CHARACTERS = 200_000_000  # of the training text at most are read to learn a vocabulary
-SUBSTRATE_FILE, TOKENIZER_FILE = "substrate.json", "tokenizer.json"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from frozen_glyph.checkpoint.files import copy_file, sha256_file, write_tensors
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import LoraRecipe
 
 ADAPTER = "default"
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
 
 
 def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
@@ -116,8 +116,8 @@ def write_adapters(model: Any, recipe: LoraRecipe, folder: Path) -> dict[str, st
         for name, layer in found
         for part in ("lora_A", "lora_B")
     }
-    write_tensors(folder / WEIGHTS_FILE, tensors)
+    write_tensors(folder / ADAPTER_WEIGHTS, tensors)
     with tempfile.TemporaryDirectory() as temporary:
         model.peft_config[ADAPTER].save_pretrained(temporary)
-        copy_file(Path(temporary) / CONFIG_FILE, folder / CONFIG_FILE)  # last: peft looks for it first
-    return {name: sha256_file(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+        copy_file(Path(temporary) / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)  # last: peft looks for it first
+    return {name: sha256_file(folder / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}

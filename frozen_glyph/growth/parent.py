@@ -6,6 +6,15 @@ Two runs that start from one parent hold the same trunk; on one disk they even h
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.contract import (
+    CARD_FILE,
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    SUBSTRATE_FILE,
+    WEIGHTS,
+    metrics_file,
+    stage_index,
+)
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
@@ -18,12 +27,10 @@ from frozen_glyph.checkpoint.files import (
     write_json,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.checkpoint.stages import DEFAULT_INDEX, copy_model_code, read_weight_map, write_stage
+from frozen_glyph.checkpoint.stages import copy_model_code, read_weight_map, write_stage
 from frozen_glyph.growth.recipe import ParentRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-from frozen_glyph.model.loading_frozen_glyph import WEIGHTS, stage_index
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.substrate.artifact import JSON_FILE as SUBSTRATE_FILE
 
 SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
@@ -45,8 +52,8 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
         CheckpointError: the parent is merged or of another model family; it has no such stage, no provenance, or
             another substrate than ``substrate_fingerprint`` or ``out``; a file is missing or damaged.
     """
-    folder = fetch("parent", parent.source, ["*.json", "*.jsonl", "README.md"])
-    config = read_json(folder / "config.json")
+    folder = fetch("parent", parent.source, ["*.json", "*.jsonl", CARD_FILE])
+    config = read_json(folder / CONFIG_FILE)
     if config.get("model_type") != "frozen_glyph":
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
         raise CheckpointError(f"parent {parent.source!r} is {kind}: model_type {config.get('model_type')!r}")
@@ -79,7 +86,7 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
     copy_model_code(out)
     layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
     fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
-    write_json(out / "config.json", config | fields | {"transformers_weights": stage_index(stage)})
+    write_json(out / CONFIG_FILE, config | fields | {"transformers_weights": stage_index(stage)})
     return [descendant(parent, folder, entry) for entry in entries]
 
 
@@ -106,8 +113,8 @@ def check_indices(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 def copy_run_files(folder: Path, out: Path, stages: int) -> None:
     """Copy tokenizer, substrate, card and metrics of the parent, as far as it has them."""
-    metrics = (f"metrics-{number}.jsonl" for number in range(1, stages + 1))
-    for name in (*SHARED_FILES, SUBSTRATE_FILE, "README.md", *metrics):
+    metrics = (metrics_file(number) for number in range(1, stages + 1))
+    for name in (*SHARED_FILES, SUBSTRATE_FILE, CARD_FILE, *metrics):
         if (folder / name).exists():
             copy_file(folder / name, out / name)
 
@@ -144,7 +151,7 @@ def descendant(parent: ParentRecipe, folder: Path, entry: dict[str, Any]) -> dic
     origin = {
         "name": Path(parent.source).name if Path(parent.source).is_dir() else parent.source,
         "stage": entry["stage"],
-        "config_sha256": sha256_file(folder / "config.json"),
+        "config_sha256": sha256_file(folder / CONFIG_FILE),
         "weights_sha256": sha256_json(entry["files"]),
     }
     return entry | {"parents": [*entry.get("parents", []), origin]}

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, metrics_file
 from frozen_glyph.checkpoint.files import CheckpointError, write_atomically
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.growth.estimate import short
 
-PICTURE = "growth.png"
 METRICS = re.compile(r"metrics-(\d+)(-lora)?\.jsonl")
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
@@ -35,8 +35,8 @@ def plot_growth(folder: str | Path, provenance: dict[str, Any] | None = None) ->
     if not phases:
         raise CheckpointError(f"folder {str(folder)!r} has no metrics-1.jsonl or later; train a stage first")
     figure = draw(provenance["recipe"]["name"], phases)
-    write_atomically(folder / PICTURE, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
-    return folder / PICTURE
+    write_atomically(folder / GROWTH_PICTURE, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+    return folder / GROWTH_PICTURE
 
 
 def read_phases(folder: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def read_phases(folder: Path, provenance: dict[str, Any]) -> list[dict[str, Any]
     begin = 0
     files = (METRICS.fullmatch(path.name) for path in folder.glob("metrics-*.jsonl"))
     for stage, kind in sorted((int(match[1]), match[2] or "") for match in files if match):
-        lines = (folder / f"metrics-{stage}{kind}.jsonl").read_text("utf-8").splitlines()
+        lines = (folder / metrics_file(stage, kind[1:] or "blocks")).read_text("utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
         end = begin + max((entry["step"] for entry in entries), default=0) * batch
         phase = {"lora": kind == "-lora", "begin": begin, "end": end, "title": "LoRA" if kind else f"stage {stage}"}

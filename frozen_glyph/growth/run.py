@@ -10,13 +10,14 @@ import torch
 from accelerate import PartialState
 
 from frozen_glyph.checkpoint.card import inherited
+from frozen_glyph.checkpoint.contract import CARD_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.recipe import GrowthRecipe
-from frozen_glyph.growth.run_folder import WORK_FOLDER, claim, clear_leftovers, open_run, released_on_error, run_card
+from frozen_glyph.growth.run_folder import claim, clear_leftovers, open_run, released_on_error, run_card
 from frozen_glyph.growth.stage import Run, grow_stage, work_folder
 from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
@@ -56,7 +57,7 @@ def grow_from_recipe(
         provenance["stages"].append(entry)
         if state.is_main_process:
             card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]))
-            write_text(run.out / "README.md", card)
+            write_text(run.out / CARD_FILE, card)
             plot_growth(run.out, provenance)
             write_provenance(run.out, "growth", provenance)
             shutil.rmtree(work_folder(run, stage), ignore_errors=True)

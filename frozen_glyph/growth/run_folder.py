@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
+from frozen_glyph.checkpoint.contract import PROVENANCE_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import check_hashes
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import GrowthRecipe
-
-WORK_FOLDER = ".work"
 
 
 class RunFolderError(FrozenGlyphError):

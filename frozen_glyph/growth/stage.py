@@ -18,6 +18,7 @@ import torch
 from accelerate import PartialState
 from transformers import set_seed
 
+from frozen_glyph.checkpoint.contract import WORK_FOLDER, adapter_folder, metrics_file
 from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.expand import choose_trainable, grow
@@ -26,7 +27,6 @@ from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
-from frozen_glyph.growth.run_folder import WORK_FOLDER
 from frozen_glyph.growth.watch import add_to_metrics, watch_stage
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.documents import read_text
@@ -85,7 +85,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
     chance: dict[str, float] = {}
     if PartialState().is_main_process:
         if health is not None:
-            add_to_metrics(metrics_file(run, stage, list(phases)[-1]), health)
+            add_to_metrics(run.out / metrics_file(stage, list(phases)[-1]), health)
         files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
         losses, chance = score(run, stage)
     return {
@@ -146,7 +146,7 @@ def train_adapters(
     if lora.merge:
         merge_adapters(model)
         return record, {}
-    name = f"lora-{stage}"
+    name = adapter_folder(stage)
     hashes = write_adapters(model, lora, run.out / name) if PartialState().is_main_process else {}
     drop_adapters(model)
     return record, {f"{name}/{file}": digest for file, digest in hashes.items()}
@@ -174,7 +174,7 @@ def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, 
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
     write_tensors(folder / "trained.safetensors", trained)
     lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
-    write_text(metrics_file(run, stage, name), lines)
+    write_text(run.out / metrics_file(stage, name), lines)
     write_json(folder / "phase.json", found)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -202,7 +202,3 @@ def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:
 
 def work_folder(run: Run, stage: int) -> Path:
     return run.out / WORK_FOLDER / f"stage-{stage}"
-
-
-def metrics_file(run: Run, stage: int, phase: str) -> Path:
-    return run.out / f"metrics-{stage}{'' if phase == 'blocks' else f'-{phase}'}.jsonl"

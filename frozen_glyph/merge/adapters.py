@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX
+from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_FOLDER, ADAPTER_WEIGHTS, BLOCKS_PREFIX, CONFIG_FILE
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file, write_json
 from frozen_glyph.checkpoint.stages import layer_of
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
-RUN_FOLDER = r"lora(?:-(\d+))?"  # what an adapter's folder is called inside the folder of its base: of which stage
+RUN_FOLDER = rf"{ADAPTER_FOLDER}(?:-(\d+))?"  # an adapter's folder inside the folder of its base: of which stage
 TENSOR = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.(lora_[AB])\.weight")
 # Fields of adapter_config.json that say of what kind an adapter is; with any other value it computes something else.
 PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian", "orthogonal")}
@@ -47,10 +46,10 @@ def find_base(folder: Path) -> tuple[str, int | None]:
     Raises:
         CheckpointError: neither its configuration nor its place in a run says so.
     """
-    if base := read_json(folder / CONFIG_FILE).get("base_model_name_or_path"):
+    if base := read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"):
         return base, None
     match = re.fullmatch(RUN_FOLDER, folder.resolve().name)
-    if match and (folder.resolve().parent / "config.json").exists():
+    if match and (folder.resolve().parent / CONFIG_FILE).exists():
         return str(folder.resolve().parent), int(match[1]) if match[1] else None
     raise CheckpointError(f"adapter {str(folder)!r} does not say its base; give it as BASE@STAGE+{folder}")
 
@@ -61,8 +60,8 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
     Raises:
         CheckpointError: it is of a kind that cannot be merged, does not fit the base, or a file is missing.
     """
-    folder = fetch("adapter", source, [CONFIG_FILE, WEIGHTS_FILE])
-    config = read_json(folder / CONFIG_FILE)
+    folder = fetch("adapter", source, [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+    config = read_json(folder / ADAPTER_CONFIG)
     unsupported = [f"{name}={config.get(name)!r}" for name in ABSENT if config.get(name)]
     unsupported += [
         f"{name}={config[name]!r}" for name, known in PLAIN.items() if config.get(name, known[0]) not in known
@@ -72,7 +71,7 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
             f"adapter {source!r} is of a kind that cannot be merged: {', '.join(unsupported)}; "
             "plain LoRA can (use peft's merge_and_unload, and merge the whole model)"
         )
-    header = read_header(folder / WEIGHTS_FILE)
+    header = read_header(folder / ADAPTER_WEIGHTS)
     layers = 1 + max(layer for name in base if (layer := layer_of(name)) is not None)
     tensors, targets = {}, set()
     for name, tensor in header.tensors.items():
@@ -88,12 +87,12 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
                 f"adapter {source!r} does not fit its base of {layers} blocks: it has {name!r} {list(tensor.shape)}"
             )
         targets.add(match[2])
-        tensors[f"{match[1]}.{match[2].replace('.', '_')}.{match[3]}"] = Window.whole(folder / WEIGHTS_FILE, tensor)
+        tensors[f"{match[1]}.{match[2].replace('.', '_')}.{match[3]}"] = Window.whole(folder / ADAPTER_WEIGHTS, tensor)
     wanted = {
         f"{layer}.{target.replace('.', '_')}.{part}"
         for layer in range(layers) for target in targets for part in ("lora_A", "lora_B")
     }  # fmt: skip
-    if missing := sorted(wanted - tensors.keys()) or ([] if tensors else [WEIGHTS_FILE]):
+    if missing := sorted(wanted - tensors.keys()) or ([] if tensors else [ADAPTER_WEIGHTS]):
         raise CheckpointError(f"adapter {source!r} must stand on every block of its base; it has no {missing[0]}")
     lora = {"rank": config["r"], "alpha": config["lora_alpha"], "targets": sorted(targets)}
     if not isinstance(lora["alpha"], int | float) or not math.isfinite(lora["alpha"]):
@@ -101,8 +100,8 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
     name = folder.resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
     if re.fullmatch(RUN_FOLDER, name) and Path(source).is_dir():  # called by the name of its base
         name = folder.resolve().parent.name
-    record = {"name": name, **{file: sha256_file(folder / file) for file in (CONFIG_FILE, WEIGHTS_FILE)}}
-    return Adapter(name, lora, tensors, record, folder, {WEIGHTS_FILE: header})
+    record = {"name": name, **{file: sha256_file(folder / file) for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}}
+    return Adapter(name, lora, tensors, record, folder, {ADAPTER_WEIGHTS: header})
 
 
 def write_adapter(adapter: Adapter, folder: Path) -> dict[Window, str]:
@@ -112,7 +111,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> dict[Window, str]:
     for name, window in adapter.tensors.items():
         layer, target, part = name.split(".")
         tensors[f"base_model.model.model.layers.{layer}.{targets[target]}.{part}.weight"] = Joined.alone(window)
-    _, digests = write_shard(folder / WEIGHTS_FILE, tensors)
+    _, digests = write_shard(folder / ADAPTER_WEIGHTS, tensors)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -122,5 +121,5 @@ def write_adapter(adapter: Adapter, folder: Path) -> dict[Window, str]:
         "bias": "none",
         "inference_mode": True,
     }
-    write_json(folder / CONFIG_FILE, config)  # last: peft looks for it first
+    write_json(folder / ADAPTER_CONFIG, config)  # last: peft looks for it first
     return digests

@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, EXPERT_FIELDS, SUBSTRATE_PREFIX, model_shapes
+from frozen_glyph.checkpoint.contract import (
+    ADAPTER_CONFIG,
+    BLOCKS_PREFIX,
+    CARD_FILE,
+    CONFIG_FILE,
+    EXPERT_FIELDS,
+    PROVENANCE_FILE,
+    SUBSTRATE_PREFIX,
+    model_shapes,
+)
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file
 from frozen_glyph.checkpoint.ladder import Source
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.streaming import Window
 from frozen_glyph.checkpoint.weights import check_index, find_index, list_shards, weights_sha256
-from frozen_glyph.merge.adapters import CONFIG_FILE, Adapter, find_base, open_adapter
+from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
 from frozen_glyph.merge.compatible import check_expert_config
 from frozen_glyph.merge.recipe import ExpertRecipe
 
@@ -100,7 +109,7 @@ def open_experts(recipe: ExpertRecipe, headers_only: bool = False) -> list[Exper
 def with_base(recipe: ExpertRecipe) -> ExpertRecipe:
     """An expert that is given as an adapter's folder alone, with the base that its files or its place name."""
     folder = Path(recipe.source)
-    if recipe.adapter or not (folder / CONFIG_FILE).exists() or (folder / "config.json").exists():
+    if recipe.adapter or not (folder / ADAPTER_CONFIG).exists() or (folder / CONFIG_FILE).exists():
         return recipe
     base, stage = find_base(folder)
     return ExpertRecipe(base, recipe.stage or stage, recipe.source, recipe.revision)
@@ -108,9 +117,9 @@ def with_base(recipe: ExpertRecipe) -> ExpertRecipe:
 
 def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
     """Read config, provenance, index and headers, after the shards were fetched if they are on the Hub."""
-    folder = fetch("expert", recipe.source, ["*.json", "README.md"], recipe.revision)
+    folder = fetch("expert", recipe.source, ["*.json", CARD_FILE], recipe.revision)
     local = Path(recipe.source).is_dir()
-    config = read_json(folder / "config.json")
+    config = read_json(folder / CONFIG_FILE)
     check_expert_config(recipe.source, config)
     index = find_index(folder, config, recipe.stage)
     if recipe.stage is not None:
@@ -127,7 +136,7 @@ def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
         "name": folder.resolve().name if local else recipe.source,
         **({} if local else {"revision": folder.name}),
         **({} if recipe.stage is None else {"stage": recipe.stage}),
-        "config_sha256": sha256_file(folder / "config.json"),
+        "config_sha256": sha256_file(folder / CONFIG_FILE),
     }
     provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
     if provenance.get("parents"):

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, model_card
-from frozen_glyph.checkpoint.contract import BLOCKS_PREFIX, DEFAULT_INDEX, SUBSTRATE_FIELDS, SUBSTRATE_PREFIX, identity
+from frozen_glyph.checkpoint.contract import (
+    ADAPTER_FOLDER,
+    BLOCKS_PREFIX,
+    CARD_FILE,
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    HEAD_SHARD,
+    SUBSTRATE_FIELDS,
+    SUBSTRATE_PREFIX,
+    SUBSTRATE_SHARD,
+    blocks_shard,
+    identity,
+)
 from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, layer_of, write_index
+from frozen_glyph.checkpoint.stages import layer_of, write_index
 from frozen_glyph.checkpoint.streaming import Joined, Window
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter
@@ -23,8 +35,6 @@ from frozen_glyph.merge.write import (
     verify_shards,
     write_shards,
 )
-
-LORA_FOLDER = "lora"
 
 
 def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
@@ -45,15 +55,15 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
     with new_folder(out) as temporary:
         digests = write_shards(shards, temporary, expert.checkpoint)
         if expert.adapter:
-            digests |= write_adapter(expert.adapter, temporary / LORA_FOLDER)
+            digests |= write_adapter(expert.adapter, temporary / ADAPTER_FOLDER)
         hash_substrates([expert], digests)
         content = check_extracted(expert, digests)
         contents = write_index(temporary / DEFAULT_INDEX, {name: shard for shard in shards for name in shards[shard]})
-        write_json(temporary / "config.json", expert_config(expert))
-        write_text(temporary / "README.md", expert_card(out.name, expert))
+        write_json(temporary / CONFIG_FILE, expert_config(expert))
+        write_text(temporary / CARD_FILE, expert_card(out.name, expert))
         copy_shared_files(expert.checkpoint.folder, temporary)
         adapter = {
-            path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{LORA_FOLDER}/*")
+            path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{ADAPTER_FOLDER}/*")
         }
         facts = {"expert": expert.name, "parents": [expert.checkpoint.parent], "content_sha256": content}
         write_provenance(temporary, "extract", facts | {"contents": contents, "files": adapter})
@@ -84,9 +94,10 @@ def assign_tensors(expert: Expert) -> dict[str, dict[str, Joined]]:
     shared = expert.checkpoint.config.get("num_shared_layers", 0)
     found: dict[str, dict[str, Joined]] = {}
     for name, window in expert.tensors.items():
-        shard = SUBSTRATE_SHARD if name.startswith(SUBSTRATE_PREFIX) else "head.safetensors"
+        shard = SUBSTRATE_SHARD if name.startswith(SUBSTRATE_PREFIX) else HEAD_SHARD
         if name.startswith(BLOCKS_PREFIX):
-            shard = f"blocks-{1 + (0 < shared <= (layer_of(name) or 0))}.safetensors"
+            group = 1 + (0 < shared <= (layer_of(name) or 0))
+            shard = blocks_shard(group, group)
         found.setdefault(shard, {})[name] = Joined.alone(window)
     return found
 
@@ -115,7 +126,7 @@ def expert_config(expert: Expert) -> dict[str, Any]:
 
 def expert_card(name: str, expert: Expert) -> str:
     """The card of an extracted expert."""
-    adapter = {"Adapter": f"The expert is this base with the LoRA adapter in `{LORA_FOLDER}` (peft)."}
+    adapter = {"Adapter": f"The expert is this base with the LoRA adapter in `{ADAPTER_FOLDER}` (peft)."}
     return model_card(
         name,
         f"The expert `{expert.name}` of the merged model `{expert.checkpoint.parent['name']}`, with the bits it had.",

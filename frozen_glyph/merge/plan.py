@@ -14,18 +14,19 @@ from typing import Any
 from frozen_glyph.checkpoint.contract import (
     BLOCKS_PREFIX,
     EVIDENCE_WINDOW,
+    HEAD_SHARD,
     RULES,
     SUBSTRATE_FIELDS,
     SUBSTRATE_PREFIX,
+    SUBSTRATE_SHARD,
+    TRUNK_SHARD,
+    expert_shard,
     identity,
 )
-from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD
 from frozen_glyph.checkpoint.streaming import Joined
 from frozen_glyph.merge.compatible import ExpertsDoNotMatch, check_match, count_shared
 from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
-
-TRUNK_SHARD, HEAD_SHARD = "trunk.safetensors", "head.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class MergePlan:
         """The tensors of each shard, by the names of the merged model."""
         found: dict[str, dict[str, Joined]] = {SUBSTRATE_SHARD: {}, TRUNK_SHARD: {}}
         for index, expert in enumerate(self.experts):
-            own = found[f"expert-{index}.safetensors"] = {}
+            own = found[expert_shard(index)] = {}
             prefix = f"model.experts.{index}."
             for name, window in expert.tensors.items():
                 if name.startswith(SUBSTRATE_PREFIX) and index == 0:
@@ -100,7 +101,7 @@ class MergePlan:
             for shard, tensors in self.shards.items()
             if shard != SUBSTRATE_SHARD  # frozen bits are no parameters
         }
-        shared = {name: sizes.get(f"{name}.safetensors", 0) for name in ("substrate", "trunk")}
+        shared = {"substrate": sizes[SUBSTRATE_SHARD], "trunk": sizes.get(TRUNK_SHARD, 0)}
         return {
             "rule": self.rule,
             "costs": RULES[self.rule],
@@ -111,8 +112,7 @@ class MergePlan:
                     "shared_layers": self.shared,
                     "adapter": expert.adapter.lora if expert.adapter else None,
                     "weight": weight,
-                    "parameters": parameters[f"expert-{index}.safetensors"]
-                    + parameters[HEAD_SHARD] // len(self.experts),
+                    "parameters": parameters[expert_shard(index)] + parameters[HEAD_SHARD] // len(self.experts),
                     "origin": {key: value for key, value in expert.checkpoint.parent.items() if key != "parents"},
                 }
                 for index, (expert, weight) in enumerate(zip(self.experts, self.weights, strict=True))

@@ -6,8 +6,9 @@ frozen-glyph reweigh runs/merged --rule weighted --weights 0.7,0.3
 from collections.abc import Sequence
 from pathlib import Path
 
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json, write_text
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import TUNED
 from frozen_glyph.merge.recipe import shares
@@ -24,7 +25,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
         CheckpointError: ``merged`` is no merged checkpoint, or its head was tuned for its rule and weights.
     """
     folder = Path(merged)
-    config = read_json(folder / "config.json")
+    config = read_json(folder / CONFIG_FILE)
     if "experts" not in config:
         raise CheckpointError(f"{str(folder)!r} is no merged checkpoint; merge experts first")
     if rule is None and weights is None:
@@ -45,6 +46,6 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
         recipe = found["recipe"] | {"rule": rule, "weights": config["expert_weights"]}
         write_json(folder / PROVENANCE_FILE, found | {"recipe": recipe})
     parents = found["parents"] if found else []
-    write_text(folder / "README.md", merge_card(folder.resolve().name, config, parents, [folder]))
-    write_json(folder / "config.json", config)
+    write_text(folder / CARD_FILE, merge_card(folder.resolve().name, config, parents, [folder]))
+    write_json(folder / CONFIG_FILE, config)
     return folder

@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer, set_seed
 
-from frozen_glyph.checkpoint.contract import DEFAULT_INDEX
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, PROVENANCE_FILE, TUNING_METRICS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_vacant,
@@ -27,7 +27,7 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
     write_text,
 )
-from frozen_glyph.checkpoint.provenance import PROVENANCE_FILE, read_provenance, write_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.stages import write_index
 from frozen_glyph.merge.experts import TUNED, Checkpoint, open_checkpoint
 from frozen_glyph.merge.recipe import ExpertRecipe
@@ -183,9 +183,9 @@ def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
             else:
                 link_file(parent.folder / shard, folder / shard)
         contents = write_index(folder / DEFAULT_INDEX, weight_map)
-        write_json(folder / "config.json", config)
+        write_json(folder / CONFIG_FILE, config)
         copy_shared_files(parent.folder, folder)
-        write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
+        write_text(folder / TUNING_METRICS, "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
         alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
         losses = compare_losses(parent.folder, folder, tuning.data.valid, alone)
         provenance = {
@@ -199,5 +199,5 @@ def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
             "experts": experts,
             "contents": contents,
         }
-        write_text(folder / "README.md", tuned_card(tuning.out.name, config, provenance))
+        write_text(folder / CARD_FILE, tuned_card(tuning.out.name, config, provenance))
         write_provenance(folder, TUNED, provenance)

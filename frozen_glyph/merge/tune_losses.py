@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import read_json
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.statistics import paired_bootstrap
@@ -30,7 +31,7 @@ def compare_losses(merged: Path, tuned: Path, valid: Sequence[str | Path], alone
         return {name: text_loss(model, tokenizer, text) for name, text in texts.items()}
 
     before, after = score(merged), score(tuned)
-    names = read_json(merged / "config.json")["expert_names"] if alone else []
+    names = read_json(merged / CONFIG_FILE)["expert_names"] if alone else []
     experts = {
         name: score(merged, rule="weighted", expert_weights=[float(name == other) for other in names]) for name in names
     }

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, fingerprint
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, SUBSTRATE_SHARD, fingerprint
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     TensorFile,
@@ -23,7 +23,7 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.stages import SUBSTRATE_SHARD, copy_model_code, write_index
+from frozen_glyph.checkpoint.stages import copy_model_code, write_index
 from frozen_glyph.checkpoint.streaming import Joined, Window, content_sha256, hash_window, write_shard
 from frozen_glyph.checkpoint.weights import check_contents
 from frozen_glyph.merge.card import merge_card
@@ -76,10 +76,10 @@ def write_merged(plan: MergePlan, out: Path) -> Path:
         verify_sources(plan.experts, digests)
         weight_map = {name: shard for shard, tensors in plan.shards.items() for name in tensors}
         contents = write_index(temporary / DEFAULT_INDEX, weight_map)
-        write_json(temporary / "config.json", config)
+        write_json(temporary / CONFIG_FILE, config)
         record = provenance(plan, digests) | {"contents": contents}
         folders = [expert.checkpoint.folder for expert in plan.experts]
-        write_text(temporary / "README.md", merge_card(out.name, config, record["parents"], folders))
+        write_text(temporary / CARD_FILE, merge_card(out.name, config, record["parents"], folders))
         copy_shared_files(plan.experts[0].checkpoint.folder, temporary)
         write_provenance(temporary, "merge", record)
     return out

@@ -27,7 +27,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.card import model_card
-from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, SUBSTRATE_PREFIX, WEIGHTS
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, SUBSTRATE_PREFIX, WEIGHTS
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, read_tensors, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -74,7 +74,7 @@ def import_published(
         files.append(Path(table) if table is not None else folder / TABLE_FILE)
         rows = read_table(files[-1])
     words = load_tokenizer(tokenizer if tokenizer is not None else folder)
-    fields = shape(tensors, read_json(folder / "config.json"), words) | keys.config
+    fields = shape(tensors, read_json(folder / CONFIG_FILE), words) | keys.config
     if keys.repeat == "all":
         rows = rows.repeat(1, fields["hidden_size"] // rows.shape[1])
     substrate = pack(rows, words, fields["hidden_size"])
@@ -95,7 +95,7 @@ def import_published(
             "trainable_parameters": parameters,
             "files": write_stage(temporary, model, 1),
         }
-        write_text(temporary / "README.md", import_card(Path(out).name, origin["name"], substrate is not None))
+        write_text(temporary / CARD_FILE, import_card(Path(out).name, origin["name"], substrate is not None))
         recipe = {"name": Path(out).name, **dataclasses.asdict(keys)}
         write_provenance(temporary, "import", {"recipe": recipe, "parents": [parent], "stages": [stage]})
     return Path(out)

@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, SUBSTRATE_PREFIX, SUBSTRATE_SHARD, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file, read_json, read_tensors, write_json, write_tensors
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding, substrate_fingerprint
 from frozen_glyph.substrate.build import SubstrateError, build_tensors, choose_width, make_embedding
 from frozen_glyph.substrate.font import Font
 from frozen_glyph.substrate.vocabulary import list_tokens, tokenizer_sha256
-
-TENSORS_FILE, JSON_FILE, TOKENIZER_FILE = "substrate.safetensors", "substrate.json", "tokenizer.json"
-TENSOR_PREFIX = "model.embed_tokens."  # the names under which a checkpoint holds the same tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +125,10 @@ class GlyphSubstrate:
                 copy_file(source, folder / source.name)
         tensors = {"packed_bits": self.packed_bits, "center": self.center, "projection": self.projection}
         write_tensors(
-            folder / TENSORS_FILE,
-            {TENSOR_PREFIX + name: tensor for name, tensor in tensors.items() if tensor is not None},
+            folder / SUBSTRATE_SHARD,
+            {SUBSTRATE_PREFIX + name: tensor for name, tensor in tensors.items() if tensor is not None},
         )
-        write_json(folder / JSON_FILE, {"fingerprint": self.fingerprint, **self.provenance})
+        write_json(folder / SUBSTRATE_FILE, {"fingerprint": self.fingerprint, **self.provenance})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "GlyphSubstrate":
@@ -140,28 +138,28 @@ class GlyphSubstrate:
             FrozenGlyphError: a file is missing, truncated or damaged; the message names it.
         """
         folder = Path(folder)
-        provenance = read_json(folder / JSON_FILE)
+        provenance = read_json(folder / SUBSTRATE_FILE)
         if not isinstance(provenance, dict) or not {"fingerprint", "tokenizer_sha256"} <= provenance.keys():
             raise SubstrateError(
-                f"{str(folder / JSON_FILE)!r} is damaged: it has no fingerprint; write the folder again"
+                f"{str(folder / SUBSTRATE_FILE)!r} is damaged: it has no fingerprint; write the folder again"
             )
         expected = provenance.pop("fingerprint")
-        tensors = read_tensors(folder / TENSORS_FILE)
+        tensors = read_tensors(folder / SUBSTRATE_SHARD)
         try:
-            packed_bits, center = tensors[TENSOR_PREFIX + "packed_bits"], tensors[TENSOR_PREFIX + "center"]
+            packed_bits, center = tensors[SUBSTRATE_PREFIX + "packed_bits"], tensors[SUBSTRATE_PREFIX + "center"]
         except KeyError as error:
             raise SubstrateError(
-                f"{str(folder / TENSORS_FILE)!r} has no tensor {error}; write the folder again"
+                f"{str(folder / SUBSTRATE_SHARD)!r} has no tensor {error}; write the folder again"
             ) from None
         read_json(folder / TOKENIZER_FILE)  # names the file when it is missing or damaged
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        substrate = cls(tokenizer, packed_bits, center, tensors.get(TENSOR_PREFIX + "projection"), provenance)
+        substrate = cls(tokenizer, packed_bits, center, tensors.get(SUBSTRATE_PREFIX + "projection"), provenance)
         if substrate.fingerprint != expected:
             same_tokenizer = tokenizer_sha256(tokenizer) == provenance["tokenizer_sha256"]
-            damaged = folder / (TENSORS_FILE if same_tokenizer else TOKENIZER_FILE)
+            damaged = folder / (SUBSTRATE_SHARD if same_tokenizer else TOKENIZER_FILE)
             raise SubstrateError(
                 f"{str(damaged)!r} is damaged or of another substrate: the folder's fingerprint is "
-                f"{substrate.fingerprint}, but {JSON_FILE} says {expected}; fetch or write the folder again"
+                f"{substrate.fingerprint}, but {SUBSTRATE_FILE} says {expected}; fetch or write the folder again"
             )
         if substrate.width >= substrate.bits:
             choose_width(substrate.width, substrate.bits)  # the fingerprint does not hold the width

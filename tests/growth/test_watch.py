@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.checkpoint.contract import WORK_FOLDER
 from frozen_glyph.checkpoint.files import read_tensors
 from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.growth.run_folder import WORK_FOLDER
 from frozen_glyph.growth.watch import StageCollapsed
 from frozen_glyph.health.measure import measure
 from frozen_glyph.training.data import TokenWindows
