@@ -232,11 +232,11 @@ def test_merge_publishes_afterwards_and_keeps_its_folder(hub, experts, tmp_path)
     assert not (tmp_path / "early").exists()  # refused before the work
     hub.refuse = lambda method, path: 403 if path.endswith("/commit/main") else None
     late = merge("late")
-    again = f"publish it with `frozen-glyph push {tmp_path / 'late'} user/merged`"
+    again = f"push it with `frozen-glyph push {tmp_path / 'late'} user/merged`"
     assert late.returncode == 1 and again in late.stderr.splitlines()[-1]
     assert (tmp_path / "late" / "provenance.json").exists() and commits(hub, "user/merged") == 1
     hub.refuse = lambda method, path: None
-    assert f"published: {hub.url}/user/merged/commit/" in merge("good").stdout
+    assert f"pushed: {hub.url}/user/merged/commit/" in merge("good").stdout
     assert "expert-1.safetensors" in hub.repos["user/merged"][-1][1]
 
 

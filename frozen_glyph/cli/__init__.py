@@ -1,0 +1,44 @@
+"""The command line, a file for each room: parse, import lazily, call one library function; errors become one line.
+
+Example: ``frozen-glyph demo --out runs/demo``
+"""
+
+import os
+import sys
+
+import typer
+
+from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, substrate
+
+app = typer.Typer(
+    name="frozen-glyph",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Language models over a frozen embedding of glyph pictures: **grow** them layer by layer, **merge** experts "
+    "without training, **eval**uate what came out.\n\nStart with: `frozen-glyph demo`",
+)
+for room in (demo, growth, merge, evaluation, checkpoint, hub, published):
+    app.add_typer(room.app)
+app.add_typer(substrate.app, name="substrate")
+
+
+def main() -> None:
+    """Entry point of ``frozen-glyph``: exit code 0, 1 for an error the user can mend, 2 for wrong usage."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C, as typer reports it
+            typer.echo(
+                "stopped; `grow`, `tune-head`, `eval` and `demo` go on from the last save when called again", err=True
+            )
+        raise
+    except ModuleNotFoundError as error:
+        typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        if os.environ.get("FROZEN_GLYPH_DEBUG"):
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)

@@ -1,0 +1,81 @@
+"""`frozen-glyph inspect` and `to-dense`: look at a checkpoint, and write it for servers that know no glyphs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frozen_glyph.cli.options import Out
+from frozen_glyph.cli.terminal import print_json, quiet_transformers
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: `frozen-glyph inspect runs/ru`, or a Hub id, whose shards are not downloaded.\n\n"
+    "Do its layers learn? `frozen-glyph inspect --health runs/ru --text ru.valid.txt --picture health.png`"
+)
+def inspect(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, or a Hub id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything known, as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its recorded hash.")] = False,
+    health: Annotated[
+        bool, typer.Option("--health", help="Measure instead whether every layer learns and mixes, on --text.")
+    ] = False,
+    text: Annotated[Path | None, typer.Option(help="With --health: a UTF-8 text to read.")] = None,
+    stage: Annotated[int | None, typer.Option(help="With --health: growth stage; default: the deepest.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="With --health: PNG file to write.")] = None,
+) -> None:
+    """Show the stages or experts of a checkpoint: blocks, parameters, losses, sizes, provenance, state of its files."""
+    from rich.console import Console
+
+    if health:
+        return inspect_health(source, text, stage, as_json, picture)
+
+    from frozen_glyph.checkpoint.ladder import describe_checkpoint, ladder_table
+
+    facts = describe_checkpoint(source, verify)
+    if as_json:
+        print_json(facts)
+    else:
+        Console(soft_wrap=True).print(ladder_table(facts))
+    if facts["problems"]:
+        sys.exit(1)
+
+
+def inspect_health(source: str, text: Path | None, stage: int | None, as_json: bool, picture: Path | None) -> None:
+    """Print the health of every block and Linear, for people or as JSON; exit code 1 if a block is flagged."""
+    if text is None:
+        raise typer.BadParameter("--health reads a text; name a UTF-8 file", param_hint="--text")
+    from rich.console import Console
+
+    from frozen_glyph.health.checkpoint import measure_health
+    from frozen_glyph.health.report import draw_health, health_table
+
+    quiet_transformers()
+    report, name = measure_health(source, text, stage), Path(source).resolve().name
+    if picture is not None:
+        draw_health(name, report, picture)
+    if as_json:
+        print_json(report)
+    else:
+        Console(width=None if sys.stdout.isatty() else 140).print(health_table(name, report))
+    if report["collapsed"]:
+        sys.exit(1)
+
+
+@app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
+def to_dense(
+    model: Annotated[Path, typer.Argument(help="A checkpoint folder, grown or merged.")],
+    out: Out,
+    stage: Annotated[int | None, typer.Option(help="Growth stage to export; default: the deepest.")] = None,
+    one_head: Annotated[
+        bool, typer.Option("--one-head", help="Fold a merged model's heads into one (rules mean, weighted), for vLLM.")
+    ] = False,
+) -> None:
+    """Write a checkpoint with an ordinary embedding table, for servers that know no other; the logits stay the same."""
+    from frozen_glyph.checkpoint.dense import export_dense
+
+    quiet_transformers()
+    typer.echo(f"dense: {export_dense(model, out, stage, one_head)}")

@@ -1,0 +1,86 @@
+"""`frozen-glyph eval` and `mirror`."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frozen_glyph.cli.options import Out
+from frozen_glyph.cli.terminal import quiet_transformers
+
+app = typer.Typer()
+
+
+@app.command(
+    "eval",
+    epilog="Example: `frozen-glyph eval runs/merged runs/ru runs/zh --data DIR -o runs/report`. "
+    "The same command resumes one that was stopped.\n\n"
+    "The papers' protocol: `frozen-glyph eval runs/ru --suite paper --paper-sampling --data DIR -o runs/paper`. "
+    "Any text and no tasks: `frozen-glyph eval runs/ru --suite text --text book.txt -o runs/book`.",
+)
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Folders or Hub ids, NAME@STAGE for a growth stage.")],
+    out: Out,
+    data: Annotated[
+        str, typer.Option(help="Folder with text/, mmlu/, squad/, ...; or hub: fetch the datasets.")
+    ] = "hub",
+    suite: Annotated[str, typer.Option(help="quick, standard, paper (the papers' protocol) or text.")] = "quick",
+    tasks: Annotated[str | None, typer.Option(help="lm-eval tasks in place of the suite's, with commas.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items of each task (at random) and paragraphs of a text.")] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="Held-out text; repeat for several. Default: text/*.valid.txt of the data."),
+    ] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="Rule to score merged models under; repeat for several. Default: its own.")
+    ] = None,
+    stages: Annotated[bool, typer.Option(help="Measure grown models after every stage, or only the last.")] = True,
+    paper_sampling: Annotated[
+        bool, typer.Option("--paper-sampling", help="Ten sampled runs of the papers' protocol beside the greedy one.")
+    ] = False,
+    contamination_text: Annotated[
+        list[Path] | None, typer.Option(help="Training text to look for items of the tasks in; repeat for several.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences at a time.")] = 16,
+    device: Annotated[str | None, typer.Option(help="Such as cuda:1; default: cuda where there is one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of bootstrap, item choice and sampling.")] = 0,
+) -> None:
+    """Score models on held-out text and lm-eval tasks, with chance levels and intervals; writes report.html."""
+    from frozen_glyph.evaluation.evaluate import evaluate_models
+
+    quiet_transformers()
+    evaluate_models(
+        models,
+        data,
+        out,
+        suite=suite,
+        tasks=[name for name in tasks.split(",") if name] if tasks is not None else None,
+        limit=limit,
+        texts=text or [],
+        rules=rule or [],
+        every_stage=stages,
+        sampling=paper_sampling,
+        training_texts=contamination_text or [],
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        say=partial(typer.echo, err=True),
+    )
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+@app.command(
+    epilog="Example: `frozen-glyph mirror DATA -o runs/mirror`, then `lm_eval` with runs/mirror as working folder."
+)
+def mirror(
+    data: Annotated[Path, typer.Argument(help="Folder with mmlu/, squad/, arc/, ... as eval/tasks/README.md says.")],
+    out: Out,
+) -> None:
+    """Write benchmark files in the shape of the Hub's datasets, so that lm-eval's own tasks run without a network."""
+    from frozen_glyph.evaluation.tasks.mirror import write_mirror
+
+    written = write_mirror(data, out)
+    for remark in written.remarks:
+        typer.echo(remark)
+    typer.echo(f"mirror: {out}")

@@ -1,0 +1,77 @@
+"""`frozen-glyph grow`, and with `--dry-run` what it would cost."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from frozen_glyph.cli.hub import check_target, push_afterwards
+from frozen_glyph.cli.options import OutUnlessDry, Private, PushTo, Settings
+from frozen_glyph.cli.terminal import print_json, quiet_transformers
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: `frozen-glyph grow hub_configs/tiny-trilingual/growth-ru.yaml --text ru.txt "
+    "--valid ru.valid.txt --out runs/ru`. The same command resumes a run that was stopped.\n\n"
+    "What would it cost? `frozen-glyph grow hub_configs/abs-bvv/growth.yaml --dry-run --flops-per-second 2e14`. "
+    "Smaller: `--set training.batch_tokens=8192 --set stages.0.steps=100`."
+)
+def grow(
+    recipe: Annotated[Path, typer.Argument(help="A growth.yaml.")],
+    out: OutUnlessDry = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="UTF-8 training text; repeat for several files. Not needed when the recipe names its data."),
+    ] = None,
+    valid: Annotated[list[Path] | None, typer.Option(help="Held-out text, scored after every stage.")] = None,
+    substrate: Annotated[Path | None, typer.Option(help="Substrate folder to dock on.")] = None,
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, tokens, FLOPs and memory of each stage; write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    flops_per_second: Annotated[
+        float | None, typer.Option(min=1, help="With --dry-run: what the device sustains, to print days.")
+    ] = None,
+    push_to_hub: PushTo = None,
+    private: Private = False,
+) -> None:
+    """Grow a model stage by stage: train new blocks on top of frozen ones."""
+    if out is None and not dry_run:
+        raise typer.BadParameter("give the folder to write, or --dry-run", param_hint="--out")
+
+    from frozen_glyph.growth.recipe import load_recipe
+
+    chosen = load_recipe(recipe, settings or [])
+    if out is None or dry_run:
+        return print_estimate(chosen, as_json, flops_per_second)
+
+    from accelerate import PartialState
+
+    from frozen_glyph.growth.run import grow_from_recipe
+
+    quiet_transformers()
+    check_target(push_to_hub)
+    provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=True)
+    for stage in provenance["stages"]:
+        losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
+        typer.echo(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
+    if PartialState().is_main_process:
+        push_afterwards(out, push_to_hub, private)
+
+
+def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -> None:
+    """Print what ``recipe`` costs, for people or as JSON."""
+    from rich.console import Console
+
+    from frozen_glyph.growth.estimate import estimate, estimate_table, totals
+
+    phases = estimate(recipe)
+    if as_json:
+        print_json({"name": recipe.name, "phases": phases, "totals": totals(phases)})
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        console.print(estimate_table(recipe.name, phases, flops_per_second))

@@ -1,0 +1,17 @@
+"""Options that several commands have, each said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
+OutUnlessDry = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),
+]
+PushTo = Annotated[
+    str | None, typer.Option("--push-to-hub", metavar="USER/NAME", help="Push it to the Hub afterwards.")
+]
+Private = Annotated[bool, typer.Option("--private", help="Push to a repository that others cannot see.")]
