@@ -96,7 +96,7 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
     from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate, grow_from_recipe
     from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, SubstrateRecipe
     from frozen_glyph.health.checkpoint import text_batch
-    from frozen_glyph.health.measure import measure
+    from frozen_glyph.health.measure import model_health
     from frozen_glyph.health.replace import replace_linear
     from frozen_glyph.text.documents import read_text
     from frozen_glyph.text.loss import text_loss
@@ -134,7 +134,7 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
             "characters": loss.characters.tolist(),
             "seconds": provenance["stages"][-1]["seconds"],
             "block_parameters": sum(each.numel() for each in model.model.layers.parameters()),
-            "health": measure(model, [batch]),
+            "health": model_health(model, [batch]),
         }
         if kind == "matmul":
             with torch.no_grad():
@@ -150,7 +150,7 @@ def make_sick(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]
     """Health of the trained model of two blocks, ``healthy``, and of what becomes of it."""
     from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate
     from frozen_glyph.health.checkpoint import text_batch
-    from frozen_glyph.health.measure import measure
+    from frozen_glyph.health.measure import model_health
     from frozen_glyph.health.replace import replace_linear
     from frozen_glyph.text.documents import read_text
 
@@ -179,13 +179,13 @@ def make_sick(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]
     held_out = read_text(data / "text" / "en.valid.txt")[: scale.held_out_characters]
     batch = text_batch(held_out, tokenizer, length=scale.context_length)
     found = {
-        "healthy": measure(model, [batch]),
-        "additive": measure(replace_linear(copy.deepcopy(model), "additive", "layers.1.*"), [batch]),
+        "healthy": model_health(model, [batch]),
+        "additive": model_health(replace_linear(copy.deepcopy(model), "additive", "layers.1.*"), [batch]),
     }
     for name, way in ways.items():
         sick = copy.deepcopy(model)
         way(sick.model.layers[1])
-        found[name] = measure(sick, [batch])
+        found[name] = model_health(sick, [batch])
     return found
 
 

@@ -3,7 +3,7 @@
     python eval/bench/health.py --out eval/results/bench-health.json
 
 A stage of the recipe's default length (1000 steps of 4096 tokens) trains one block over frozen ones; its time is that
-of one step times their number. ``measure`` looks at the newest block, with as many
+of one step times their number. ``model_health`` looks at the newest block, with as many
 examples as growth gives it. Both run in turns; the least time of each counts, because the machine may be busy.
 """
 
@@ -15,7 +15,7 @@ from toy import ToyWindows, environment, timed, toy_model, train_steps
 
 from frozen_glyph.checkpoint.files import write_json
 from frozen_glyph.health.checkpoint import EXAMPLES, LENGTH
-from frozen_glyph.health.measure import measure
+from frozen_glyph.health.measure import model_health
 from frozen_glyph.training.recipe import DEFAULT_STEPS, TrainingRecipe
 
 ALLOWED = 0.02
@@ -39,7 +39,7 @@ def main() -> None:
     step = train_steps(model, recipe.learning_rate)
     work = {
         "step": lambda: step(batch),
-        "health": lambda: measure(model, [looked_at], [f"model.layers.{arguments.depth - 1}"]),
+        "health": lambda: model_health(model, [looked_at], [f"model.layers.{arguments.depth - 1}"]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(arguments.repeats + 1):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, metrics_file
 from frozen_glyph.checkpoint.files import CheckpointError, write_atomically
 from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.growth.estimate import short
 
 METRICS = re.compile(r"metrics-(\d+)(-lora)?\.jsonl")
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
@@ -111,7 +111,7 @@ def draw(name: str, phases: list[dict[str, Any]]) -> Figure:
     low, high = visible_range(phases)
     axes.set(xlim=(0, phases[-1]["end"]), ylim=(low, high), xlabel="tokens", ylabel="loss, nats per token")
     figure.suptitle(name, fontsize=11, fontweight="bold")
-    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

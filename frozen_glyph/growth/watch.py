@@ -14,7 +14,7 @@ import torch
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.checkpoint import EXAMPLES, LENGTH
-from frozen_glyph.health.measure import LEAST_EXAMPLES, measure
+from frozen_glyph.health.measure import LEAST_EXAMPLES, model_health
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.training.data import TokenWindows
 
@@ -31,7 +31,7 @@ def watch_stage(
     title: str,
     kept: Path,
 ) -> dict[str, Any] | None:
-    """The health of the blocks that are not frozen, on windows evenly spread over the training text; see ``measure``.
+    """``model_health`` of the blocks that are not frozen, on windows evenly spread over the training text.
 
     None when the text has fewer than 3 windows. ``title`` names the stage, ``kept`` the folder of what it trained.
 
@@ -43,7 +43,7 @@ def watch_stage(
     chosen = torch.linspace(0, len(windows) - 1, min(EXAMPLES, len(windows))).round().int().tolist()
     batch = torch.stack([windows[index]["input_ids"][:LENGTH] for index in chosen])
     newest = range(model.config.num_frozen_layers, model.config.num_hidden_layers)
-    report = measure(model, [batch], [f"model.layers.{index}" for index in newest], learning_rate)
+    report = model_health(model, [batch], [f"model.layers.{index}" for index in newest], learning_rate)
     del report["seconds"]  # the rest is the same whenever and wherever it is measured
     if report["collapsed"]:
         flags = [f"{block['name']}: {flag}" for block in report["blocks"] for flag in block["flags"]]

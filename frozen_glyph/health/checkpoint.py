@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.health.measure import LEAST_EXAMPLES, measure
+from frozen_glyph.health.measure import LEAST_EXAMPLES, model_health
 from frozen_glyph.text.documents import read_text
 
 EXAMPLES, LENGTH = 32, 64
 
 
 def measure_health(source: str | Path, text: str | Path, growth_stage: int | None = None) -> dict[str, Any]:
-    """``measure`` the model of a folder or Hub id, at a growth stage or the deepest, on windows of the file ``text``.
+    """``model_health`` of a folder or Hub id, at a growth stage or the deepest, on windows of the file ``text``.
 
     Raises:
         FrozenGlyphError: the text is missing, or too short for 3 windows.
@@ -27,7 +27,7 @@ def measure_health(source: str | Path, text: str | Path, growth_stage: int | Non
     stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
     model: Any = AutoModelForCausalLM.from_pretrained(source, **stage)
     length = min(LENGTH, model.config.max_position_embeddings)
-    return measure(model, [text_batch(content, AutoTokenizer.from_pretrained(source), length)])
+    return model_health(model, [text_batch(content, AutoTokenizer.from_pretrained(source), length)])
 
 
 def text_batch(text: str, tokenizer: Any, length: int = LENGTH, count: int = EXAMPLES) -> torch.Tensor:

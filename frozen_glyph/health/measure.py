@@ -25,7 +25,7 @@ DEAD = 1e-4  # a unit is dead if it varies by less than this share of what the l
 LEAST_EXAMPLES = 3
 
 
-def measure(
+def model_health(
     model: Any, batches: Iterable[torch.Tensor], blocks: Sequence[str] | None = None, learning_rate: float = 1e-3
 ) -> dict[str, Any]:
     """Measure a single or merged model on ``batches`` of token ids, each [B, T]; it is left as it was.

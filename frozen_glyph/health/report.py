@@ -1,4 +1,4 @@
-"""What ``measure`` found, as a table for a terminal and as a picture."""
+"""What ``model_health`` found, as a table for a terminal and as a picture."""
 
 from pathlib import Path
 from typing import Any

@@ -32,14 +32,14 @@ from frozen_glyph.checkpoint.stages import write_index
 from frozen_glyph.merge.experts import TUNED, Checkpoint, open_checkpoint
 from frozen_glyph.merge.recipe import ExpertRecipe
 from frozen_glyph.merge.tune_card import tuned_card
-from frozen_glyph.merge.tune_losses import compare_losses
+from frozen_glyph.merge.tune_losses import score_tuning
 from frozen_glyph.merge.tune_recipe import TuneRecipe
-from frozen_glyph.merge.tuned_head import choose_trainable, tuned_tensors, tuned_weights
+from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_weights
 from frozen_glyph.merge.write import copy_shared_files, verify_shards
 from frozen_glyph.model.configuration_frozen_glyph import STATIC_LOGIT_RULES
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import open_windows
-from frozen_glyph.training.progress import StageProgress
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import source_identities
 from frozen_glyph.training.train import Phase, train_phase
@@ -97,7 +97,7 @@ def tune_head(
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(tuning.out.with_name(f"{tuning.out.name}-tensorboard")))
     set_seed(recipe.seed)
     model = FrozenGlyphMoEForCausalLM.from_pretrained(tuning.parent.folder, dtype=torch.float32)
-    choose_trainable(model, recipe)
+    prepare_head(model, recipe)
     steps = recipe.training.steps_of(recipe.steps, recipe.tokens)
     phase = Phase(steps, recipe.training.learning_rate, recipe.seed)
     with closing(StageProgress(f"tune {recipe.what}", progress)) as bar:
@@ -187,7 +187,7 @@ def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
         copy_shared_files(parent.folder, folder)
         write_text(folder / TUNING_METRICS, "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
         alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
-        losses = compare_losses(parent.folder, folder, tuning.data.valid, alone)
+        losses = score_tuning(parent.folder, folder, tuning.data.valid, alone)
         provenance = {
             "recipe": recipe.to_dict(),
             **tuning.run,

@@ -14,7 +14,7 @@ TRAINED = {
 
 
 def loss_rows(losses: dict[str, Any]) -> list[dict[str, str]]:
-    """The records of ``compare_losses`` as rows of a table."""
+    """The records of ``score_tuning`` as rows of a table."""
 
     def signed(difference: dict[str, float]) -> str:
         return f"{difference['difference']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"

@@ -15,7 +15,7 @@ from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import TextLoss, text_loss
 
 
-def compare_losses(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: bool = True) -> dict[str, Any]:
+def score_tuning(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: bool = True) -> dict[str, Any]:
     """Losses in nats per character by held-out text, from the folders as they lie there.
 
     For each text: ``experts`` (each alone, when ``alone``), ``merged``, ``tuned``, and with 95% intervals ``change``
@@ -41,7 +41,7 @@ def compare_losses(merged: Path, tuned: Path, valid: Sequence[str | Path], alone
 
 
 def compared(before: TextLoss, after: TextLoss, experts: dict[str, TextLoss]) -> dict[str, Any]:
-    """The record of one text; see ``compare_losses``."""
+    """The record of one text; see ``score_tuning``."""
 
     def difference(first: TextLoss) -> dict[str, float]:
         return dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters))

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from frozen_glyph.merge.tune_recipe import TuneRecipe
 
 
-class LowRank(nn.Module):
+class LowRankChange(nn.Module):
     """Weight [V, N * D] -> weight + up [V, R] @ down [R, N * D], which starts at zero (LoRA, arXiv 2106.09685)."""
 
     def __init__(self, weight: torch.Tensor, rank: int, seed: int) -> None:
@@ -42,14 +42,14 @@ class Scales(nn.Module):
         return tensor * scales.unsqueeze(1)
 
 
-def choose_trainable(model: Any, recipe: TuneRecipe) -> None:
+def prepare_head(model: Any, recipe: TuneRecipe) -> None:
     """Freeze ``model``, in place, but for what ``recipe`` trains; it computes what it did."""
     head = model.lm_head
     model.requires_grad_(False)
     if recipe.what == "head":
         head.requires_grad_(True)
     elif recipe.what == "low-rank":
-        register_parametrization(head, "weight", LowRank(head.weight, recipe.rank, recipe.seed))
+        register_parametrization(head, "weight", LowRankChange(head.weight, recipe.rank, recipe.seed))
     else:
         change = nn.Parameter(torch.zeros(head.num_experts))
         register_parametrization(head, "weight", Scales(change, columns=True))

@@ -1,16 +1,31 @@
-"""Read UTF-8 text files as documents: paragraphs are lines, a blank line ends a document."""
+"""Documents of .txt, .jsonl and .parquet files, packed by gzip or not, read as they are asked for.
 
+In a text file paragraphs are lines, and a blank line ends a document.
+"""
+
+import gzip
 import io
 import itertools
+import json
 import sys
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
-from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.errors import FrozenGlyphError, nearest
+
+LONGEST_DOCUMENT = 1 << 20  # characters; what is longer is divided, so that memory is bounded whatever the text
+PARQUET_ROWS = 256  # read at once
 
 
 class TextFileError(FrozenGlyphError):
     """A text file is missing, empty or not UTF-8."""
+
+
+class SourceError(TextFileError):
+    """A source of documents is missing, damaged, empty or lacks the field that was asked for."""
 
 
 def not_utf8(path: Path, byte: int, offset: int) -> TextFileError:
@@ -56,3 +71,149 @@ def line_documents(lines: Iterable[str], longest: int = sys.maxsize) -> Iterator
         if not blank:
             document.append(line)
             size += len(line)
+
+
+def file_documents(path: Path, field: str = "text") -> Iterator[str]:
+    """The documents of one file in their order; blank ones are left out.
+
+    In a .txt file a blank line ends a document; a line of .jsonl, and a row of .parquet, holds one in ``field``
+    (nothing there is an empty document). One of more than ``LONGEST_DOCUMENT`` characters becomes several, divided at
+    line ends.
+
+    Raises:
+        SourceError: the file is missing, damaged, of unknown kind or without text, or lacks the field.
+        TextFileError: a text file is not UTF-8.
+    """
+    yield from not_empty(reader_of(path)(path, field), str(path))
+
+
+def not_empty(texts: Iterable[str], name: str) -> Iterator[str]:
+    """``texts`` in pieces of at most ``LONGEST_DOCUMENT`` without blank ones; ``SourceError`` when none is left."""
+    empty = True
+    for text in texts:
+        for piece in divide(text):
+            if not piece.isspace():
+                empty = False
+                yield piece
+    if empty:
+        raise SourceError(f"source {name!r} is empty; it must hold some text")
+
+
+def divide(text: str) -> Iterator[str]:
+    """Cut ``text`` after the last line end within ``LONGEST_DOCUMENT``, or at it where there is none."""
+    begin = 0
+    while begin < len(text):
+        end = begin + LONGEST_DOCUMENT
+        if end < len(text):
+            end = text.rfind("\n", begin, end) + 1 or end
+        yield text[begin:end]
+        begin = end
+
+
+def text_documents(path: Path, field: str) -> Iterator[str]:
+    """Documents of a text file, which has no fields."""
+    with open_text(path) as file:
+        yield from line_documents(iter(lambda: file.readline(LONGEST_DOCUMENT), ""), LONGEST_DOCUMENT)
+
+
+def json_documents(path: Path, field: str) -> Iterator[str]:
+    """``field`` of the JSON object in each line."""
+    with open_text(path) as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{str(path)!r} line {number}"
+            if line.isspace():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                problem = f"{error.msg} at column {error.colno}"
+                raise SourceError(f"{where} is not JSON: {problem}; each line must be one JSON object") from None
+            yield text_field(row, field, where)
+
+
+def parquet_documents(path: Path, field: str) -> Iterator[str]:
+    """``field`` of each row, read a few rows at a time and no other column."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise SourceError(f"reading {str(path)!r} needs pyarrow: pip install pyarrow") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            check_field(file.schema_arrow.names, field, repr(str(path)))
+            for batch in file.iter_batches(PARQUET_ROWS, columns=[field]):
+                for row in batch.to_pylist():
+                    yield text_field(row, field, repr(str(path)))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(f"{str(path)!r} is damaged or no Parquet file: {error}") from None
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+    ".txt": text_documents,
+    ".txt.gz": text_documents,
+    ".jsonl": json_documents,
+    ".jsonl.gz": json_documents,
+    ".parquet": parquet_documents,
+}
+
+
+def reader_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
+    """The reader for the file's kind; ``SourceError`` when the file is missing or of no known kind."""
+    if not path.is_file():
+        raise SourceError(f"source file {str(path)!r} does not exist; give the path of a file with documents")
+    for suffix, reader in READERS.items():
+        if path.name.lower().endswith(suffix):
+            return reader
+    known = ", ".join(READERS)
+    raise SourceError(
+        f"source file {str(path)!r} is of unknown kind {path.suffix!r}.{nearest(path.suffix, READERS)} "
+        f"Allowed: {known}; rename or convert it"
+    )
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 file, packed by gzip or not, with its line ends as they are; what is wrong is named."""
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+                yield file
+        else:
+            with path.open(encoding="utf-8", newline="\n") as file:
+                yield file
+    except UnicodeDecodeError:
+        raise not_utf8(path, *first_wrong_byte(path)) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SourceError(f"{str(path)!r} is damaged: {error}; fetch it again") from None
+
+
+def first_wrong_byte(path: Path) -> tuple[int, int]:
+    """The first byte that is not UTF-8, and its offset in the (unpacked) text."""
+    offset = 0
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        for line in file:
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return line[error.start], offset + error.start
+            offset += len(line)
+    raise SourceError(f"{str(path)!r} was changed while it was read; start again")
+
+
+def check_field(names: Iterable[str], field: str, where: str) -> None:
+    """Raise ``SourceError`` with the fields there are unless ``field`` is among them."""
+    names = list(names)
+    if field not in names:
+        hint = nearest(field, names)
+        raise SourceError(f"{where} has no field {field!r}.{hint} Set data.sources.field to one of {', '.join(names)}")
+
+
+def text_field(row: Any, field: str, where: str) -> str:
+    """The text in ``field`` of ``row``; nothing there is an empty text."""
+    if not isinstance(row, dict):
+        raise SourceError(f"{where} holds {type(row).__name__}, it must be an object with a field {field!r}")
+    check_field(row, field, where)
+    text = "" if row[field] is None else row[field]
+    if not isinstance(text, str):
+        raise SourceError(f"{where}: field {field!r} holds {type(text).__name__}, it must hold text")
+    return text

@@ -40,7 +40,7 @@ class TextLoss:
 
 
 @dataclass(frozen=True)
-class Window:
+class ScoredWindow:
     """Token ids of one window; targets before ``first_scored`` were scored by the window before."""
 
     input_ids: list[int]
@@ -49,7 +49,7 @@ class Window:
     bytes: int
 
 
-def windows_of(text: str, tokenizer: Any, context_length: int) -> list[Window]:
+def windows_of(text: str, tokenizer: Any, context_length: int) -> list[ScoredWindow]:
     """Cut ``text`` into scored windows; their characters add up to those of its documents."""
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     prefix = [] if start is None else [start]
@@ -66,7 +66,7 @@ def windows_of(text: str, tokenizer: Any, context_length: int) -> list[Window]:
             if end > scored:
                 read = int(ends[end - 1])
                 piece = document[counted:read]
-                windows.append(Window(ids[begin:end], scored - begin, len(piece), len(piece.encode())))
+                windows.append(ScoredWindow(ids[begin:end], scored - begin, len(piece), len(piece.encode())))
                 scored, counted = end, read
     return windows
 

@@ -1,7 +1,9 @@
-"""What happens between steps: when to log, and when to stop early."""
+"""What happens between steps: when to log, when to stop early, and what is shown of a phase."""
 
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 
@@ -25,3 +27,46 @@ class Patience(TrainerCallback):
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
             control.should_training_stop = control.should_save = True
+
+
+class StageProgress(TrainerCallback):
+    """A bar of one phase, shown by the main process: step, loss, tokens per second of all devices, time left.
+
+    Where there is no terminal, a line for each tenth.
+    """
+
+    def __init__(self, title: str, visible: bool) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),  # standard output is for results
+            disable=not visible,
+        )
+        self.task = self.bar.add_task(title, total=None, loss="-", speed="-")
+        self.title, self.visible, self.tenth = title, visible, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
+        if state.is_world_process_zero:
+            self.bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs and state.is_world_process_zero:
+            loss, speed = f"{logs['loss']:.3f}", f"{logs['tokens_per_second']:,.0f}"
+            self.bar.update(self.task, loss=loss, speed=speed)
+            tenth = 10 * state.global_step // state.max_steps
+            if self.visible and not self.bar.console.is_terminal and tenth > self.tenth:
+                self.tenth = tenth
+                progress = f"{state.global_step}/{state.max_steps} loss {loss} {speed} tokens/s"
+                self.bar.console.print(f"{self.title} {progress}")
+
+    def close(self) -> None:
+        """Give the terminal back, also after an error."""
+        self.bar.stop()

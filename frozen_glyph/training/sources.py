@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.files import sha256_file, sha256_json
-from frozen_glyph.text.files import SourceError, check_field, file_documents, not_empty, reader_of, text_field
+from frozen_glyph.text.documents import SourceError, check_field, file_documents, not_empty, reader_of, text_field
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
 

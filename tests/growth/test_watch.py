@@ -11,7 +11,7 @@ from frozen_glyph.checkpoint.contract import WORK_FOLDER
 from frozen_glyph.checkpoint.files import read_tensors
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.growth.watch import StageCollapsed
-from frozen_glyph.health.measure import measure
+from frozen_glyph.health.measure import model_health
 from frozen_glyph.training.data import TokenWindows
 
 SICK = {"model.linear_kinds": [["layers.1.*", "additive"], ["layers.2.*", "additive"]]}
@@ -33,7 +33,7 @@ def test_the_record_is_that_of_the_stage_as_it_is_written(finished):
     folder, provenance = finished
     model = FrozenGlyphForCausalLM.from_pretrained(folder)
     batch = torch.randint(3, 300, (8, 32), generator=torch.Generator().manual_seed(0))
-    again = measure(model, [batch], ["model.layers.1", "model.layers.2"])
+    again = model_health(model, [batch], ["model.layers.1", "model.layers.2"])
     for block, recorded in zip(again["blocks"], provenance["stages"][1]["health"]["blocks"], strict=True):
         assert block["metrics"]["distance"] == recorded["metrics"]["distance"]
 

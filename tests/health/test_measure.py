@@ -8,7 +8,7 @@ import torch
 from frozen_glyph import FrozenGlyphMoEForCausalLM
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.capture import blocks_of, capture
-from frozen_glyph.health.measure import measure
+from frozen_glyph.health.measure import model_health
 from frozen_glyph.health.replace import replace_linear
 
 from .conftest import SICK, make_model, make_text, train
@@ -20,7 +20,7 @@ def test_healthy_blocks_are_not_flagged(width, layers):
     for seed in range(20):
         model = make_model(seed, width, layers)
         train(model, seed % 4, seed)
-        found = measure(model, [make_text(seed)])
+        found = model_health(model, [make_text(seed)])
         assert found["collapsed"] == [], (seed, [block["flags"] for block in found["blocks"]])
 
 
@@ -30,7 +30,7 @@ def test_sick_blocks_are_flagged_and_no_other(healthy, make_sick, block):
     model = copy.deepcopy(healthy)
     make_sick(model, block)
     sick = 1 if make_sick.__name__ == "duplicated" else block  # of two equal blocks the upper one is the copy
-    found = measure(model, [make_text()])
+    found = model_health(model, [make_text()])
     assert found["collapsed"] == [f"model.layers.{sick}"], [entry["flags"] for entry in found["blocks"]]
 
 
@@ -40,7 +40,7 @@ def test_additive_blocks_learn_no_more_than_a_bias():
     for kind in ("matmul", "additive"):
         model = replace_linear(make_model(), kind)
         train(model, 60)
-        found = measure(model, [make_text()])
+        found = model_health(model, [make_text()])
         assert bool(found["collapsed"]) == (kind == "additive")
         losses[kind] = found["loss"]
     assert losses["matmul"] < 3 and losses["additive"] > 4.4
@@ -52,15 +52,15 @@ def numbers(report):
 
 def test_order_and_division_of_the_examples_change_no_bit(healthy):
     ids = make_text(count=13)
-    found = numbers(measure(healthy, [ids]))
+    found = numbers(model_health(healthy, [ids]))
     shuffled = ids[torch.randperm(13, generator=torch.Generator().manual_seed(3))]
     for batches in ([shuffled], list(ids.split(4)), [shuffled[:1], shuffled[1:]]):
-        assert numbers(measure(healthy, batches)) == found
+        assert numbers(model_health(healthy, batches)) == found
 
 
 def test_numbers_are_stable_to_the_number_of_examples(healthy):
     """From 16 to 64 examples: within these bounds, and the verdict is the same."""
-    reports = [measure(healthy, [make_text(seed, count)]) for seed, count in ((1, 16), (2, 32), (3, 64))]
+    reports = [model_health(healthy, [make_text(seed, count)]) for seed, count in ((1, 16), (2, 32), (3, 64))]
     assert all(report["collapsed"] == [] for report in reports)
     largest = reports[-1]
     for report in reports[:-1]:
@@ -92,7 +92,7 @@ def test_the_model_is_left_as_it_was(healthy):
     model = copy.deepcopy(healthy).train()
     model.model.layers[0].requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
-    measure(model, [make_text()])
+    model_health(model, [make_text()])
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
     assert not any(parameter.requires_grad for parameter in model.model.layers[0].parameters())
     assert all(parameter.requires_grad for parameter in model.model.layers[1].parameters())
@@ -101,21 +101,21 @@ def test_the_model_is_left_as_it_was(healthy):
 
 
 def test_chosen_blocks_have_the_numbers_they_have_among_all(healthy):
-    whole, top = measure(healthy, [make_text()]), measure(healthy, [make_text()], blocks=["model.layers.1"])
+    whole, top = model_health(healthy, [make_text()]), model_health(healthy, [make_text()], blocks=["model.layers.1"])
     assert top["blocks"] == whole["blocks"][1:]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_are_measured_in_float32(healthy, dtype):
-    found = measure(copy.deepcopy(healthy).to(dtype), [make_text()])
-    reference = measure(healthy, [make_text()])
+    found = model_health(copy.deepcopy(healthy).to(dtype), [make_text()])
+    reference = model_health(healthy, [make_text()])
     assert found["collapsed"] == [] and found["loss"] == pytest.approx(reference["loss"], abs=0.02)
 
 
 @pytest.mark.parametrize("rule", ["mean", "posterior"])
 def test_every_expert_of_a_merged_model_is_measured(merged_folder, token_ids, rule):
     model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
-    found = measure(model, [token_ids(6, 12)])
+    found = model_health(model, [token_ids(6, 12)])
     assert [entry["name"] for entry in found["blocks"]] == list(blocks_of(model))
     assert len(found["blocks"]) == 5 and found["collapsed"] == []
 
@@ -131,9 +131,9 @@ def test_every_expert_of_a_merged_model_is_measured(merged_folder, token_ids, ru
 )
 def test_unusable_examples_are_refused(healthy, batches, message):
     with pytest.raises(FrozenGlyphError, match=message):
-        measure(healthy, batches)
+        model_health(healthy, batches)
 
 
 def test_an_unknown_block_is_refused(healthy):
     with pytest.raises(FrozenGlyphError, match=r"model\.layers\.7.*this model has model\.layers\.0, model\.layers\.1"):
-        measure(healthy, [make_text()], blocks=["model.layers.7"])
+        model_health(healthy, [make_text()], blocks=["model.layers.7"])

@@ -23,7 +23,7 @@ from frozen_glyph.checkpoint.stages import write_index
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.reweigh import reweigh_experts
 from frozen_glyph.merge.tune_recipe import TuneRecipe, load_tune_recipe
-from frozen_glyph.merge.tuned_head import choose_trainable, tuned_tensors, tuned_weights
+from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_weights
 from frozen_glyph.recipe_fields import RecipeError, parse
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
@@ -160,7 +160,7 @@ class TestWhatTrains:
     @pytest.mark.parametrize("what", ALL)
     def test_starts_as_the_merged_model(self, model, ids, what):
         before = model(ids).logits
-        choose_trainable(model, TuneRecipe(what, RANK))
+        prepare_head(model, TuneRecipe(what, RANK))
         assert torch.equal(model(ids).logits, before)
         names = {name.removeprefix("lm_head.") for name in trainable(model)}
         assert names == {
@@ -171,7 +171,7 @@ class TestWhatTrains:
 
     def test_low_rank_is_the_explicit_product(self, model, ids):
         plain = copy.deepcopy(model)
-        choose_trainable(model, TuneRecipe("low-rank", RANK))
+        prepare_head(model, TuneRecipe("low-rank", RANK))
         self.randomise(model)
         part = model.lm_head.parametrizations.weight[0]
         with torch.no_grad():
@@ -187,7 +187,7 @@ class TestWhatTrains:
 
     def test_scales_are_expert_weights(self, model, ids):
         plain = copy.deepcopy(model)
-        choose_trainable(model, TuneRecipe("scales"))
+        prepare_head(model, TuneRecipe("scales"))
         self.randomise(model)
         plain.config.expert_weights = tuned_weights(model)
         torch.testing.assert_close(model(ids).logits, plain(ids).logits)

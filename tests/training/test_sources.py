@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from frozen_glyph.checkpoint.files import sha256_file
-from frozen_glyph.text import files
-from frozen_glyph.text.documents import TextFileError, split_documents
-from frozen_glyph.text.files import SourceError, divide
+from frozen_glyph.text import documents as text_documents
+from frozen_glyph.text.documents import SourceError, TextFileError, divide, split_documents
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 from frozen_glyph.training.sources import documents, source_identities
 
@@ -89,7 +88,7 @@ def test_text_is_streamed_as_it_would_be_split_whole(tmp_path_factory, text):
 @pytest.mark.parametrize("end", ["", "\n"], ids=["one line", "lines"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
 def test_long_documents_are_divided_and_nothing_is_lost(write, monkeypatch, kind, end):
-    monkeypatch.setattr(files, "LONGEST_DOCUMENT", 50)
+    monkeypatch.setattr(text_documents, "LONGEST_DOCUMENT", 50)
     text = end.join(f"猫{number:04}" for number in range(100))
     path = write(f"some.{kind}", text.encode() if kind == "txt" else rows([text]))
     pieces = read(path)
@@ -101,7 +100,7 @@ def test_long_documents_are_divided_and_nothing_is_lost(write, monkeypatch, kind
 
 
 def test_document_is_cut_after_a_line(monkeypatch):
-    monkeypatch.setattr(files, "LONGEST_DOCUMENT", 5)
+    monkeypatch.setattr(text_documents, "LONGEST_DOCUMENT", 5)
     assert list(divide("ab\nc\ndefghijk")) == ["ab\nc\n", "defgh", "ijk"]
     assert list(divide("abcde")) == ["abcde"]
 

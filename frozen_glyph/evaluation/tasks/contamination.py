@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.evaluation.measurements import Contamination
-from frozen_glyph.text.files import file_documents, reader_of
+from frozen_glyph.text.documents import file_documents, reader_of
 
 # Scripts written without spaces (Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese characters): each letter is a word.
 UNSPACED = r"\u0e00-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
