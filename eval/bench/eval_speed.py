@@ -1,7 +1,7 @@
 """Log-likelihood scoring of our model beside transformers' Llama of the same shape, both under lm-eval's `--model hf`.
 
-    python eval/bench/eval_speed.py --out eval/results/bench-eval-speed.json
-    python eval/bench/eval_speed.py --data DIR --layers 9 --width 1024 --context 1024 --device cuda
+    python -m eval.bench.eval_speed --out eval/results/bench-eval-speed.json
+    python -m eval.bench.eval_speed --data DIR --layers 9 --width 1024 --context 1024 --device cuda
 
 Multiple choice in the two forms that tasks have: ``letters``, where the prompt shows the options and the continuation
 is one letter (MMLU; lm-eval then asks the model once a question), and ``answers``, where each option itself follows the
@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from throughput import build_llama, build_ours
-from training_step import Clock, Seconds, add_shape_arguments, alternate, describe, ratios, write_report
 
+from eval.bench.throughput import build_llama, build_ours
+from eval.bench.training_step import Clock, Seconds, add_shape_arguments, alternate, describe, ratios, write_report
 from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
 from frozen_glyph.evaluation.tasks.harness import load_lm
 from frozen_glyph.statistics import bootstrap_interval

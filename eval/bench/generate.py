@@ -1,7 +1,7 @@
 """Generation of N merged experts beside one expert of theirs, and beside transformers' Llama of the size of either.
 
-    python eval/bench/generate.py --out eval/results/bench-generate.json
-    python eval/bench/generate.py --layers 9 --width 1024 --context 1024 --device cuda
+    python -m eval.bench.generate --out eval/results/bench-generate.json
+    python -m eval.bench.generate --layers 9 --width 1024 --context 1024 --device cuda
 
 All generate greedily with a dynamic cache, one sequence and ``--batch`` of them: ``generate()`` reads a prompt of half
 the context, which gives the first token, and writes the other half. The two are timed apart. To write, the merged model
@@ -18,10 +18,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from training_step import Clock, Seconds, add_shape_arguments, build_model, describe, write_report
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.generation import StoppingCriteria
 
+from eval.bench.training_step import Clock, Seconds, add_shape_arguments, build_model, describe, write_report
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.training.train import uses_bf16

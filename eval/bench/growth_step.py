@@ -1,8 +1,8 @@
 """Step time of a growth stage over the monolithic step of the same depth, against the ratio of their FLOPs.
 
-    python eval/bench/growth_step.py --out eval/results/bench-growth-step.json
-    python eval/bench/growth_step.py --blocks 3 3 3 --width 1024 --batch 32 --context 1024 --device cuda
-    python eval/bench/growth_step.py --blocks 4 4 4 4 --width 1024 --batch 32 --context 1024 --device cuda
+    python -m eval.bench.growth_step --out eval/results/bench-growth-step.json
+    python -m eval.bench.growth_step --blocks 3 3 3 --width 1024 --batch 32 --context 1024 --device cuda
+    python -m eval.bench.growth_step --blocks 4 4 4 4 --width 1024 --batch 32 --context 1024 --device cuda
 
 A stage runs its frozen blocks forward only, and its own blocks and the head forward and backward. Growing pays what it
 promises when the time ratio is no more than 1.10 times the FLOP ratio. Both settings run the same step (forward with
@@ -15,7 +15,8 @@ import itertools
 import json
 
 import torch
-from training_step import (
+
+from eval.bench.training_step import (
     TrainingStep,
     add_shape_arguments,
     alternate,

@@ -1,6 +1,6 @@
 """The head's product by oneDNN beside torch's ``linear``, which uses MKL, for several numbers of states.
 
-    python eval/bench/head.py --out eval/results/bench-head.json
+    python -m eval.bench.head --out eval/results/bench-head.json
 
 Float32 on a CPU, in turns. ``OutputHead`` takes the one of them that ``onednn_serves`` says.
 """
@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from training_step import Clock, Seconds, add_shape_arguments, alternate, describe, write_report
 
+from eval.bench.training_step import Clock, Seconds, add_shape_arguments, alternate, describe, write_report
 from frozen_glyph.model.head_frozen_glyph import HAS_BOTH, head_linear, onednn_serves
 
 STATES = (1, 16, 64, 256, 1024)

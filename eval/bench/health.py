@@ -1,6 +1,6 @@
 """What looking at a stage's health costs, over the time that the stage trains.
 
-    python eval/bench/health.py --out eval/results/bench-health.json
+    python -m eval.bench.health --out eval/results/bench-health.json
 
 A stage of the recipe's default length (1000 steps of 4096 tokens) trains one block over frozen ones; its time is that
 of one step times their number. ``model_health`` looks at the newest block, with as many
@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from toy import ToyWindows, environment, timed, toy_model, train_steps
 
+from eval.bench.toy import ToyWindows, environment, timed, toy_model, train_steps
 from frozen_glyph.checkpoint.files import write_json
 from frozen_glyph.health.checkpoint import EXAMPLES, LENGTH
 from frozen_glyph.health.measure import model_health

@@ -1,6 +1,6 @@
 """Bench: loss and gradients of the head without whole logits, beside the plain way, over vocabularies and widths.
 
-    python eval/bench/loss.py --out eval/results/bench-loss.json
+    python -m eval.bench.loss --out eval/results/bench-loss.json
 
 Every measurement runs in a process of its own, so that its peak memory is its own; the plain way is measured in the
 same run, and the ratios to it are the result. On a CPU seconds are processor time of one thread.
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from eval.processes import own_command
 from frozen_glyph.checkpoint.files import write_json
 from frozen_glyph.model import loss_frozen_glyph
 from frozen_glyph.model.loss_frozen_glyph import chunked_causal_loss
@@ -92,9 +93,8 @@ def main() -> None:
 
 def run_alone(*what: object) -> dict:
     """One measurement in a fresh process, with this process's own arguments."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--one", *map(str, what)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
+    done = subprocess.run(own_command("--one", *what), stdout=subprocess.PIPE, check=True, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -1,7 +1,7 @@
 """Peak memory of a training step beyond the frozen weights, stage by stage: it must not grow with depth.
 
-    python eval/bench/memory.py --out eval/results/bench-memory.json
-    python eval/bench/memory.py --width 1024 --batch 32 --context 1024 --device cuda
+    python -m eval.bench.memory --out eval/results/bench-memory.json
+    python -m eval.bench.memory --width 1024 --batch 32 --context 1024 --device cuda
 
 Each stage adds one block. Every stage has a process of its own, which makes three steps (forward with labels, backward,
 AdamW) and reports its peak less the bytes of its frozen blocks. On CUDA the peak is the allocator's. On CPU it is
@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from training_step import TrainingStep, add_shape_arguments, build_model, describe, run_part, write_report
+
+from eval.bench.training_step import TrainingStep, add_shape_arguments, build_model, describe, run_part, write_report
 
 ALLOWED = 1.05  # largest peak over smallest, from stage 2 on
 STEPS = 3  # the first makes the optimizer's state; from the second on they are alike

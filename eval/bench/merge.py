@@ -1,6 +1,6 @@
 """Memory and time of a merge, against copying the same bytes: two experts of the shape of best_bvv (PAPER section 2).
 
-    python eval/bench/merge.py --out eval/results/bench-merge.json
+    python -m eval.bench.merge --out eval/results/bench-merge.json
 
 Random weights are written piece by piece, 16 blocks, 1,024 wide, 131,072 ids each: 2.7 GB in all, and as much again
 while a turn runs. `merge_experts` (a process of its own, imports, hashing, fsync included) and `cp -r` with `sync` of

@@ -1,6 +1,6 @@
 """Step time of a deep model whose frozen prefix is cached, against a model of one block and the same without a cache.
 
-    python eval/bench/prefix_cache.py --out eval/results/bench-prefix-cache.json
+    python -m eval.bench.prefix_cache --out eval/results/bench-prefix-cache.json
 
 One block trains in each: a model of depth 1; depth 16 cached in memory and on disk; depth 16 uncached. All take the
 same batches in turn, so that whatever else the machine does slows all alike. Cached and uncached start equal, and the
@@ -12,8 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from toy import ToyWindows, environment, spread, timed, toy_model, train_steps
-
+from eval.bench.toy import ToyWindows, environment, spread, timed, toy_model, train_steps
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.training.train import frozen_digest, uses_bf16
 

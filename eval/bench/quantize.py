@@ -1,6 +1,6 @@
 """Memory, loss and step time of a growth stage over quantised frozen blocks, against full precision.
 
-    python eval/bench/quantize.py --out eval/results/bench-quantize.json
+    python -m eval.bench.quantize --out eval/results/bench-quantize.json
 
 A small model is trained as a whole, then grown by one block. Each kind trains that block from the same start on the
 same batches in turn. Losses are in nats a token on held-out windows: with the quantised blocks as trained, and with
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from toy import ToyWindows, environment, precision, spread, timed, toy_model, train_steps
 
+from eval.bench.toy import ToyWindows, environment, precision, spread, timed, toy_model, train_steps
 from frozen_glyph import grow
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.quantize import LIBRARIES, plain_parts, quantize_frozen

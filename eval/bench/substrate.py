@@ -1,6 +1,6 @@
 """Time, memory and size of building a substrate, against the published recipe done plainly in the same run.
 
-    python eval/bench/substrate.py --out eval/results/substrate.json [--wide] [--step]
+    python -m eval.bench.substrate --out eval/results/substrate.json [--wide] [--step]
 
 Every part runs in a process of its own, so that its peak memory is its own. The stand-in vocabulary holds every code
 point below U+10000 except surrogates and private use, whose ids hold specials, bytes and n-grams.
@@ -18,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from eval.processes import own_command
 
 BMP_SIZE, WIDE_SIZE = 0x10000, 0x20000
 FREE_IDS = range(0xD800, 0xF900)  # surrogates and private use
@@ -59,8 +61,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_part(name: str) -> dict:
     """One part in a fresh process, with this process's own arguments."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--part", name]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(own_command("--part", name), stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure_build(arguments: argparse.Namespace) -> dict:
@@ -101,8 +103,8 @@ def build(vocab_size: int, width: int) -> dict:
 def measure_naive(arguments: argparse.Namespace) -> dict:
     """The recipe of ``published_recipe``: drawing on every n-th token and scaled up, the analysis on all tokens."""
     import numpy as np
-    import published_recipe as recipe
 
+    import eval.bench.published_recipe as recipe
     from frozen_glyph.substrate.codes import random_code
     from frozen_glyph.substrate.font import load_outline_font
     from frozen_glyph.substrate.published import open_outlines

@@ -1,7 +1,7 @@
 """Training speed of the monolithic setting beside transformers' Llama and GPT-2 of the same shape under one Trainer.
 
-    python eval/bench/throughput.py --out eval/results/bench-throughput.json
-    python eval/bench/throughput.py --layers 9 --width 1024 --batch 32 --context 1024 --device cuda
+    python -m eval.bench.throughput --out eval/results/bench-throughput.json
+    python -m eval.bench.throughput --layers 9 --width 1024 --batch 32 --context 1024 --device cuda
 
 All have the same depth, width, heads, vocabulary and context, no dropout, and blocks of the same number of parameters
 but for biases: Llama's gated MLP has three matrices, so it is 8/3 instead of 4 wide. Ours takes part twice: with
@@ -17,18 +17,6 @@ import tempfile
 
 import torch
 from torch.utils.data import Dataset
-from training_step import (
-    Clock,
-    Seconds,
-    add_shape_arguments,
-    alternate,
-    build_model,
-    count_flops,
-    describe,
-    ratios,
-    speed,
-    write_report,
-)
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -40,6 +28,18 @@ from transformers import (
     TrainingArguments,
 )
 
+from eval.bench.training_step import (
+    Clock,
+    Seconds,
+    add_shape_arguments,
+    alternate,
+    build_model,
+    count_flops,
+    describe,
+    ratios,
+    speed,
+    write_report,
+)
 from frozen_glyph.training.train import uses_bf16
 
 OURS, CHUNKED = "frozen_glyph", "frozen_glyph, chunked loss"

@@ -3,11 +3,11 @@
 Both vocabularies have the same size and are learnt from the same text with the `tokenizers` library in the same run;
 both then encode the same documents by the same call, in turns: the ratio is the result, not the MB/s of this machine.
 
-    python eval/bench/tokenizer.py --text en.txt ru.txt zh.txt --out eval/results/bench-tokenizer.json
+    python -m eval.bench.tokenizer --text en.txt ru.txt zh.txt --out eval/results/bench-tokenizer.json
 
 With ``--count-gb`` it measures only the memory and time of learning from a long text: the files, repeated.
 
-    python eval/bench/tokenizer.py --text en.txt ru.txt zh.txt --count-gb 1 --vocab bmp --out FILE
+    python -m eval.bench.tokenizer --text en.txt ru.txt zh.txt --count-gb 1 --vocab bmp --out FILE
 """
 
 import argparse

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from eval.processes import own_command
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
 from frozen_glyph.substrate.codes import random_code
 from frozen_glyph.training.train import uses_bf16
@@ -177,8 +178,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_part(*extra: str) -> dict[str, Any]:
     """This benchmark in a fresh process, with its own arguments and ``extra`` ones; its last line is the result."""
-    command = [sys.executable, *sys.argv, *extra]
-    result = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1]
+    result = subprocess.run(own_command(*extra), stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1]
     print(*extra, result, file=sys.stderr)
     return json.loads(result)
 

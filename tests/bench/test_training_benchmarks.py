@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow  # a minute
-BENCH = Path(__file__).parents[2] / "eval" / "bench"
+ROOT = Path(__file__).parents[2]
 TINY = ["--width", "64", "--heads", "2", "--vocab", "500", "--batch", "2", "--context", "32", "--precision", "fp32"]
 
 
 @pytest.fixture
 def bench(tmp_path):
-    """``bench(file, *arguments)``: the report which that benchmark writes, at the tiny size."""
+    """``bench(name, *arguments)``: the report which that benchmark writes, at the tiny size."""
 
-    def run(file: str, *arguments: str) -> dict:
+    def run(name: str, *arguments: str) -> dict:
         out = tmp_path / "report.json"
-        command = [sys.executable, str(BENCH / file), *TINY, *arguments, "--out", str(out)]
-        subprocess.run(command, check=True, capture_output=True)
+        command = [sys.executable, "-m", f"eval.bench.{name}", *TINY, *arguments, "--out", str(out)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         return json.loads(out.read_text())
 
     return run
@@ -37,7 +37,7 @@ def step_flops(layers: int, frozen: int) -> int:
 
 
 def test_growth_step_counts_the_flops_of_both_settings(bench):
-    report = bench("growth_step.py", "--blocks", "1", "2", "--repeats", "2")
+    report = bench("growth_step", "--blocks", "1", "2", "--repeats", "2")
     (stage,) = report["stages"]
     assert (stage["layers"], stage["frozen_layers"]) == (3, 1)
     assert stage["monolithic"]["flops"] == step_flops(3, 0)
@@ -48,7 +48,7 @@ def test_growth_step_counts_the_flops_of_both_settings(bench):
 
 
 def test_memory_beyond_the_frozen_weights_stays(bench):
-    report = bench("memory.py", "--stages", "3")
+    report = bench("memory", "--stages", "3")
     second, third = report["stages"]
     block_mebibytes = 4 * (12 * 64 * 64 + 4 * 64 + 64 + 4 * 64) / 2**20
     assert second["frozen_mebibytes"] == pytest.approx(block_mebibytes, abs=0.01)
@@ -60,14 +60,14 @@ def test_memory_beyond_the_frozen_weights_stays(bench):
 
 
 def test_throughput_compares_models_of_the_same_size(bench):
-    report = bench("throughput.py", "--layers", "2", "--steps", "1", "--repeats", "1")
+    report = bench("throughput", "--layers", "2", "--steps", "1", "--repeats", "1")
     sizes = [model["trainable_parameters"] for model in report["models"].values()]
     assert max(sizes) / min(sizes) < 1.06
     assert report["our_tokens_per_second_over_theirs"].keys() == {"llama", "gpt2"}
 
 
 def test_eval_speed_scores_both_forms_with_all_contestants(bench):
-    report = bench("eval_speed.py", "--layers", "1", "--context", "256", "--questions", "3", "--repeats", "2")
+    report = bench("eval_speed", "--layers", "1", "--context", "256", "--questions", "3", "--repeats", "2")
     assert report["questions"] == 3
     parameters = report["parameters"]
     assert len(parameters) == 4

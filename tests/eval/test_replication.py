@@ -2,33 +2,17 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+import eval.replication.__main__ as replication
+from eval.replication import rules
+
 EVAL = Path(__file__).parents[2] / "eval"
 
 
-@pytest.fixture(scope="module")
-def replication():
-    sys.path.insert(0, str(EVAL))  # as `python eval/replication.py` does
-    try:
-        import replication
-
-        yield replication
-    finally:
-        sys.path.remove(str(EVAL))
-
-
-@pytest.fixture(scope="module")
-def rules(replication):
-    import replication_rules
-
-    return replication_rules
-
-
-def verdict(rules, *estimates):
+def verdict(*estimates):
     claim = rules.Claim("", [rules.Estimate("x", *estimate) for estimate in estimates], "")
     return claim.verdict, claim.why
 
@@ -58,11 +42,11 @@ OPEN = "cannot be told at this scale"
         ([(0.015, 0.011, 0.019, [0.0151, 0.0149], "below", 0.01)], "does not hold", "the contrary is certain: x"),
     ],
 )
-def test_verdict_on_each_side_of_a_limit(rules, estimates, expected, why):
-    assert verdict(rules, *estimates) == (expected, why)
+def test_verdict_on_each_side_of_a_limit(estimates, expected, why):
+    assert verdict(*estimates) == (expected, why)
 
 
-def test_interval_between_seeds_is_students(rules):
+def test_interval_between_seeds_is_students():
     found = rules.Estimate.between_seeds("x", [0.1, 0.2, 0.3], "above")
     assert (found.value, found.low) == (pytest.approx(0.2), pytest.approx(0.2 - 4.303 * 0.1 / 3**0.5))
     assert not found.claimed  # all seeds rise, but three of them say too little
@@ -70,21 +54,21 @@ def test_interval_between_seeds_is_students(rules):
     assert not rules.Estimate.between_seeds("x", [0.2], "above").claimed
 
 
-def test_rank_trend_is_exact(rules):
+def test_rank_trend_is_exact():
     assert rules.rank_trend([1, 2, 3, 4]) == (1.0, pytest.approx(2 / 24))
     assert rules.rank_trend([4, 3, 2, 1]) == (-1.0, pytest.approx(2 / 24))
     correlation, p_value = rules.rank_trend([2, 1, 4, 3])  # squared differences 4: 1 - 6 * 4 / 60
     assert correlation == pytest.approx(0.6) and p_value == pytest.approx(10 / 24)
 
 
-def test_stored_table_follows_the_results(replication):
+def test_stored_table_follows_the_results():
     claims = replication.all_claims(EVAL / "results")
     stored = json.loads((EVAL / "replication.json").read_text("utf-8"))
-    assert stored == json.loads(json.dumps(replication.as_json(claims))), "run `python eval/replication.py`"
+    assert stored == json.loads(json.dumps(replication.as_json(claims))), "run `python -m eval.replication`"
     assert (EVAL / "replication.md").read_text("utf-8") == replication.as_markdown(claims)
 
 
-def test_verdicts_change_with_the_numbers(replication, tmp_path):
+def test_verdicts_change_with_the_numbers(tmp_path):
     folder = shutil.copytree(EVAL / "results", tmp_path / "results")
     content = json.loads((folder / "growth-study.json").read_text("utf-8"))
     rise = {"difference": 0.1, "low": 0.05, "high": 0.15, "by_seed": [0.1, 0.1]}
@@ -97,6 +81,6 @@ def test_verdicts_change_with_the_numbers(replication, tmp_path):
     assert after[0].why == "the contrary is certain: 2 to 3 blocks"
 
 
-def test_missing_results_are_named(replication, tmp_path):
+def test_missing_results_are_named(tmp_path):
     with pytest.raises(SystemExit, match=r"growth-study\.json"):
         replication.all_claims(tmp_path)

@@ -1,13 +1,12 @@
 """The published layout equals the recipe done one token at a time, and reproduces the published collisions."""
 
-import importlib.util
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import features
 
+from eval.bench import published_recipe as recipe
 from frozen_glyph.substrate import GlyphSubstrate, load_font
 from frozen_glyph.substrate.build import draw_bits
 from frozen_glyph.substrate.collisions import find_groups
@@ -15,20 +14,11 @@ from frozen_glyph.substrate.font import DEBIAN_OUTLINES, FontError, load_outline
 from frozen_glyph.substrate.glyphs import Token
 from frozen_glyph.substrate.published import draw_strip, draw_tokens_published, is_augmented, open_outlines
 
-RECIPE = Path(__file__).parents[2] / "eval" / "bench" / "published_recipe.py"
 UNIFONT_15_OTF = "db1960227adcb14640063e7384fdcd2867aaf819d9ca4866bca289d4db9a9f67"
 TEXTS = [
     "a", "а", "Ω", "Ж", "Ա", "1", " ", "\n", "\t", "\u00a0", "猫", "가", "ا", "अ", "\u0301", "\u0378", "\U0001f600",
     "th", " the", "кот", "猫が", "a猫", "ab\ncd", "<special_token_57367>", "e\u0301", "fi" * 20,
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    specification = importlib.util.spec_from_file_location("published_recipe", RECIPE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +31,7 @@ def outline_font():
 
 
 @pytest.mark.parametrize("side", [32, 64])
-def test_equals_the_recipe_token_by_token(recipe, outline_font, side):
+def test_equals_the_recipe_token_by_token(outline_font, side):
     drawn = draw_tokens_published([Token(text, "text") for text in TEXTS], outline_font, side)
     outlines = open_outlines(outline_font, side)
     for text, bitmap in zip(TEXTS, drawn, strict=True):
@@ -49,7 +39,7 @@ def test_equals_the_recipe_token_by_token(recipe, outline_font, side):
         np.testing.assert_array_equal(bitmap, expected, err_msg=repr(text))
 
 
-def test_recipe_reads_what_it_writes_and_normalises(recipe, outline_font, tmp_path):
+def test_recipe_reads_what_it_writes_and_normalises(outline_font, tmp_path):
     outlines = open_outlines(outline_font, 32)
     recipe.write_bit_lists(TEXTS, outlines, 32, tmp_path / "bits.txt")
     bits = recipe.read_bit_lists(tmp_path / "bits.txt")

@@ -1,4 +1,4 @@
-"""Statistics and Markdown of ``substrate_study.py``: which embedding has the lower held-out loss, and how sure is it?
+"""Statistics and Markdown of the substrate study: which embedding has the lower held-out loss, and how sure is it?
 
 A run is the plain JSON data that the study wrote of it.
 """
@@ -325,7 +325,7 @@ def protocol(report: dict[str, Any]) -> str:
     """How the numbers came about, in one paragraph."""
     settings, machine = report["settings"], report["machine"]
     blocks = ", ".join(f"{text['blocks']} {language}" for language, text in report["held_out"].items())
-    command = f"python eval/substrate_study.py --data DIR --out OUT --kinds {' '.join(report['kinds'])}"
+    command = f"python -m eval.studies.substrate --data DIR --out OUT --kinds {' '.join(report['kinds'])}"
     if rates := sorted({row["learning_rate"] for row in report["rates"]} - {settings["learning_rate"]}):
         checked = dict.fromkeys(row["kind"] for row in report["rates"])
         command += f" --check-rates {' '.join(f'{rate:g}' for rate in rates)} --check-kinds {' '.join(checked)}"

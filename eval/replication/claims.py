@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from forgetting_report import difference
-from replication_rules import MARGIN, Claim, Estimate, Side, rank_trend
+from eval.replication.rules import MARGIN, Claim, Estimate, Side, rank_trend
+from eval.studies.forgetting.report import difference
 
 GROWING, SEMANTICS, CARDS = "arXiv 2507.07129", "arXiv 2507.04886", "model cards"
 SQUAD_BY_DEPTH = (1.21, 0.82, 3.75, 3.16, 2.30, 5.55)  # percent, 1 to 6 blocks

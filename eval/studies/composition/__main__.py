@@ -1,6 +1,6 @@
 """Merging experts that never saw each other's language, on real text: every rule, two to six experts, and the rivals.
 
-    python eval/composition_study.py --data DIR --out eval/results/composition-study
+    python -m eval.studies.composition --data DIR --out eval/results/composition-study
 
 DIR holds text/{en,ru,zh}.txt and .valid.txt. The same command resumes a study that was stopped. For each seed:
 
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from composition_report import as_markdown, summarise
-from composition_rules import RULES, log_probs_of
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+
+from eval.studies.common.jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+from eval.studies.composition.report import as_markdown, summarise
+from eval.studies.composition.rules import RULES, log_probs_of
 
 LANGUAGES = ("en", "ru", "zh")
 DOCUMENT = 2000  # characters: a document of the mixture is at least so long

@@ -1,9 +1,9 @@
 """Each claim of the papers beside what was measured here, with a verdict that is computed from the numbers.
 
-    python eval/replication.py
+    python -m eval.replication
 
 reads eval/results/*.json and writes eval/replication.md and eval/replication.json. The claims stand in
-replication_claims.py, how verdicts come about in replication_rules.py.
+claims.py, how verdicts come about in rules.py.
 """
 
 import argparse
@@ -12,13 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from replication_claims import PARTS
-from replication_rules import MARGIN, Claim, Estimate, Verdict, interval_between
-from study_jobs import write_report
-
+from eval.replication.claims import PARTS
+from eval.replication.rules import MARGIN, Claim, Estimate, Verdict, interval_between
+from eval.studies.common.jobs import write_report
 from frozen_glyph.checkpoint.files import read_json
 
-EVAL = Path(__file__).parent
+EVAL = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -56,7 +55,7 @@ def as_markdown(parts: dict[str, list[Claim]]) -> str:
     lines = [
         "# The papers' claims at our scale",
         "",
-        "Written by `python eval/replication.py` from the files of [results](results); no verdict is typed in. An "
+        "Written by `python -m eval.replication` from the files of [results](results); no verdict is typed in. An "
         "estimate is certain when two 95% intervals lie on one side of the limit (0 unless given): the one over "
         "held-out text or questions, printed first, and Student's t-interval between seeds (initial weights and "
         "order). A claim **holds** when each of its estimates is certain on the claimed side, **does not hold** when "

@@ -1,7 +1,7 @@
 """Put the reports of several demo runs side by side: does every stage help, and is the merged model worth it?
 
 Command: ``for s in 0 1 2; do frozen-glyph demo --out runs/demo-$s --seed $s; done``
-then ``python eval/summarise_demo.py runs/demo-0 runs/demo-1 runs/demo-2 --out eval/results/demo``
+then ``python -m eval.studies.demo runs/demo-0 runs/demo-1 runs/demo-2 --out eval/results/demo``
 """
 
 import argparse

@@ -1,25 +1,11 @@
 """The SQuAD-by-depth report: slopes over depth of made-up scores."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-EVAL = Path(__file__).parents[2] / "eval"
+import eval.studies.squad.__main__ as study
 
 
-@pytest.fixture(scope="module")
-def study():
-    sys.path.insert(0, str(EVAL))  # as `python eval/squad_by_depth.py` does
-    try:
-        import squad_by_depth
-
-        yield squad_by_depth
-    finally:
-        sys.path.remove(str(EVAL))
-
-
-def results_of(study, share_right):
+def results_of(share_right):
     """One seed, blocks 1, 2 and 4; ``share_right(blocks)`` of ten questions are right under every metric."""
     blocks, questions = [1, 2, 4], 10
     scores = [[float(question < questions * share_right(depth)) for question in range(questions)] for depth in blocks]
@@ -27,8 +13,8 @@ def results_of(study, share_right):
     return {("squad", seed): {"blocks": blocks, "scores": tasks, "cpu_seconds": 1.0} for seed in (0, 1)}
 
 
-def test_slope_is_the_gain_of_one_block(study):
-    report = study.summarise(results_of(study, lambda blocks: 0.2 * blocks))
+def test_slope_is_the_gain_of_one_block():
+    report = study.summarise(results_of(lambda blocks: 0.2 * blocks))
     for task, metrics in report["tasks"].items():
         for metric, found in metrics.items():
             assert [entry["value"] for entry in found["by_depth"]] == pytest.approx([0.2, 0.4, 0.8]), (task, metric)
@@ -37,6 +23,6 @@ def test_slope_is_the_gain_of_one_block(study):
     assert "+20.00" in study.as_markdown(report) and "4 blocks" in study.as_markdown(report)
 
 
-def test_nothing_right_at_any_depth_has_no_slope(study):
-    slope = study.summarise(results_of(study, lambda blocks: 0))["tasks"]["fg_squad"]["exact_match"]["slope"]
+def test_nothing_right_at_any_depth_has_no_slope():
+    slope = study.summarise(results_of(lambda blocks: 0))["tasks"]["fg_squad"]["exact_match"]["slope"]
     assert (slope["value"], slope["low"], slope["high"]) == (0, 0, 0)

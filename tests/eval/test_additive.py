@@ -7,13 +7,24 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "eval" / "additive_study.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_the_study_runs_and_reports(real_data, tmp_path):
-    command = [sys.executable, SCRIPT, "--smoke", "--seeds", "1", "--data", real_data, "--work", tmp_path / "work"]
-    subprocess.run([*map(str, command), "--out", str(tmp_path / "report")], check=True, capture_output=True)
+    command = [
+        sys.executable,
+        "-m",
+        "eval.studies.additive",
+        "--smoke",
+        "--seeds",
+        "1",
+        "--data",
+        real_data,
+        "--work",
+        tmp_path / "work",
+    ]
+    subprocess.run([*map(str, command), "--out", str(tmp_path / "report")], cwd=ROOT, check=True, capture_output=True)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["seeds"] == [0]
     assert report["health"]["additive"]["flagged"] == report["health"]["additive"]["blocks"] == 10

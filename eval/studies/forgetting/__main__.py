@@ -1,6 +1,6 @@
 """Is what was learnt kept when a model goes on to learn something else? Growing, fine-tuning, replay and merging.
 
-    python eval/forgetting_study.py --data DIR --out eval/results/forgetting-study
+    python -m eval.studies.forgetting --data DIR --out eval/results/forgetting-study
 
 DIR holds text/{en,ru}.txt and .valid.txt. The same command resumes a study that was stopped. For each seed:
 
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetting_report import as_markdown, summarise
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+from eval.studies.common.jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+from eval.studies.forgetting.report import as_markdown, summarise
 
 LANGUAGES = ("en", "ru")
 FIRST = {"english": ("en",), "russian": ("ru",)}  # what the trainings from nothing read
@@ -134,9 +134,9 @@ def measure(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
     The predictions of a merged model are computed from those of its experts, as the composition study does.
     """
     import torch
-    from composition_rules import RULES, log_probs_of
-    from composition_study import score_windows
 
+    from eval.studies.composition.__main__ import score_windows
+    from eval.studies.composition.rules import RULES, log_probs_of
     from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate
     from frozen_glyph.text.documents import read_text
 

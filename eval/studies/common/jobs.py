@@ -1,6 +1,6 @@
 """Carry out the runs of a study, each in a process of its own with one thread; what has finished is never run again.
 
-A script that calls ``run_jobs`` is started again by it with ``--run JOB``, and writes the job's ``result_file`` as its
+A study that calls ``run_jobs`` is started again by it with ``--run JOB``, and writes the job's ``result_file`` as its
 last act, so that a study that was stopped goes on with the runs that are missing.
 """
 
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from eval.processes import own_command
 from frozen_glyph.checkpoint.files import write_json, write_text
 
 Job = Sequence[str | int]
@@ -59,15 +60,16 @@ def write_report(out: Path, report: dict[str, Any], text: str) -> None:
 
 
 def run_jobs(jobs: Sequence[Job], work: Path, processes: int) -> None:
-    """Start this script once more for each job without a result, ``processes`` at a time."""
+    """Start this study once more for each job without a result, ``processes`` at a time."""
     work.mkdir(parents=True, exist_ok=True)
     missing = [job for job in jobs if not result_file(work, job).exists()]
 
     def start(job: Job) -> None:
         log = work / f"{job_name(job)}.log"
-        command = [sys.executable, *sys.argv, "--run", *map(str, job)]
         with log.open("w") as output:
-            done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=output)
+            done = subprocess.run(
+                own_command("--run", *job), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=output
+            )
         if done.returncode:
             raise SystemExit(f"run {job_name(job)} failed; see {str(log)!r}")
 

@@ -1,4 +1,4 @@
-"""Summary and report of the study of additive layers (see additive_study.py)."""
+"""Summary and report of the study of additive layers (see __main__.py)."""
 
 import math
 import os

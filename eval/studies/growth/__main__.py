@@ -1,6 +1,6 @@
 """Growing against training all layers at once, on real text: depth, compute, initialisation, LoRA phases, cost.
 
-    python eval/growth_study.py --data DIR --out eval/results/growth-study
+    python -m eval.studies.growth --data DIR --out eval/results/growth-study
 
 DIR holds text/en.txt and text/en.valid.txt. One run for each variant and seed, in a process of its own; what has
 finished is kept in the work folder, and a run that was stopped goes on, so the same command resumes the study.
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+from eval.studies.common.jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 
 BASELINE = "grown"
 VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")

@@ -1,6 +1,6 @@
 """Does answering from a text appear with depth? Both SQuAD protocols on every stage of the growth study's models.
 
-    python eval/squad_by_depth.py --grown runs/growth-study --data DIR --out eval/results/squad-by-depth
+    python -m eval.studies.squad --grown runs/growth-study --data DIR --out eval/results/squad-by-depth
 
 DIR holds squad/dev-v1.1.json and squad/dev-v2.0.json; ``--grown`` the folder of a finished growth study. The same
 command resumes what was stopped. Tasks: the published short-answer protocol (greedy, 256 questions) and SQuAD v1.1 as
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from growth_study import BASELINE
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+
+from eval.studies.common.jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
+from eval.studies.growth.__main__ import BASELINE
 
 METRICS = {"paper_squad": ("hit",), "fg_squad": ("exact_match", "f1")}
 QUESTIONS = {"paper_squad": 256, "fg_squad": 500}
@@ -22,7 +23,7 @@ QUESTIONS = {"paper_squad": 256, "fg_squad": 500}
 
 def main() -> None:
     parser = study_arguments("squad-by-depth", __doc__, "squad/dev-v1.1.json and squad/dev-v2.0.json")
-    parser.add_argument("--grown", type=Path, default=Path("runs/growth-study"), help="work folder of growth_study.py")
+    parser.add_argument("--grown", type=Path, default=Path("runs/growth-study"), help="work folder of the growth study")
     arguments = parser.parse_args()
     mirror = (arguments.work / "mirror").resolve()
     questions = dict.fromkeys(QUESTIONS, 4) if arguments.smoke else QUESTIONS

@@ -1,30 +1,17 @@
 """The composition study: its rules are those of merged checkpoints, its windows those of the text loss; its report."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+import eval.studies.composition.__main__ as study
+from eval.studies.composition.rules import all_tokens, fixed_share
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.text.loss import text_loss
 
-EVAL = Path(__file__).parents[2] / "eval"
 TEXT = "The cat sat on the mat.\nКот сидел на окне.\n\n猫坐在垫子上。另一只猫也坐在那里。 The hat is on the cat. " * 3
 CONTEXT = 24
-
-
-@pytest.fixture(scope="module")
-def study():
-    sys.path.insert(0, str(EVAL))  # as `python eval/composition_study.py` does
-    try:
-        import composition_study
-
-        yield composition_study
-    finally:
-        sys.path.remove(str(EVAL))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +19,7 @@ def models(experts):
     return [FrozenGlyphForCausalLM.from_pretrained(folder).eval() for folder in experts]
 
 
-def nats_of_windows(study, models, tokenizer, rule):
+def nats_of_windows(models, tokenizer, rule):
     """Nats and characters of each window of ``TEXT`` under ``rule``."""
     nats, characters = [], []
     for logits, targets, scored, sizes in study.score_windows(models, tokenizer, TEXT, CONTEXT, batch_size=3):
@@ -42,25 +29,23 @@ def nats_of_windows(study, models, tokenizer, rule):
 
 
 @pytest.mark.parametrize("rule", ["mean", "probability", "posterior", "evidence"])
-def test_rule_is_that_of_a_merged_checkpoint(study, models, experts, tmp_path, rule):
+def test_rule_is_that_of_a_merged_checkpoint(models, experts, tmp_path, rule):
     folder = merge_experts(experts, tmp_path / "merged", rule=rule)
     merged = FrozenGlyphMoEForCausalLM.from_pretrained(folder, evidence_window=16).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = text_loss(merged, tokenizer, TEXT, CONTEXT)
-    nats, characters = nats_of_windows(study, models, tokenizer, study.RULES[rule])
+    nats, characters = nats_of_windows(models, tokenizer, study.RULES[rule])
     np.testing.assert_allclose(nats, expected.nats, rtol=1e-4)
     assert characters == expected.characters.tolist()
 
 
-def test_fixed_share_without_sharing_is_the_posterior(study):
-    from composition_rules import all_tokens, fixed_share
-
+def test_fixed_share_without_sharing_is_the_posterior():
     log_probs = torch.randn(3, 2, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found, expected = fixed_share(log_probs, share=0.0), all_tokens(log_probs)
     torch.testing.assert_close(found, expected.log_softmax(0))
 
 
-def test_average_is_the_mean_of_the_weights(study, models):
+def test_average_is_the_mean_of_the_weights(models):
     averaged = study.average(models).state_dict()
     first, second = (model.state_dict() for model in models)
     assert torch.equal(averaged["lm_head.weight"], (first["lm_head.weight"] + second["lm_head.weight"]) / 2)
@@ -68,12 +53,12 @@ def test_average_is_the_mean_of_the_weights(study, models):
     assert torch.equal(averaged[bits], first[bits])
 
 
-def test_mixture_holds_every_paragraph_once(study):
+def test_mixture_holds_every_paragraph_once():
     texts = ["a 1\na 2\n\na 3\n", "b 1\n\nb 2\n"]
     assert sorted(line for line in study.mixture(texts).splitlines() if line) == ["a 1", "a 2", "a 3", "b 1", "b 2"]
 
 
-def test_report_tells_a_better_rule_from_a_worse_one(study):
+def test_report_tells_a_better_rule_from_a_worse_one():
     """Losses made up so that ``posterior`` is better than the best expert by 0.1 and ``mean`` worse by 0.2."""
     generator = np.random.default_rng(0)
     characters = [10.0] * 50

@@ -1,6 +1,6 @@
 """The additive layer beside a matrix product, AdderNet's layer and remedies: speed, gradients, mixing, loss by depth.
 
-    python eval/additive_study.py --data DIR --out eval/results/additive-study
+    python -m eval.studies.additive --data DIR --out eval/results/additive-study
 
 DIR holds text/en.txt and en.valid.txt. The same command resumes a study that was stopped. It puts a number to every
 statement of the postmortem of layers y_j = sum_i (x_i + W_ji), and says which of them is not exact. Runs:
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from additive_report import as_markdown, summarise
-from study_jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 
+from eval.studies.additive.report import as_markdown, summarise
+from eval.studies.common.jobs import job_name, read_results, run_jobs, study_arguments, write_report, write_result
 from frozen_glyph.checkpoint.files import write_text
 
 KINDS = ("matmul", "additive", "adder", "low_rank", "quantized")  # that compute different things

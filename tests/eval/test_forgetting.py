@@ -1,16 +1,15 @@
 """The forgetting study, tiny but whole: frozen blocks stay, others learn, stages stay readable; its report."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import eval.studies.forgetting.__main__ as study
+from eval.studies.forgetting.report import difference
 from frozen_glyph import FrozenGlyphForCausalLM
 
-EVAL = Path(__file__).parents[2] / "eval"
 SENTENCES = {
     "en": "The cat sat on the mat, and the hat is on the cat.\n",
     "ru": "Кот сидел на окне, другой кот тоже сидел там.\n",
@@ -18,18 +17,7 @@ SENTENCES = {
 
 
 @pytest.fixture(scope="module")
-def study():
-    sys.path.insert(0, str(EVAL))  # as `python eval/forgetting_study.py` does
-    try:
-        import forgetting_study
-
-        yield forgetting_study
-    finally:
-        sys.path.remove(str(EVAL))
-
-
-@pytest.fixture(scope="module")
-def scale(study):
+def scale():
     return dataclasses.replace(study.SMOKE, tokens=2048, learning_rate=2e-2)
 
 
@@ -50,7 +38,7 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(study, scale, data, work):
+def results(scale, data, work):
     """Every training and the measuring of seed 0."""
     study.build_ground(scale, data, work)
     found = {(kind, 0): study.train(kind, 0, scale, data, work) for kind in study.FIRST | study.NEXT}
@@ -63,7 +51,7 @@ def blocks(folder, first, **stage):
     return {name: value for layer in model.model.layers[:first] for name, value in layer.state_dict().items()}
 
 
-def test_every_training_reads_and_trains_as_much(results, study, scale):
+def test_every_training_reads_and_trains_as_much(results, scale):
     costs = [results[kind, 0] for kind in study.FIRST | study.NEXT]
     assert {cost["tokens"] for cost in costs} == {scale.tokens}
     assert len({cost["trainable_parameters"] for cost in costs}) == 1
@@ -82,7 +70,7 @@ def test_first_stage_stays_readable_and_is_cheaper_to_keep_when_blocks_are_share
     assert 0 < measured["bytes_of_first_stage"]["grown"] < measured["bytes_of_first_stage"]["tuned"]
 
 
-def test_models_learn_what_they_read_and_forget_the_rest(results, study, scale):
+def test_models_learn_what_they_read_and_forget_the_rest(results, scale):
     report = study.summarise(results, scale)
     losses = {
         text: {model: entry["loss"] for model, entry in models.items()} for text, models in report["losses"].items()
@@ -96,7 +84,7 @@ def test_models_learn_what_they_read_and_forget_the_rest(results, study, scale):
     assert losses["en"]["english+russian/posterior"] < losses["en"]["english+russian/mean"]
 
 
-def test_report_says_second_minus_first(study):
+def test_report_says_second_minus_first():
     """Losses made up so that ``tuned`` forgets 0.5 nats per character of English, ``grown`` 0.2."""
     characters = [10.0] * 40
     base = np.random.default_rng(0).uniform(8, 12, 40)
@@ -114,8 +102,6 @@ def test_report_says_second_minus_first(study):
     cost = {"tokens": 1, "flops": 1e12, "seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "trainable_parameters": 1}
     results = {("measure", seed): measured for seed in (0, 1)} | {("grown", seed): cost for seed in (0, 1)}
     report = study.summarise(results, study.SMOKE)
-    from forgetting_report import difference
-
     forgot = difference(report, "en", "english", "tuned")
     assert forgot["difference"] == pytest.approx(0.5) and forgot["low"] > 0
     assert forgot["by_seed"] == pytest.approx([0.5, 0.5])

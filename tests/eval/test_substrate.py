@@ -1,7 +1,6 @@
 """The substrate study: equal starts, what trains and what does not, resuming, statistics; the command at smoke size."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,33 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+import eval.studies.substrate.report as report_module
+import eval.studies.substrate.study as study
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.statistics import paired_bootstrap
 
-EVAL = Path(__file__).parents[2] / "eval"
+ROOT = Path(__file__).parents[2]
 SENTENCES = {
     "en": "The cat sat on the mat, and the hat is on the cat.\n",
     "ru": "Кот сидел на окне, другой кот тоже сидел там.\n",
     "zh": "猫坐在垫子上。另一只猫也坐在那里。\n",
 }
-
-
-@pytest.fixture(scope="module")
-def study():
-    sys.path.insert(0, str(EVAL))  # as `python eval/substrate_study.py` does
-    try:
-        import substrate_study
-
-        yield substrate_study
-    finally:
-        sys.path.remove(str(EVAL))
-
-
-@pytest.fixture(scope="module")
-def report_module(study):
-    import substrate_report
-
-    return substrate_report
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +34,16 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(study, data, tmp_path_factory):
+def folder(data, tmp_path_factory):
     return study.prepare(data, tmp_path_factory.mktemp("work"), study.SMOKE)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(study, folder):
+def tokenizer(folder):
     return study.AutoTokenizer.from_pretrained(folder)
 
 
-def test_training_text_is_drawn_in_equal_shares_of_whole_paragraphs(study):
+def test_training_text_is_drawn_in_equal_shares_of_whole_paragraphs():
     text = "".join(f"paragraph {number} " + "x" * 1000 + "\n" for number in range(100))
     taken = study.sample_text(text, 30_000)
     assert 30_000 <= len(taken) < 30_000 + 2 * study.PIECE
@@ -68,13 +51,13 @@ def test_training_text_is_drawn_in_equal_shares_of_whole_paragraphs(study):
     assert taken == study.sample_text(text, 30_000)
 
 
-def test_every_window_is_read_before_one_is_read_again(study):
+def test_every_window_is_read_before_one_is_read_again():
     order = study.batch_order(7, study.SMOKE, seed=3).flatten()
     assert sorted(order[:7].tolist()) == sorted(order[7:14].tolist()) == list(range(7))
     assert not torch.equal(order, study.batch_order(7, study.SMOKE, seed=4).flatten())
 
 
-def test_kinds_differ_in_the_embedding_alone(study, tokenizer):
+def test_kinds_differ_in_the_embedding_alone(tokenizer):
     kinds = ("binary", "random", "trainable", "random-trained")
     models = {kind: study.build_model(kind, 0, tokenizer, study.SMOKE)[0] for kind in kinds}
     digests = {study.digest(study.shared_tensors(model)) for model in models.values()}
@@ -90,7 +73,7 @@ def test_kinds_differ_in_the_embedding_alone(study, tokenizer):
 
 
 @pytest.mark.parametrize("kind", ["random", "random-trained"])
-def test_training_lowers_the_loss_and_moves_only_what_trains(study, folder, tokenizer, kind):
+def test_training_lowers_the_loss_and_moves_only_what_trains(folder, tokenizer, kind):
     model, _ = study.build_model(kind, 0, tokenizer, study.SMOKE)
     before = model.substrate.weight.detach().clone()
     windows = study.open_windows(folder, tokenizer, study.SMOKE.context_length)
@@ -100,13 +83,13 @@ def test_training_lowers_the_loss_and_moves_only_what_trains(study, folder, toke
     assert torch.equal(before, model.substrate.weight) == (kind == "random")
 
 
-def test_effective_dimensions_count_directions_of_equal_spread(study):
+def test_effective_dimensions_count_directions_of_equal_spread():
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
     assert study.effective_dimensions(torch.nn.functional.pad(corners, (0, 5))) == pytest.approx(3)
     assert study.effective_dimensions(corners * torch.tensor([1.0, 1.0, 0.001])) == pytest.approx(2, abs=1e-3)
 
 
-def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(study, data, folder, tokenizer):
+def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(data, folder, tokenizer):
     levels = study.chance_levels(data, folder, study.SMOKE)
     text = (data / "text" / "zh.valid.txt").read_text("utf-8")
     tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -114,7 +97,7 @@ def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(study, data, fol
     assert all(level["unigram"] < level["uniform"] for level in levels.values())
 
 
-def test_with_one_seed_the_crossed_bootstrap_is_the_paired_one(report_module):
+def test_with_one_seed_the_crossed_bootstrap_is_the_paired_one():
     generator = np.random.default_rng(1)
     characters = generator.integers(50, 200, 300).astype(float)
     first = characters * 2 + generator.normal(0, 20, 300)
@@ -125,7 +108,7 @@ def test_with_one_seed_the_crossed_bootstrap_is_the_paired_one(report_module):
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-4)
 
 
-def test_seeds_that_disagree_widen_the_interval(report_module):
+def test_seeds_that_disagree_widen_the_interval():
     characters, first = np.full(200, 100.0), np.full((3, 200), 150.0)
     agree = report_module.crossed_bootstrap(first, first + 1.0, characters)
     differ = report_module.crossed_bootstrap(first, first + np.array([[-2.0], [1.0], [4.0]]), characters)
@@ -134,12 +117,12 @@ def test_seeds_that_disagree_widen_the_interval(report_module):
     assert agree.high - agree.low < 1e-9 < differ.high - differ.low
 
 
-def test_holm(report_module):
+def test_holm():
     assert report_module.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert report_module.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_runs_that_started_differently_are_refused(report_module):
+def test_runs_that_started_differently_are_refused():
     runs = [{"seed": 0, "initial_blocks_and_head": name, "batch_order": "x"} for name in "ab"]
     with pytest.raises(FrozenGlyphError, match="seed 0 differ in initial_blocks_and_head"):
         report_module.check_equal_starts(runs)
@@ -149,9 +132,8 @@ def test_runs_that_started_differently_are_refused(report_module):
 def test_the_command_writes_a_report_and_resumes(data, tmp_path):
     arguments = ["--data", data, "--out", tmp_path / "study", "--work", tmp_path / "work", "--smoke"]
     arguments += ["--kinds", "binary", "random", "trainable", "--seeds", "0", "1", "--check-kinds", "trainable"]
-    command = [sys.executable, EVAL / "substrate_study.py", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(EVAL.parent)}
-    subprocess.run(list(map(str, command)), env=environment, check=True)
+    command = [sys.executable, "-m", "eval.studies.substrate", *arguments]
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
     report = json.loads((tmp_path / "study.json").read_text("utf-8"))
     assert len(report["comparisons"]) == 2 * 3 and len(report["rates"]) == 3
     for row in report["comparisons"]:
@@ -166,7 +148,7 @@ def test_the_command_writes_a_report_and_resumes(data, tmp_path):
     assert len(runs) == 8
     gone = min(runs)
     gone.unlink()
-    subprocess.run(list(map(str, command)), env=environment, check=True)
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
     again = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-seed*.json")}
     assert {path for path in runs if again[path] != runs[path]} == {gone}
     assert json.loads((tmp_path / "study.json").read_text("utf-8"))["comparisons"] == report["comparisons"]

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from composition_rules import MODEL_RULES
 
+from eval.studies.composition.rules import MODEL_RULES
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
 

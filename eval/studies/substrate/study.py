@@ -1,6 +1,6 @@
 """Train the same small model on several substrates and on a trainable embedding: which one learns real text best?
 
-Command: ``python eval/substrate_study.py --data DIR --out eval/results/substrate-study``
+Command: ``python -m eval.studies.substrate --data DIR --out eval/results/substrate-study``
 (24 runs of about 200 processor seconds; a stopped study goes on with the runs it has not finished).
 
 Everything but the embedding is equal at one seed: tokenizer, initial blocks and head, batches and their order,
@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from substrate_report import make_report, report_markdown
 from transformers import AutoTokenizer
 
+from eval.studies.substrate.report import make_report, report_markdown
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate, build_tokenizer
 from frozen_glyph.checkpoint.files import read_json, sha256_file, sha256_json, write_json, write_text
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
@@ -372,7 +372,3 @@ def main() -> None:
     )
     write_json(arguments.out.with_suffix(".json"), report)
     write_text(arguments.out.with_suffix(".md"), report_markdown(report))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,6 @@
+"""The command of the substrate study, which study.py describes."""
+
+from eval.studies.substrate.study import main
+
+if __name__ == "__main__":
+    main()
