@@ -9,10 +9,10 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from frozen_glyph.checkpoint.card import inherited, model_card
+from frozen_glyph.checkpoint.companions import copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.stages import copy_model_code
 
 
 def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None = None, one_head: bool = False) -> Path:

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.companions import copy_model_code
 from frozen_glyph.checkpoint.contract import (
     BLOCKS_PREFIX,
-    CODE_FILES,
     CONFIG_FILE,
     DEFAULT_INDEX,
     GENERATION_FILE,
@@ -33,14 +33,6 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
-
-MODEL_ROOM = Path(__file__).parents[1] / "model"
-
-
-def copy_model_code(folder: Path) -> None:
-    """Put the files of the model room beside the weights, for machines that load with ``trust_remote_code``."""
-    for source in sorted(MODEL_ROOM.glob(CODE_FILES)):
-        copy_file(source, folder / source.name)
 
 
 def write_configs(folder: Path, model: Any, index: str) -> None:

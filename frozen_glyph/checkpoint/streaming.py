@@ -7,7 +7,8 @@ verifies. The file equals what ``write_tensors`` would write.
 import hashlib
 import json
 import os
-from concurrent.futures import Executor
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from frozen_glyph.checkpoint.files import (
     CheckpointError,
     StoredTensor,
     hash_contents,
+    link_file,
     read_exactly,
     read_header,
     write_atomically,
@@ -148,6 +150,24 @@ def write_shard(path: Path, tensors: dict[str, Joined], pool: Executor | None = 
 
     write_atomically(path, write)
     return hash_contents(contents), found
+
+
+def write_shards(
+    folder: Path, shards: dict[str, dict[str, Joined]], linked: Mapping[str, Path] | None = None
+) -> dict[Window, str]:
+    """Write ``shards``, each its tensors by name, into ``folder``; those in ``linked`` become links to that file.
+
+    Returns the sha256 of what was read through each window.
+    """
+    linked, digests = linked or {}, dict[Window, str]()
+    written = [shard for shard in shards if shard not in linked]
+    written.sort(key=lambda shard: -sum(tensor.nbytes for tensor in shards[shard].values()))
+    with ThreadPoolExecutor(max_workers=4) as files, ThreadPoolExecutor(os.cpu_count()) as tensors:
+        for _, found in files.map(lambda shard: write_shard(folder / shard, shards[shard], tensors), written):
+            digests |= found
+    for shard, source in linked.items():
+        link_file(source, folder / shard)
+    return digests
 
 
 class Output:

@@ -1,4 +1,4 @@
-"""Which files hold a checkpoint's weights, what identifies these, and whether they are as they were written."""
+"""Which files hold a checkpoint's weights, and what identifies these."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
-    PROVENANCE_FILE,
     TOKENIZER_FILE,
     WEIGHTS,
     stage_index,
@@ -15,13 +14,11 @@ from frozen_glyph.checkpoint.contract import (
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     TensorFile,
-    check_hashes,
     read_header,
     read_json,
     sha256_file,
     sha256_json,
 )
-from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.stages import read_weight_map
 
 
@@ -72,24 +69,3 @@ def checkpoint_sha256(folder: Path) -> str:
     """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer."""
     files = [folder / name for name in (CONFIG_FILE, TOKENIZER_FILE) if (folder / name).exists()]
     return sha256_json([weights_sha256(folder), *((path.name, sha256_file(path)) for path in files)])
-
-
-def check_contents(folder: Path, shard: str, header: TensorFile, content: str) -> None:
-    """Raise ``CheckpointError`` unless ``content``, hashed from the bytes of ``shard``, is what it was written with.
-
-    Where the header says something else or nothing, the provenance, if it knows the file, has the last word.
-    """
-    if content == header.content_sha256:
-        return
-    recorded: dict[str, str] = {}
-    if (folder / PROVENANCE_FILE).exists():
-        provenance = read_provenance(folder)
-        for entry in (provenance, *provenance.get("stages", [])):
-            recorded |= entry.get("files", {})
-    if shard in recorded:
-        check_hashes(folder, {shard: recorded[shard]})
-    elif header.content_sha256 is not None:
-        raise CheckpointError(
-            f"{str(folder / shard)!r} is damaged: sha256 of its contents {content[:16]}…, written as "
-            f"{header.content_sha256[:16]}…; fetch it again"
-        )

@@ -6,6 +6,7 @@ Two runs that start from one parent hold the same trunk; on one disk they even h
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.companions import copy_model_code
 from frozen_glyph.checkpoint.contract import (
     CARD_FILE,
     CONFIG_FILE,
@@ -27,7 +28,7 @@ from frozen_glyph.checkpoint.files import (
     write_json,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.checkpoint.stages import copy_model_code, read_weight_map, write_stage
+from frozen_glyph.checkpoint.stages import read_weight_map, write_stage
 from frozen_glyph.growth.recipe import ParentRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM

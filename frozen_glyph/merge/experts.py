@@ -18,6 +18,7 @@ from frozen_glyph.checkpoint.contract import (
     EXPERT_FIELDS,
     PROVENANCE_FILE,
     SUBSTRATE_PREFIX,
+    SUBSTRATE_SHARD,
     model_shapes,
 )
 from frozen_glyph.checkpoint.fetch import fetch
@@ -26,12 +27,16 @@ from frozen_glyph.checkpoint.ladder import Source
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.streaming import Window
 from frozen_glyph.checkpoint.weights import check_index, find_index, list_shards, weights_sha256
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
-from frozen_glyph.merge.compatible import check_expert_config
 from frozen_glyph.merge.recipe import ExpertRecipe
 
 UNRECORDED = "file:"  # a block of a shard without recorded contents is told from others by where it lies
 TUNED = "tune-head"  # the kind of a tuned checkpoint; it records the contents of experts only where it kept their heads
+
+
+class ExpertsDoNotMatch(FrozenGlyphError):
+    """Two experts differ in what they must share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +63,13 @@ class Checkpoint:
             for name, tensor in header.tensors.items()
         }
 
-    def substrate_file(self) -> Path | None:
-        """The file that holds the substrate and nothing else, where its contents are recorded."""
+    @property
+    def linkable(self) -> dict[str, Path]:
+        """The substrate's shard and the file that holds the same and nothing else, where its contents are recorded."""
         for shard, header in self.shards.items():
             if header.content_sha256 and all(name.startswith(SUBSTRATE_PREFIX) for name in header.tensors):
-                return self.folder / shard
-        return None
+                return {SUBSTRATE_SHARD: self.folder / shard}
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +150,29 @@ def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
     if not headers_only:
         parent["weights_sha256"] = weights_sha256(folder, names)
     return Checkpoint(recipe.source, folder, config, shards, provenance, parent)
+
+
+def check_expert_config(label: str, config: Any) -> None:
+    """Raise ``ExpertsDoNotMatch`` unless a ``config.json`` is of a model, grown or merged, on frozen glyph bits."""
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in ("frozen_glyph", "frozen_glyph_moe"):
+        raise ExpertsDoNotMatch(
+            f"expert {label!r} has model_type {kind!r}; only 'frozen_glyph' and 'frozen_glyph_moe' can be merged"
+        )
+    if config.get("linear_kinds"):
+        raise ExpertsDoNotMatch(
+            f"expert {label!r} has layers of other kinds (linear_kinds={config['linear_kinds']}); only plain "
+            "Linears can be merged"
+        )
+    if config.get("substrate_dense"):
+        raise ExpertsDoNotMatch(f"expert {label!r} is a dense export, which holds no glyph bits; merge its parent")
+    if config.get("substrate_trainable") or not config.get("substrate_fingerprint"):
+        raise ExpertsDoNotMatch(
+            f"expert {label!r} has no frozen substrate with a fingerprint; grow it on a substrate folder"
+        )
+    fields = ("expert_names", "rule", "expert_weights") if kind == "frozen_glyph_moe" else EXPERT_FIELDS
+    if missing := [name for name in fields if name not in config]:
+        raise ExpertsDoNotMatch(f"the config.json of expert {label!r} has no {missing[0]!r}; write the folder again")
 
 
 def single_expert(checkpoint: Checkpoint, recipe: ExpertRecipe) -> Expert:

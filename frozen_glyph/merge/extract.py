@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, model_card
+from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_FOLDER,
     BLOCKS_PREFIX,
@@ -23,18 +24,13 @@ from frozen_glyph.checkpoint.contract import (
 from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import layer_of, write_index
-from frozen_glyph.checkpoint.streaming import Joined, Window
+from frozen_glyph.checkpoint.streaming import Joined, Window, write_shards
+from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter
 from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
 from frozen_glyph.merge.recipe import ExpertRecipe
-from frozen_glyph.merge.write import (
-    copy_shared_files,
-    expert_sha256,
-    hash_substrates,
-    verify_shards,
-    write_shards,
-)
+from frozen_glyph.merge.verify import expert_sha256, hash_substrates
 
 
 def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
@@ -53,7 +49,7 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
     expert = find_expert(str(merged), name)
     shards = assign_tensors(expert)
     with new_folder(out) as temporary:
-        digests = write_shards(shards, temporary, expert.checkpoint)
+        digests = write_shards(temporary, shards, expert.checkpoint.linkable)
         if expert.adapter:
             digests |= write_adapter(expert.adapter, temporary / ADAPTER_FOLDER)
         hash_substrates([expert], digests)
@@ -61,7 +57,7 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
         contents = write_index(temporary / DEFAULT_INDEX, {name: shard for shard in shards for name in shards[shard]})
         write_json(temporary / CONFIG_FILE, expert_config(expert))
         write_text(temporary / CARD_FILE, expert_card(out.name, expert))
-        copy_shared_files(expert.checkpoint.folder, temporary)
+        copy_companions(expert.checkpoint.folder, temporary)
         adapter = {
             path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{ADAPTER_FOLDER}/*")
         }

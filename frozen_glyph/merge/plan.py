@@ -24,8 +24,7 @@ from frozen_glyph.checkpoint.contract import (
     identity,
 )
 from frozen_glyph.checkpoint.streaming import Joined
-from frozen_glyph.merge.compatible import ExpertsDoNotMatch, check_match, count_shared
-from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
+from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 
 
@@ -66,7 +65,7 @@ class MergePlan:
     @property
     def bytes_to_write(self) -> int:
         sizes = {shard: sum(tensor.nbytes for tensor in tensors.values()) for shard, tensors in self.shards.items()}
-        return sum(sizes.values()) - (sizes[SUBSTRATE_SHARD] if self.experts[0].checkpoint.substrate_file() else 0)
+        return sum(nbytes for shard, nbytes in sizes.items() if shard not in self.experts[0].checkpoint.linkable)
 
     def config(self) -> dict[str, Any]:
         """The merged model's ``config.json``."""
@@ -148,6 +147,48 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     windows = [expert.checkpoint.config.get("evidence_window") for expert in experts if recipe.rule == "evidence"]
     window = recipe.evidence_window or next(filter(None, windows), None)
     return MergePlan(name_experts(groups, recipe.names), recipe.rule, weights, count_shared(experts), window)
+
+
+def check_match(experts: list[Expert]) -> None:
+    """Raise ``ExpertsDoNotMatch``, naming both sides, where two experts differ in what they must share."""
+    first = experts[0]
+    for other in experts[1:]:
+        sides = [
+            (name, first.checkpoint.config.get(name), other.checkpoint.config.get(name)) for name in SUBSTRATE_FIELDS
+        ]
+        sides += [
+            (f"type of {name}", first.tensors[name].dtype, other.tensors[name].dtype)
+            for name in ("lm_head.weight", "lm_head.bias")
+        ]
+        for name, one, two in sides:
+            if one != two:
+                raise ExpertsDoNotMatch(
+                    f"experts differ in {name}: {first.checkpoint.label!r} has {one!r}, {other.checkpoint.label!r} has "
+                    f"{two!r}; experts must be grown on one substrate and tokenizer, and stored in one type"
+                )
+
+
+def count_shared(experts: list[Expert]) -> int:
+    """How many leading blocks are the same in all experts, and can be stored and run once.
+
+    Raises:
+        ExpertsDoNotMatch: an adapter stands on blocks that not all experts share.
+    """
+    shape = [{**expert.fields, "num_hidden_layers": None} for expert in experts]
+    shared = 0
+    if all(other == shape[0] for other in shape):
+        for blocks in zip(*(expert.blocks for expert in experts), strict=False):
+            if len(set(blocks)) > 1:
+                break
+            shared += 1
+    for expert in experts:
+        if expert.adapter and len(expert.blocks) != shared:
+            raise ExpertsDoNotMatch(
+                f"adapter {expert.name!r} stands on {len(expert.blocks)} blocks of {expert.checkpoint.label!r}, of "
+                f"which the experts share {shared}; merge it with experts on that trunk, or into its base first "
+                "(peft's merge_and_unload)"
+            )
+    return shared
 
 
 def check_rule(group: list[Expert], rule: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer, set_seed
 
+from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, PROVENANCE_FILE, TUNING_METRICS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
@@ -29,13 +30,13 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.stages import write_index
+from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.merge.experts import TUNED, Checkpoint, open_checkpoint
 from frozen_glyph.merge.recipe import ExpertRecipe
 from frozen_glyph.merge.tune_card import tuned_card
 from frozen_glyph.merge.tune_losses import score_tuning
 from frozen_glyph.merge.tune_recipe import TuneRecipe
 from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_weights
-from frozen_glyph.merge.write import copy_shared_files, verify_shards
 from frozen_glyph.model.configuration_frozen_glyph import STATIC_LOGIT_RULES
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.training.callbacks import StageProgress
@@ -184,7 +185,7 @@ def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
                 link_file(parent.folder / shard, folder / shard)
         contents = write_index(folder / DEFAULT_INDEX, weight_map)
         write_json(folder / CONFIG_FILE, config)
-        copy_shared_files(parent.folder, folder)
+        copy_companions(parent.folder, folder)
         write_text(folder / TUNING_METRICS, "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
         alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
         losses = score_tuning(parent.folder, folder, tuning.data.valid, alone)

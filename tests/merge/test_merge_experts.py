@@ -12,7 +12,7 @@ from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.checkpoint.weights import weights_sha256
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.merge.compatible import ExpertsDoNotMatch
+from frozen_glyph.merge.experts import ExpertsDoNotMatch
 from frozen_glyph.recipe_fields import RecipeError
 
 

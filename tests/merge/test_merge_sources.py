@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError
-from frozen_glyph.merge.compatible import ExpertsDoNotMatch
-from frozen_glyph.merge.experts import open_experts
+from frozen_glyph.merge.experts import ExpertsDoNotMatch, open_experts
 from frozen_glyph.merge.plan import check_rule, plan_merge
 from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe, load_merge_recipe
 from frozen_glyph.merge.write import write_merged

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, export_dense, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError, read_json
-from frozen_glyph.merge.compatible import ExpertsDoNotMatch
+from frozen_glyph.merge.experts import ExpertsDoNotMatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
