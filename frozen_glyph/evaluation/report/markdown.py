@@ -1,16 +1,19 @@
 """The report as Markdown tables: the same sections as the page, for a model card, a README or a terminal."""
 
-from frozen_glyph.evaluation.report.charts import number
+import re
+
 from frozen_glyph.evaluation.report.schema import Comparison, Estimate, Report, Score
 from frozen_glyph.evaluation.report.words import (
+    CONTAMINATION_HEAD,
     HINTS,
     adjusted_text,
     comparison_text,
     contamination_cells,
     count_text,
     effect_text,
+    estimate_text,
     group_counts,
-    interval_text,
+    number,
     oriented,
     p_text,
     provenance_rows,
@@ -23,13 +26,19 @@ from frozen_glyph.evaluation.report.words import (
 )
 
 
-def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+def _html_text(text: str) -> str:
+    """Return a text in one line, with nothing in it that begins a tag or an entity."""
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", re.sub(r"&(?=[#\w])", "&amp;", " ".join(text.splitlines())))
+
+
+def _literal(text: str) -> str:
+    """Return a text that Markdown shows as it is: names and generated text come from strangers."""
+    return re.sub(r"[\\`*~|]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()", r"\\\g<0>", _html_text(text))
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_literal(cell) for cell in line) + " |" for line in lines)
 
 
 def _section(title: str, head: list[str], rows: list[list[str]], hint: str = "") -> str:
@@ -38,7 +47,7 @@ def _section(title: str, head: list[str], rows: list[list[str]], hint: str = "")
 
 
 def _estimate(estimate: Estimate | None, percent: bool) -> str:
-    return "–" if estimate is None else f"{number(estimate['value'], percent)} {interval_text(estimate, percent)}"
+    return "–" if estimate is None else estimate_text(estimate, percent)
 
 
 def report_markdown(report: Report) -> str:
@@ -51,17 +60,15 @@ def report_markdown(report: Report) -> str:
     samples = [[sample["prompt"], sample["model"], sample["text"]] for sample in report.get("samples", [])]
     facts = [list(fact) for fact in provenance_rows(report.get("provenance", {}))]
     sections = [
-        f"# {report['title']}",
-        f"> {report['note']}" if report.get("note") else "",
+        f"# {_literal(report['title'])}",
+        f"> {_literal(report['note'])}" if report.get("note") else "",
         _growth(report),
         _losses(report),
         _scores("Questions and benchmarks", likelihood),
         _scores("Published protocol", published, HINTS["published"]),
         _comparisons("Merged against each expert", merge_view, published_tasks(report)),
         _comparisons("Paired comparisons", others, published_tasks(report)),
-        _section(
-            "Contamination", ["task", "items", "shared", "share", "run length"], contamination, HINTS["contamination"]
-        ),
+        _section("Contamination", CONTAMINATION_HEAD, contamination, HINTS["contamination"]),
         _section("Samples", ["prompt", "model", "generated"], samples),
         _section("Provenance", ["", ""], facts),
     ]
@@ -80,7 +87,8 @@ def _growth(report: Report) -> str:
             for stage in stages
         ]
         labels = [task_label(task, published_tasks(report)) for task in tasks]
-        tables.append(f"### {expert}\n\n" + _table(["stage", "layers", "trained parameters", *texts, *labels], rows))
+        head = ["stage", "layers", "trained parameters", *texts, *labels]
+        tables.append(f"### {_literal(expert)}\n\n{_table(head, rows)}")
     if not tables:
         return ""
     return "\n\n".join(part for part in ("## Growth", *tables, _trends(report)) if part)
@@ -156,7 +164,7 @@ def _groups(title: str, scores: list[Score]) -> str:
     ]
     rows.append(["all groups", *(group_counts(score) for score in scores)])
     table = _table(["group", *by_model], rows)
-    return f"<details><summary>{title}: all groups</summary>\n\n{table}\n\n</details>"
+    return f"<details><summary>{_html_text(title)}: all groups</summary>\n\n{table}\n\n</details>"
 
 
 def _comparisons(title: str, comparisons: list[Comparison], published: set[str]) -> str:

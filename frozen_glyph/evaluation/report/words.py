@@ -4,7 +4,6 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from frozen_glyph.evaluation.measurements import Contamination
-from frozen_glyph.evaluation.report.charts import number
 from frozen_glyph.evaluation.report.schema import (
     Comparison,
     Estimate,
@@ -47,7 +46,13 @@ HINTS = {
     ),
 }
 PUBLISHED = "published protocol"
+CONTAMINATION_HEAD = ["task", "items", "shared", "share", "run length"]
 _SHOWN_APART = {"models", "protocols", "versions", "remarks", "settings"}
+
+
+def number(value: float, percent: bool) -> str:
+    """Format an estimate: a share as per cent, anything else with three decimals."""
+    return f"{100 * value:.1f}%" if percent else f"{value:.3f}"
 
 
 def unique(names: Iterable[Name]) -> list[Name]:
@@ -59,6 +64,11 @@ def model_order(report: Report) -> list[str]:
     """Return all model names in the order that gives them their colours everywhere."""
     losses, scores, samples = report.get("losses", []), report.get("scores", []), report.get("samples", [])
     return unique([row["model"] for rows in (losses, scores, samples) for row in rows] + list(report.get("growth", {})))
+
+
+def model_colours(report: Report) -> dict[str, int]:
+    """Return the number of every model's colour."""
+    return {model: colour for colour, model in enumerate(model_order(report))}
 
 
 def published_tasks(report: Report) -> set[str]:
@@ -79,6 +89,11 @@ def above_chance(score: Estimate, chance: float | None) -> bool:
 def interval_text(estimate: Estimate, percent: bool) -> str:
     """Return ``[low, high]``."""
     return f"[{number(estimate['low'], percent)}, {number(estimate['high'], percent)}]"
+
+
+def estimate_text(estimate: Estimate, percent: bool) -> str:
+    """Return ``value [low, high]``."""
+    return f"{number(estimate['value'], percent)} {interval_text(estimate, percent)}"
 
 
 def count_text(score: Score) -> str:

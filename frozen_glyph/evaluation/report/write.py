@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.files import write_text
-from frozen_glyph.evaluation.report.html import report_html
 from frozen_glyph.evaluation.report.markdown import report_markdown
+from frozen_glyph.evaluation.report.page.render import report_html
 from frozen_glyph.evaluation.report.schema import Report
 
 

@@ -1,28 +1,23 @@
-"""Charts as hand-made SVG strings: lines by stage with intervals, and dots with intervals on a common axis.
+"""Charts as SVG: lines by stage with intervals, and dots with intervals on a common axis.
 
 A chart is drawn about as wide as a phone and laid out in a grid by the page, so its letters stay readable.
-Colours and markers come from the page's style sheet through the classes c0..c5.
+Colours and markers come from the page's style sheet through the classes c0..c5. Texts are escaped by Markup.format.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from unicodedata import east_asian_width
+
+from markupsafe import Markup
+
+from frozen_glyph.evaluation.report.schema import Estimate
+from frozen_glyph.evaluation.report.words import estimate_text
 
 COLOURS = 6
 _WIDTH = 340
 _LETTERS, _SMALL = 12, 11  # sizes, as in the style sheet
-
-
-@dataclass(frozen=True)
-class Point:
-    """An estimate with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -31,35 +26,25 @@ class Series:
 
     name: str
     positions: Sequence[float]
-    points: Sequence[Point]
+    points: Sequence[Estimate]
     colour: int
     filled: Sequence[bool]
 
 
 @dataclass(frozen=True)
-class Row:
+class ChartRow:
     """One row of a row chart: a name, a marker with its interval, and ``text`` at the right.
 
     Without a point it is a heading. ``inner`` is a second, narrower source of uncertainty, drawn as a thick line.
     """
 
     name: str
-    point: Point | None = None
+    point: Estimate | None = None
     colour: int = 0
     text: str = ""
     title: str = ""  # shown by a browser that hovers over the row
     filled: bool = True
     inner: tuple[float, float] | None = None
-
-
-def number(value: float, percent: bool) -> str:
-    """Format an estimate: a share as per cent, anything else with three decimals."""
-    return f"{100 * value:.1f}%" if percent else f"{value:.3f}"
-
-
-def described(point: Point, percent: bool) -> str:
-    """Return ``value [low, high]``."""
-    return f"{number(point.value, percent)} [{number(point.low, percent)}, {number(point.high, percent)}]"
 
 
 def fit(text: str, width: float, size: float = _LETTERS) -> str:
@@ -76,29 +61,31 @@ def _letters_width(text: str, size: float) -> float:
     return sum(size * (1.0 if east_asian_width(letter) in "WF" else 0.54) for letter in text)
 
 
-def marker(colour: int, x: float, y: float, size: float = 4.5, filled: bool = True) -> str:
+def colour_class(colour: int) -> str:
+    """Return the style sheet's name of a colour."""
+    return f"c{colour % COLOURS}"
+
+
+def marker(colour: int, x: float, y: float, size: float = 4.5, filled: bool = True) -> Markup:
     """Return a dot, square, diamond or triangle, so that series differ without colour too."""
     kind = colour % 4
     if kind == 0:
-        shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"'
+        shape = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}"').format(x, y, size)
     elif kind == 1:
-        shape = f'<rect x="{x - size:.1f}" y="{y - size:.1f}" width="{2 * size:.1f}" height="{2 * size:.1f}"'
+        rectangle = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"')
+        shape = rectangle.format(x - size, y - size, 2 * size, 2 * size)
     else:
         r = size * 1.3
         corners = [(0, -r), (r, 0), (0, r), (-r, 0)] if kind == 2 else [(0, -r), (r, r * 0.8), (-r, r * 0.8)]
-        shape = '<polygon points="' + " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners) + '"'
-    return f'{shape} class="mark {"" if filled else "hollow "}c{colour % COLOURS}"/>'
+        path = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
+        shape = Markup('<polygon points="{}"').format(path)
+    return shape + Markup(' class="mark {}{}"/>').format("" if filled else "hollow ", colour_class(colour))
 
 
-def icon(colour: int) -> str:
+def icon(colour: int) -> Markup:
     """Return a series' marker as a small picture of its own."""
-    return f'<svg viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{marker(colour, 7, 7)}</svg>'
-
-
-def legend(names: Sequence[str], colours: Sequence[int]) -> str:
-    """Return an HTML list of the markers and what they stand for."""
-    items = "".join(f"<li>{icon(colour)}{escape(name)}</li>" for name, colour in zip(names, colours, strict=True))
-    return f'<ul class="legend">{items}</ul>'
+    picture = Markup('<svg viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{}</svg>')
+    return picture.format(marker(colour, 7, 7))
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -110,12 +97,9 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def _svg(height: float, label: str, body: Sequence[str]) -> str:
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(label)}">'
-        + "".join(body)
-        + "</svg>"
-    )
+def _svg(height: float, label: str, body: Sequence[Markup]) -> Markup:
+    frame = Markup('<svg class="chart" viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>')
+    return frame.format(_WIDTH, height, label, Markup().join(body))
 
 
 def _tick_label(value: float, step: float, percent: bool, signed: bool = False) -> str:
@@ -126,24 +110,30 @@ def _tick_label(value: float, step: float, percent: bool, signed: bool = False) 
     return f"{sign}{text}{'%' if percent and not signed else ''}"
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    line = Markup('<line x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}" class="{}"/>')
+    return line.format(x1, x2, y1, y2, kind)
 
 
-def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, kind: str) -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>').format(x, y, kind, text)
 
 
-def line_chart(title: str, series: Sequence[Series], unit: str, percent: bool, chance: float | None = None) -> str:
+def _titled(title: str, *parts: Markup) -> Markup:
+    """Return parts that show ``title`` when a browser hovers over them."""
+    return Markup("<g><title>{}</title>{}</g>").format(title, Markup().join(parts))
+
+
+def line_chart(title: str, series: Sequence[Series], unit: str, percent: bool, chance: float | None = None) -> Markup:
     """Return one line per series over positions in ``unit``, an interval at every point and chance as a dashed line."""
     left, right, top, bottom, height = 46, 14, 10, 40, 220
     points = [point for line in series for point in line.points]
     levels = [] if chance is None else [chance]
-    marks = ticks(min([p.low for p in points] + levels), max([p.high for p in points] + levels))
+    marks = ticks(min([p["low"] for p in points] + levels), max([p["high"] for p in points] + levels))
     if percent:
         marks = [mark for mark in marks if 0 <= mark <= 1]
     # Points may leave the outermost tick only where that tick is a bound of the scale.
-    low, high = min(marks[0], *(p.low for p in points)), max(marks[-1], *(p.high for p in points))
+    low, high = min(marks[0], *(p["low"] for p in points)), max(marks[-1], *(p["high"] for p in points))
     positions = sorted({position for line in series for position in line.positions})
     span = positions[-1] - positions[0]
 
@@ -170,30 +160,31 @@ def line_chart(title: str, series: Sequence[Series], unit: str, percent: bool, c
     if chance is not None:
         body.append(_line(left, y(chance), _WIDTH - right, y(chance), "chance"))
     for index, line in enumerate(series):
-        kind = f"c{line.colour % COLOURS}"
+        kind = colour_class(line.colour)
         at = [x(position) + apart * (index - (len(series) - 1) / 2) for position in line.positions]
-        path = " ".join(f"{place:.1f},{y(point.value):.1f}" for place, point in zip(at, line.points, strict=True))
-        body.append(f'<polyline points="{path}" class="line {kind}"/>')
+        path = " ".join(f"{place:.1f},{y(point['value']):.1f}" for place, point in zip(at, line.points, strict=True))
+        body.append(Markup('<polyline points="{}" class="line {}"/>').format(path, kind))
         for place, position, point, filled in zip(at, line.positions, line.points, line.filled, strict=True):
             body.append(
-                f"<g><title>{escape(line.name)}, {position:g} {escape(unit)}: {described(point, percent)}</title>"
-                + _line(place, y(point.low), place, y(point.high), f"interval {kind}")
-                + marker(line.colour, place, y(point.value), filled=filled)
-                + "</g>"
+                _titled(
+                    f"{line.name}, {position:g} {unit}: {estimate_text(point, percent)}",
+                    _line(place, y(point["low"]), place, y(point["high"]), f"interval {kind}"),
+                    marker(line.colour, place, y(point["value"]), filled=filled),
+                )
             )
     return _svg(height, f"{title}: " + "; ".join(line.name for line in series), body)
 
 
 def row_chart(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[ChartRow],
     scale: tuple[float, float],
     percent: bool,
     *,
     reference: float | None = None,
     signed: bool = False,
     beside: bool = False,
-) -> str:
+) -> Markup:
     """Return one row per estimate on a common axis: a forest plot.
 
     Args:
@@ -226,23 +217,23 @@ def row_chart(
         if row.point is None:
             body.append(_text(0 if beside else left, y + 5, fit(row.name, _WIDTH, 1.2 * _LETTERS), "row strong"))
             continue
-        kind = f"c{row.colour % COLOURS}"
-        tone = "strong" if row.filled else "soft"
-        body.append(f"<g><title>{escape(row.title or row.name)}</title>")
-        if beside:
-            name_y = y + 4
-            body.append(_text(0, name_y, fit(row.name, left - 10, _SMALL), "row small"))
-        else:
-            name_y = y - 12
-            room = _WIDTH - left - right - 16 - _letters_width(row.text, _LETTERS)
-            body.append(_text(left, name_y, fit(row.name, room, _LETTERS), "row"))
-        body.append(_text(_WIDTH, name_y, row.text, f"row end {tone}"))
+        kind = colour_class(row.colour)
+        value = x(row.point["value"])
+        name_y = y + 4 if beside else y - 12
+        room = left - 10 if beside else _WIDTH - left - right - 16 - _letters_width(row.text, _LETTERS)
+        parts = [
+            _text(0, name_y, fit(row.name, room, _SMALL), "row small")
+            if beside
+            else _text(left, name_y, fit(row.name, room, _LETTERS), "row"),
+            _text(_WIDTH, name_y, row.text, f"row end {'strong' if row.filled else 'soft'}"),
+        ]
         if beside and reference is not None:
-            ends = sorted((x(reference), x(row.point.value)))
-            bar = f'<rect x="{ends[0]:.1f}" y="{y - 6}" width="{ends[1] - ends[0]:.1f}" height="12"'
-            body.append(f'{bar} class="bar {kind if row.filled else ""}"/>')
-        body.append(_line(x(row.point.low), y, x(row.point.high), y, f"interval {kind}"))
+            ends = sorted((x(reference), value))
+            bar = Markup('<rect x="{:.1f}" y="{}" width="{:.1f}" height="12" class="bar {}"/>')
+            parts.append(bar.format(ends[0], y - 6, ends[1] - ends[0], kind if row.filled else ""))
+        parts.append(_line(x(row.point["low"]), y, x(row.point["high"]), y, f"interval {kind}"))
         if row.inner is not None:
-            body.append(_line(x(row.inner[0]), y, x(row.inner[1]), y, f"inner {kind}"))
-        body.append(marker(row.colour, x(row.point.value), y, 3.6 if beside else 4.5, row.filled) + "</g>")
+            parts.append(_line(x(row.inner[0]), y, x(row.inner[1]), y, f"inner {kind}"))
+        parts.append(marker(row.colour, value, y, 3.6 if beside else 4.5, row.filled))
+        body.append(_titled(row.title or row.name, *parts))
     return _svg(base + 22, title, body)

@@ -1,0 +1,105 @@
+"""The growth section of the page: every text's loss and every task's score by depth, with the trend in words."""
+
+from collections.abc import Mapping, Sequence
+
+from frozen_glyph.evaluation.report.page.charts import Series, line_chart
+from frozen_glyph.evaluation.report.page.elements import (
+    Cell,
+    Figure,
+    Group,
+    LegendEntry,
+    Row,
+    Section,
+    Table,
+    plain_cells,
+)
+from frozen_glyph.evaluation.report.schema import Estimate, Report, Stage
+from frozen_glyph.evaluation.report.words import (
+    HINTS,
+    PUBLISHED,
+    above_chance,
+    both_p_text,
+    interval_text,
+    model_colours,
+    number,
+    published_tasks,
+    task_label,
+    trend_meaning,
+    trend_text,
+    unique,
+)
+
+
+def growth_section(report: Report) -> Section | None:
+    """Return the section, or nothing if no model was grown."""
+    growth = report.get("growth", {})
+    texts = unique(text for stages in growth.values() for stage in stages for text in stage["losses"])
+    tasks = unique(task for stages in growth.values() for stage in stages for task in stage["scores"])
+    tasks.sort(key=published_tasks(report).__contains__)  # last, and otherwise as they are
+    figures = [_figure(report, "loss", text) for text in texts] + [_figure(report, "score", task) for task in tasks]
+    if not figures:
+        return None
+    tables = [_stage_table(model, stages, published_tasks(report)) for model, stages in growth.items()]
+    return Section("Growth", "growth.html", {"figures": figures, "tables": tables}, HINTS["growth"])
+
+
+def _figure(report: Report, kind: str, name: str) -> Figure:
+    """One text or task: a line for each model that was measured on it at some stage."""
+    colours = model_colours(report)
+    measured: dict[str, list[tuple[Stage, Estimate]]] = {}
+    chances: list[float | None] = []
+    for model, stages in report.get("growth", {}).items():
+        for stage in stages:
+            found: Mapping[str, Estimate] = stage["losses"] if kind == "loss" else stage["scores"]
+            if name in found:
+                measured.setdefault(model, []).append((stage, found[name]))
+        chances += [stage["scores"][name]["chance"] for stage in stages if kind == "score" and name in stage["scores"]]
+    chance = chances[0] if chances else None
+    lines = [
+        Series(
+            model,
+            [stage["num_hidden_layers"] for stage, _ in own],
+            [estimate for _, estimate in own],
+            colours[model],
+            [above_chance(estimate, chance) for _, estimate in own],
+        )
+        for model, own in measured.items()
+    ]
+    trends = {
+        trend["model"]: trend for trend in report.get("trends", []) if (trend["kind"], trend["name"]) == (kind, name)
+    }
+    last = {model: own[-1][0]["scores"].get(name) for model, own in measured.items()}
+    title = f"{name}: {kind}"
+    return Figure(
+        title,
+        line_chart(title, lines, "blocks", kind == "score", chance),
+        caption="" if chance is None else f"dashed: chance {number(chance, True)}",
+        tag=PUBLISHED if name in published_tasks(report) else "",
+        trends=[
+            LegendEntry(
+                model, colours[model], trend_meaning(trend, last[model]), [trend_text(trend), both_p_text(trend)]
+            )
+            for model, trend in trends.items()
+            if model in measured
+        ],
+        legend=[LegendEntry(line.name, line.colour) for line in lines if line.name not in trends],
+    )
+
+
+def _stage_table(model: str, stages: Sequence[Stage], published: set[str]) -> Table:
+    """A column for each stage: there are fewer stages than texts and tasks."""
+    rows = [
+        Row("layers", plain_cells([str(stage["num_hidden_layers"]) for stage in stages])),
+        Row("trained parameters", plain_cells([f"{stage['trainable_parameters']:,}" for stage in stages])),
+    ]
+    for text in unique(text for stage in stages for text in stage["losses"]):
+        rows.append(Row(text, [_cell(stage["losses"].get(text), False) for stage in stages]))
+    for task in unique(task for stage in stages for task in stage["scores"]):
+        rows.append(Row(task_label(task, published), [_cell(stage["scores"].get(task), True) for stage in stages]))
+    return Table(["", *(f"stage {stage['stage']}" for stage in stages)], [Group(rows, model)])
+
+
+def _cell(estimate: Estimate | None, percent: bool) -> Cell:
+    if estimate is None:
+        return Cell("–")
+    return Cell(number(estimate["value"], percent), [interval_text(estimate, percent)])
