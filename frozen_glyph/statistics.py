@@ -1,4 +1,4 @@
-"""Intervals, paired tests, trends, effect sizes and verdicts for scores and losses; numpy only, seeded, no model.
+"""Intervals, paired tests, trends, effect sizes and verdicts for scores and losses; seeded, no model.
 
 All intervals are two-sided at ``confidence`` (95% unless told). The bootstrap draws whole blocks or documents, never
 tokens, because the tokens of one block depend on each other. Items are the rows of every array called ``columns``.
@@ -55,42 +55,19 @@ class TrendResult:
     p_value: float
 
 
-def _log_binomial_coefficients(total: int) -> NDArray[np.float64]:
-    """Return log C(total, k) for k = 0..total."""
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
-    return log_factorials[-1] - log_factorials - log_factorials[::-1]
-
-
 def binomial_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
     """Return the exact interval of a proportion: the values that an equal-tailed binomial test does not reject.
 
-    Source: Clopper and Pearson 1934, https://doi.org/10.1093/biomet/26.4.404. The bounds are beta quantiles; they are
-    found here by bisection on the binomial tail, which needs no special functions.
+    Source: Clopper and Pearson 1934, https://doi.org/10.1093/biomet/26.4.404: the bounds are beta quantiles.
     """
+    from scipy.special import betaincinv
+
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"correct={correct} of total={total}: need 0 <= correct <= total and total >= 1")
-    log_coefficients = _log_binomial_coefficients(total)
-    counts = np.arange(total + 1)
     tail = (1 - confidence) / 2
-
-    def probability(proportion: float, chosen: slice) -> float:
-        logs = log_coefficients + counts * np.log(proportion) + (total - counts) * np.log1p(-proportion)
-        return float(np.exp(logs[chosen]).sum())
-
-    def solve(chosen: slice, rising: bool) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            if (probability(middle, chosen) < tail) == rising:
-                low = middle
-            else:
-                high = middle
-        return (low + high) / 2
-
-    at_least, at_most = slice(correct, None), slice(None, correct + 1)
-    lower = 0.0 if correct == 0 else solve(at_least, rising=True)
-    upper = 1.0 if correct == total else solve(at_most, rising=False)
-    return Interval(lower, upper)
+    lower = betaincinv(correct, total - correct + 1, tail) if correct else 0.0
+    upper = betaincinv(correct + 1, total - correct, 1 - tail) if correct < total else 1.0
+    return Interval(float(lower), float(upper))
 
 
 def _resampled_sums(columns: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -260,33 +237,18 @@ def linear_trend(
     return TrendResult(float(total / size), low, high, p_value)
 
 
-def _cosine_power_integral(angle: float, power: int) -> float:
-    """Return the integral of cos(t) ** power over t from 0 to ``angle``, by reduction."""
-    integral, start = (angle, 0) if power % 2 == 0 else (np.sin(angle), 1)
-    for n in range(start + 2, power + 1, 2):
-        integral = (np.cos(angle) ** (n - 1) * np.sin(angle) + (n - 1) * integral) / n
-    return float(integral)
-
-
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Return Student's interval of a mean of a few independent values, such as repeated runs.
 
-    The quantile is found by bisection: with t = sqrt(n) tan(a), P(|T| < t) is a ratio of integrals of cos ** (n - 1).
     Source: Student 1908, https://doi.org/10.1093/biomet/6.1.1.
     """
+    from scipy.special import stdtrit
+
     runs = np.asarray(values, np.float64)
     degrees = len(runs) - 1
     if degrees < 1:
         raise ValueError(f"an interval over runs needs at least two of them, got {len(runs)}")
-    low, high = 0.0, np.pi / 2
-    whole = _cosine_power_integral(high, degrees - 1)
-    for _ in range(60):
-        angle = (low + high) / 2
-        if _cosine_power_integral(angle, degrees - 1) < confidence * whole:
-            low = angle
-        else:
-            high = angle
-    half = np.sqrt(degrees) * np.tan(low) * runs.std(ddof=1) / np.sqrt(len(runs))
+    half = stdtrit(degrees, (1 + confidence) / 2) * runs.std(ddof=1) / np.sqrt(len(runs))
     return Interval(float(runs.mean() - half), float(runs.mean() + half))
 
 
@@ -309,13 +271,15 @@ def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNema
     Under equal ability each such item falls to either model with probability one half, so the smaller count is
     Binomial(n, 1/2). Source: McNemar 1947, https://doi.org/10.1007/BF02295996, in its exact form.
     """
+    from scipy.special import bdtr
+
     first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
     if first.shape != second.shape:
         raise ValueError(f"McNemar's test needs the same items for both models, got {first.shape} and {second.shape}")
     first_only, second_only = int((first & ~second).sum()), int((second & ~first).sum())
     total = first_only + second_only
-    logs = _log_binomial_coefficients(total)[: min(first_only, second_only) + 1] - total * np.log(2)
-    return McNemarResult(first_only, second_only, min(1.0, 2 * float(np.exp(logs).sum())))
+    tail = bdtr(min(first_only, second_only), total, 0.5)
+    return McNemarResult(first_only, second_only, min(1.0, 2 * float(tail)))
 
 
 def cohens_g(result: McNemarResult) -> float:

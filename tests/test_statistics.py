@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from frozen_glyph.statistics import (
     McNemarResult,
@@ -26,10 +27,9 @@ from frozen_glyph.statistics import (
 @pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (0, 10), (10, 10), (3, 10), (61, 256), (2980, 11969)])
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_binomial_interval_equals_beta_quantiles(correct: int, total: int, confidence: float) -> None:
-    beta = pytest.importorskip("scipy.stats").beta
     tail = (1 - confidence) / 2
-    low = 0.0 if correct == 0 else beta.ppf(tail, correct, total - correct + 1)
-    high = 1.0 if correct == total else beta.ppf(1 - tail, correct + 1, total - correct)
+    low = 0.0 if correct == 0 else stats.beta.ppf(tail, correct, total - correct + 1)
+    high = 1.0 if correct == total else stats.beta.ppf(1 - tail, correct + 1, total - correct)
     assert binomial_interval(correct, total, confidence) == pytest.approx((low, high), abs=1e-9)
 
 
@@ -108,7 +108,7 @@ def test_p_values_go_on_where_no_draw_is_as_extreme() -> None:
     generator = np.random.default_rng(8)
     first, noise = generator.normal(size=(2, 500))
     result = paired_bootstrap(first, first + 0.3 * noise.std() + noise)
-    normal = pytest.importorskip("scipy.stats").norm.sf(result.difference / (noise.std() / np.sqrt(500)))
+    normal = stats.norm.sf(result.difference / (noise.std() / np.sqrt(500)))
     assert np.log(result.p_value) == pytest.approx(np.log(2 * normal), rel=0.05)
     assert result.p_value < 2 / 10_001
     assert paired_bootstrap([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]).p_value == 2 / 10_001  # three items: no less than before
@@ -151,7 +151,6 @@ def test_t_interval_has_the_tables_quantiles(degrees: int, quantile: float) -> N
 
 
 def test_t_interval_equals_scipy_and_refuses_one_run() -> None:
-    stats = pytest.importorskip("scipy.stats")
     values = [0.21, 0.25, 0.23, 0.24, 0.19]
     for confidence in (0.5, 0.95, 0.999):
         expected = stats.t.interval(confidence, 4, loc=np.mean(values), scale=stats.sem(values))
@@ -190,14 +189,13 @@ def test_bootstrap_refuses_columns_that_do_not_fit(columns: tuple[list[float], l
 
 @pytest.mark.parametrize(("first_only", "second_only"), [(0, 0), (1, 0), (5, 1), (9, 9), (30, 55), (900, 1003)])
 def test_mcnemar_equals_the_exact_binomial_test(first_only: int, second_only: int) -> None:
-    binomtest = pytest.importorskip("scipy.stats").binomtest
     both = 7
     first = [1] * both + [1] * first_only + [0] * second_only + [0]
     second = [1] * both + [0] * first_only + [1] * second_only + [0]
     total = first_only + second_only
     result = mcnemar_exact(first, second)
     assert (result.first_only, result.second_only) == (first_only, second_only)
-    assert result.p_value == pytest.approx(binomtest(first_only, total).pvalue if total else 1.0)
+    assert result.p_value == pytest.approx(stats.binomtest(first_only, total).pvalue if total else 1.0)
 
 
 def test_mcnemar_refuses_different_items() -> None:

@@ -18,20 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from frozen_glyph.statistics import t_interval
+
 Verdict = Literal["holds", "does not hold", "cannot be told at this scale"]
 Side = Literal["below", "above"]
 
 MARGIN = 0.01
 DOUBTS = ("one seed", "open over the text", "open between seeds")
-# Of Student's t, two-sided 95%, by degrees of freedom.
-T_QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 def interval_between(by_seed: Sequence[float]) -> tuple[float, float]:
     """Student's t-interval of the mean of ``by_seed``, endless for a single seed."""
-    mean, count = statistics.fmean(by_seed), len(by_seed)
-    half = T_QUANTILES[count - 1] * statistics.stdev(by_seed) / math.sqrt(count) if count > 1 else math.inf
-    return mean - half, mean + half
+    return t_interval(by_seed) if len(by_seed) > 1 else (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,14 @@ def test_verdict_on_each_side_of_a_limit(estimates, expected, why):
 
 def test_interval_between_seeds_is_students():
     found = rules.Estimate.between_seeds("x", [0.1, 0.2, 0.3], "above")
-    assert (found.value, found.low) == (pytest.approx(0.2), pytest.approx(0.2 - 4.303 * 0.1 / 3**0.5))
+    assert (found.value, found.low) == (pytest.approx(0.2), pytest.approx(0.2 - 4.302653 * 0.1 / 3**0.5))
     assert not found.claimed  # all seeds rise, but three of them say too little
     assert rules.Estimate.between_seeds("x", [0.19, 0.2, 0.21], "above").claimed
     assert not rules.Estimate.between_seeds("x", [0.2], "above").claimed
+    eleven = rules.Estimate.between_seeds("x", [0.15] * 5 + [0.2] + [0.25] * 5, "above")
+    assert (eleven.low, eleven.high) == pytest.approx(
+        (0.2 - 2.228139 * 0.05 / 11**0.5, 0.2 + 2.228139 * 0.05 / 11**0.5)
+    )
 
 
 def test_rank_trend_is_exact():
