@@ -1,11 +1,9 @@
-"""What a checkpoint folder must say, without importing torch: file names, fields, tensors, merge rules.
+"""What a checkpoint folder must say, without importing torch: file names, fields, merge rules.
 
 The model room travels alone and takes seconds to import, so it says these things for itself; a test compares the two.
 """
 
-import hashlib
 import importlib.metadata
-import json
 from typing import Any
 
 # The files of a checkpoint folder.
@@ -19,8 +17,6 @@ GROWTH_PICTURE, TUNING_METRICS = "growth.png", "metrics.jsonl"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
 ADAPTER_FOLDER = "lora"  # in an extracted expert's folder; a run has one for each stage
 WORK_FOLDER = ".work"  # in the folder of a run: packed tokens and checkpoints of the stage that trains
-
-SUBSTRATE_PREFIX, BLOCKS_PREFIX = "model.embed_tokens.", "model.layers."
 
 # What decides a substrate and its meaning: experts dock only where all of it is equal.
 SUBSTRATE_FIELDS = (
@@ -102,36 +98,3 @@ def metrics_file(stage: int, phase: str = "blocks") -> str:
 def adapter_folder(stage: int) -> str:
     """Name of the folder of the adapters that a growth stage keeps."""
     return f"{ADAPTER_FOLDER}-{stage}"
-
-
-def model_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of the ``FrozenGlyphForCausalLM`` with a frozen substrate that ``config`` describes."""
-    vocabulary, width, inner = config["vocab_size"], config["hidden_size"], config["intermediate_size"]
-    bits = config["substrate_bits"]
-    shapes: dict[str, tuple[int, ...]] = {
-        SUBSTRATE_PREFIX + "packed_bits": (vocabulary, bits // 8),
-        SUBSTRATE_PREFIX + "center": (bits,),
-    }
-    if bits > width or config.get("substrate_rotated"):
-        shapes[SUBSTRATE_PREFIX + "projection"] = (bits, min(bits, width))
-    norms = ["model.norm"]
-    for layer in range(config["num_hidden_layers"]):
-        block = f"{BLOCKS_PREFIX}{layer}."
-        norms += [block + "input_layernorm", block + "post_attention_layernorm"]
-        shapes |= {f"{block}self_attn.{name}_proj.weight": (width, width) for name in "qkvo"}
-        shapes |= {block + "mlp.fc_in.weight": (inner, width), block + "mlp.fc_in.bias": (inner,)}
-        shapes |= {block + "mlp.fc_out.weight": (width, inner), block + "mlp.fc_out.bias": (width,)}
-    shapes |= {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}
-    return shapes | {"lm_head.weight": (vocabulary, width), "lm_head.bias": (vocabulary,)}
-
-
-def fingerprint(tensors: dict[str, str], tokenizer_sha256: str | None) -> str:
-    """Fingerprint of a substrate from the sha256 of each of its tensors, by their names in a checkpoint."""
-    parts = {
-        "bits": tensors[SUBSTRATE_PREFIX + "packed_bits"],
-        "center": tensors[SUBSTRATE_PREFIX + "center"],
-        "projection": tensors.get(SUBSTRATE_PREFIX + "projection"),
-        "normalization": "l2",
-        "tokenizer": tokenizer_sha256,
-    }
-    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -15,7 +15,6 @@ from frozen_glyph.checkpoint.contract import (
     DEFAULT_INDEX,
     PROVENANCE_FILE,
     RULES,
-    SUBSTRATE_PREFIX,
     WEIGHTS,
     stage_index,
 )
@@ -28,6 +27,7 @@ from frozen_glyph.checkpoint.files import (
     read_json,
 )
 from frozen_glyph.checkpoint.streaming import content_sha256
+from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 
 
 class Source:

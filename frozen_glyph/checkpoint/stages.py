@@ -12,12 +12,10 @@ from typing import Any
 
 from frozen_glyph.checkpoint.companions import copy_model_code
 from frozen_glyph.checkpoint.contract import (
-    BLOCKS_PREFIX,
     CONFIG_FILE,
     DEFAULT_INDEX,
     GENERATION_FILE,
     PROVENANCE_FILE,
-    SUBSTRATE_PREFIX,
     SUBSTRATE_SHARD,
     blocks_shard,
     head_shard,
@@ -33,6 +31,7 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX, layer_of
 
 
 def write_configs(folder: Path, model: Any, index: str) -> None:
@@ -67,11 +66,6 @@ def read_weight_map(path: Path) -> dict[str, str]:
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
         raise CheckpointError(f"{str(path)!r} is damaged: it has no weight_map; fetch or write the folder again")
     return index["weight_map"]
-
-
-def layer_of(name: str) -> int | None:
-    """The block that a tensor of the model belongs to; None for substrate, final norm and head."""
-    return int(name.removeprefix(BLOCKS_PREFIX).split(".")[0]) if name.startswith(BLOCKS_PREFIX) else None
 
 
 def assign_shards(

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_FOLDER, ADAPTER_WEIGHTS, BLOCKS_PREFIX, CONFIG_FILE
+from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_FOLDER, ADAPTER_WEIGHTS, CONFIG_FILE
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file, write_json
-from frozen_glyph.checkpoint.stages import layer_of
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
+from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, layer_of
 
 RUN_FOLDER = rf"{ADAPTER_FOLDER}(?:-(\d+))?"  # an adapter's folder inside the folder of its base: of which stage
 TENSOR = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.(lora_[AB])\.weight")

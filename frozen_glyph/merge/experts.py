@@ -12,20 +12,28 @@ from typing import Any
 
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
-    BLOCKS_PREFIX,
     CARD_FILE,
     CONFIG_FILE,
     EXPERT_FIELDS,
     PROVENANCE_FILE,
-    SUBSTRATE_PREFIX,
     SUBSTRATE_SHARD,
-    model_shapes,
 )
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file
 from frozen_glyph.checkpoint.ladder import Source
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.streaming import Window
+from frozen_glyph.checkpoint.tensors import (
+    ADAPTERS_PREFIX,
+    BLOCKS_PREFIX,
+    EXPERTS_PREFIX,
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    SUBSTRATE_PREFIX,
+    merged_prefixes,
+    model_shapes,
+    rename,
+)
 from frozen_glyph.checkpoint.weights import check_index, find_index, list_shards, weights_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
@@ -89,6 +97,12 @@ class Expert:
     weight: float = 1.0
     adapter: Adapter | None = None
     tuned: bool = False
+
+    @property
+    def all_tensors(self) -> dict[str, Window]:
+        """Its tensors and those of its adapter."""
+        adapter = self.adapter.tensors if self.adapter else {}
+        return self.tensors | {ADAPTERS_PREFIX + name: window for name, window in adapter.items()}
 
     def substrate(self) -> dict[str, Window]:
         return {name: window for name, window in self.tensors.items() if name.startswith(SUBSTRATE_PREFIX)}
@@ -206,37 +220,33 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
     found = []
     for index, (name, fields) in enumerate(zip(config["expert_names"], config["experts"], strict=True)):
         record = records[index] if len(records) == count else {}
-        prefix = f"model.experts.{index}."
-        tensors = {}
-        for stored, window in checkpoint.windows.items():
-            if stored.startswith(SUBSTRATE_PREFIX):
-                tensors[stored] = window
-            elif stored.startswith("model.trunk."):
-                tensors[BLOCKS_PREFIX + stored.removeprefix("model.trunk.")] = window
-            elif stored.startswith(f"{prefix}layers."):
-                layer, _, rest = stored.removeprefix(f"{prefix}layers.").partition(".")
-                tensors[f"{BLOCKS_PREFIX}{int(layer) + shared}.{rest}"] = window
-            elif stored.startswith(f"{prefix}norm."):
-                tensors["model." + stored.removeprefix(prefix)] = window
-            elif stored == "lm_head.weight":
-                tensors[stored] = window.columns(index, count)
-            elif stored == "lm_head.bias":
-                tensors[stored] = window.row(index)
         layers = shared + fields["num_hidden_layers"]
+        prefixes = merged_prefixes(index, layers, shared)
+        own_prefixes = {merged: own for own, merged in prefixes.items()}
+        windows = {
+            rename(stored, own_prefixes): window
+            for stored, window in checkpoint.windows.items()
+            if stored.startswith(f"{EXPERTS_PREFIX}{index}.") or not stored.startswith(EXPERTS_PREFIX)
+        }
+        tensors = {
+            own: own_part(own, window, index, count)
+            for own, window in windows.items()
+            if not own.startswith(ADAPTERS_PREFIX)
+        }
         whole = {key: fields[key] for key in EXPERT_FIELDS} | {"num_hidden_layers": layers}
         recorded = record.get("blocks") or [None] * layers
-        stored_as = [f"model.trunk.{layer}." for layer in range(shared)]
-        stored_as += [f"{prefix}layers.{layer}." for layer in range(layers - shared)]
-        blocks = [recorded[layer] or block_identity(checkpoint, place) for layer, place in enumerate(stored_as)]
+        blocks = [
+            recorded[layer] or block_identity(checkpoint, prefixes[f"{BLOCKS_PREFIX}{layer}."])
+            for layer in range(layers)
+        ]
         adapter = None
         if fields.get("lora"):
-            stored_at = f"{prefix}adapters."
-            windows = {
-                stored.removeprefix(stored_at): window
-                for stored, window in checkpoint.windows.items()
-                if stored.startswith(stored_at)
+            adapters = {
+                own.removeprefix(ADAPTERS_PREFIX): window
+                for own, window in windows.items()
+                if own.startswith(ADAPTERS_PREFIX)
             }
-            adapter = Adapter(name, fields["lora"], windows, record.get("adapter", {}))
+            adapter = Adapter(name, fields["lora"], adapters, record.get("adapter", {}))
         found.append(
             Expert(
                 name,
@@ -250,6 +260,13 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
             )
         )
     return found
+
+
+def own_part(name: str, window: Window, index: int, count: int) -> Window:
+    """An expert's part of a tensor of the merged model: of the heads, which lie side by side, its own."""
+    if name == HEAD_WEIGHT:
+        return window.columns(index, count)
+    return window.row(index) if name == HEAD_BIAS else window
 
 
 def check_shapes(expert: Expert) -> None:

@@ -10,21 +10,20 @@ from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_FOLDER,
-    BLOCKS_PREFIX,
     CARD_FILE,
     CONFIG_FILE,
     DEFAULT_INDEX,
     HEAD_SHARD,
     SUBSTRATE_FIELDS,
-    SUBSTRATE_PREFIX,
     SUBSTRATE_SHARD,
     blocks_shard,
     identity,
 )
 from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.stages import layer_of, write_index
+from frozen_glyph.checkpoint.stages import write_index
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shards
+from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, SUBSTRATE_PREFIX, layer_of
 from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter

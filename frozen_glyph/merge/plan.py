@@ -8,22 +8,30 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import (
-    BLOCKS_PREFIX,
     EVIDENCE_WINDOW,
     HEAD_SHARD,
     RULES,
     SUBSTRATE_FIELDS,
-    SUBSTRATE_PREFIX,
     SUBSTRATE_SHARD,
     TRUNK_SHARD,
     expert_shard,
     identity,
 )
-from frozen_glyph.checkpoint.streaming import Joined
+from frozen_glyph.checkpoint.streaming import Joined, Window
+from frozen_glyph.checkpoint.tensors import (
+    EXPERTS_PREFIX,
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    SUBSTRATE_PREFIX,
+    TRUNK_PREFIX,
+    merged_prefixes,
+    rename,
+)
 from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 
@@ -41,26 +49,15 @@ class MergePlan:
     @functools.cached_property
     def shards(self) -> dict[str, dict[str, Joined]]:
         """The tensors of each shard, by the names of the merged model."""
-        found: dict[str, dict[str, Joined]] = {SUBSTRATE_SHARD: {}, TRUNK_SHARD: {}}
+        parts: dict[str, list[Window]] = {}
         for index, expert in enumerate(self.experts):
-            own = found[expert_shard(index)] = {}
-            prefix = f"model.experts.{index}."
-            for name, window in expert.tensors.items():
-                if name.startswith(SUBSTRATE_PREFIX) and index == 0:
-                    found[SUBSTRATE_SHARD][name] = Joined.alone(window)
-                elif name.startswith("model.norm."):
-                    own[prefix + name.removeprefix("model.")] = Joined.alone(window)
-                elif name.startswith(BLOCKS_PREFIX):
-                    layer, _, rest = name.removeprefix(BLOCKS_PREFIX).partition(".")
-                    if int(layer) >= self.shared:
-                        own[f"{prefix}layers.{int(layer) - self.shared}.{rest}"] = Joined.alone(window)
-                    elif index == 0:
-                        found[TRUNK_SHARD][f"model.trunk.{layer}.{rest}"] = Joined.alone(window)
-            for name, window in expert.adapter.tensors.items() if expert.adapter else ():
-                own[f"{prefix}adapters.{name}"] = Joined.alone(window)
-        weights, biases = (tuple(e.tensors[f"lm_head.{part}"] for e in self.experts) for part in ("weight", "bias"))
-        found[HEAD_SHARD] = {"lm_head.weight": Joined.side_by_side(weights), "lm_head.bias": Joined.stacked(biases)}
-        return {shard: tensors for shard, tensors in found.items() if tensors}
+            prefixes = merged_prefixes(index, len(expert.blocks), self.shared)
+            for name, window in expert.all_tensors.items():
+                parts.setdefault(rename(name, prefixes), []).append(window)
+        found: dict[str, dict[str, Joined]] = {}
+        for name, windows in parts.items():
+            found.setdefault(merged_shard(name), {})[name] = join(name, windows)
+        return found
 
     @property
     def bytes_to_write(self) -> int:
@@ -125,6 +122,22 @@ class MergePlan:
         }
 
 
+def merged_shard(name: str) -> str:
+    """The shard that holds a tensor of a merged model."""
+    if name.startswith(EXPERTS_PREFIX):
+        return expert_shard(int(name.removeprefix(EXPERTS_PREFIX).partition(".")[0]))
+    if name.startswith(SUBSTRATE_PREFIX):
+        return SUBSTRATE_SHARD
+    return TRUNK_SHARD if name.startswith(TRUNK_PREFIX) else HEAD_SHARD
+
+
+def join(name: str, parts: Sequence[Window]) -> Joined:
+    """A tensor of the merged model from those of the experts: heads side by side, of what they share the first."""
+    if name == HEAD_WEIGHT:
+        return Joined.side_by_side(tuple(parts))
+    return Joined.stacked(tuple(parts)) if name == HEAD_BIAS else Joined.alone(parts[0])
+
+
 def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     """Open the experts of ``recipe`` and check that they dock; ``headers_only`` fetches no shard from the Hub.
 
@@ -158,7 +171,7 @@ def check_match(experts: list[Expert]) -> None:
         ]
         sides += [
             (f"type of {name}", first.tensors[name].dtype, other.tensors[name].dtype)
-            for name in ("lm_head.weight", "lm_head.bias")
+            for name in (HEAD_WEIGHT, HEAD_BIAS)
         ]
         for name, one, two in sides:
             if one != two:

@@ -30,6 +30,7 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.stages import write_index
+from frozen_glyph.checkpoint.tensors import HEAD_BIAS, HEAD_WEIGHT
 from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.merge.experts import TUNED, Checkpoint, open_checkpoint
 from frozen_glyph.merge.recipe import ExpertRecipe
@@ -45,7 +46,7 @@ from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import source_identities
 from frozen_glyph.training.train import Phase, train_phase
 
-HEAD = {"lm_head.weight", "lm_head.bias"}
+HEAD = {HEAD_WEIGHT, HEAD_BIAS}
 RUN_FILE = "run.json"  # in the work folder: whose checkpoints these are
 
 
@@ -178,7 +179,7 @@ def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
     with new_folder(tuning.out) as folder:
         weight_map = {name: shard for shard, header in parent.shards.items() for name in header.tensors}
         for shard in parent.shards:
-            if head and weight_map["lm_head.weight"] == shard:
+            if head and weight_map[HEAD_WEIGHT] == shard:
                 dtype = getattr(torch, config.get("dtype") or "float32")
                 write_tensors(folder / shard, {name: tensor.to(dtype) for name, tensor in head.items()})
             else:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
+from frozen_glyph.checkpoint.tensors import HEAD_BIAS, HEAD_WEIGHT
 from frozen_glyph.merge.tune_recipe import TuneRecipe
 
 
@@ -58,7 +59,7 @@ def prepare_head(model: Any, recipe: TuneRecipe) -> None:
 
 def tuned_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The head's tensors after training, the low-rank change added."""
-    return {"lm_head.weight": model.lm_head.weight.detach(), "lm_head.bias": model.lm_head.bias.detach()}
+    return {HEAD_WEIGHT: model.lm_head.weight.detach(), HEAD_BIAS: model.lm_head.bias.detach()}
 
 
 def tuned_weights(model: Any) -> list[float]:

@@ -5,9 +5,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from frozen_glyph.checkpoint.contract import fingerprint
 from frozen_glyph.checkpoint.files import CheckpointError, hash_contents
 from frozen_glyph.checkpoint.streaming import Window, hash_window
+from frozen_glyph.checkpoint.tensors import fingerprint
 from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.merge.experts import Expert
 
@@ -49,7 +49,6 @@ def verify_experts(experts: Sequence[Expert], digests: dict[Window, str]) -> Non
 
 def expert_sha256(expert: Expert, digests: dict[Window, str]) -> str:
     """Hash of an expert's tensors, adapters included, by the names they have in a model of its own."""
-    tensors = dict(expert.tensors)
-    if expert.adapter:
-        tensors |= {f"adapters.{name}": window for name, window in expert.adapter.tensors.items()}
-    return hash_contents((name, window.dtype, window.shape, digests[window]) for name, window in tensors.items())
+    return hash_contents(
+        (name, window.dtype, window.shape, digests[window]) for name, window in expert.all_tensors.items()
+    )

@@ -27,11 +27,12 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.card import model_card
-from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, SUBSTRATE_PREFIX, WEIGHTS
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, WEIGHTS
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, read_tensors, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import read_weight_map, write_stage
+from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, HEAD_WEIGHT, SUBSTRATE_PREFIX
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
@@ -156,7 +157,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 def shape(tensors: dict[str, torch.Tensor], config: dict[str, Any], words: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Fields of the configuration: sizes from the tensors, the rest from the published ``config.json``."""
     layers = {int(name.split(".")[2]) for name in tensors if name.startswith("model.layers.")}
-    head, inner = tensors.get("lm_head.weight"), tensors.get("model.layers.0.mlp.fc_in.weight")
+    head, inner = tensors.get(HEAD_WEIGHT), tensors.get(f"{BLOCKS_PREFIX}0.mlp.fc_in.weight")
     if head is None or inner is None:
         raise CheckpointError(
             f"no {'lm_head' if head is None else 'MLP'} among the weights; say its name in a keys file"

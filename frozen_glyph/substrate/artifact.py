@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, SUBSTRATE_PREFIX, SUBSTRATE_SHARD, TOKENIZER_FILE
+from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, SUBSTRATE_SHARD, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file, read_json, read_tensors, write_json, write_tensors
 from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding, substrate_fingerprint
 from frozen_glyph.substrate.build import SubstrateError, build_tensors, choose_width, make_embedding
 from frozen_glyph.substrate.font import Font
