@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_provenance(folder: Path, kind: str, content: dict[str, Any]) -> None:
+def write_provenance(folder: Path, kind: str, content: Mapping[str, Any]) -> None:
     """Write ``provenance.json``: the last file of a folder, the mark that all before it is complete."""
     write_json(folder / PROVENANCE_FILE, {"format": 1, "kind": kind, **content, "versions": versions()})
 

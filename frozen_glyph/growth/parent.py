@@ -28,6 +28,7 @@ from frozen_glyph.checkpoint.files import (
     write_json,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
 from frozen_glyph.checkpoint.stages import read_weight_map, write_stage
 from frozen_glyph.growth.recipe import ParentRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
@@ -36,7 +37,7 @@ from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
-def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | None = None) -> list[dict[str, Any]]:
+def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | None = None) -> list[StageRecord]:
     """Put stages 1..k of ``parent`` into ``out`` and return their provenance entries.
 
     Shards are linked, or copied from another disk, after their bytes were compared with the parent's provenance; of a
@@ -102,7 +103,7 @@ def check_substrate(parent: ParentRecipe, config: dict[str, Any], expected: str 
             )
 
 
-def check_indices(folder: Path, entries: list[dict[str, Any]]) -> None:
+def check_indices(folder: Path, entries: list[StageRecord]) -> None:
     """Raise ``CheckpointError`` unless the provenance has the hash of every shard that the stages' indices name."""
     for entry in entries:
         path = folder / stage_index(entry["stage"])
@@ -120,7 +121,7 @@ def copy_run_files(folder: Path, out: Path, stages: int) -> None:
             copy_file(folder / name, out / name)
 
 
-def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> dict[str, Any]:
+def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> StageRecord:
     """Write a checkpoint without stages into ``out`` as stage 1."""
     if parent.stage not in (None, 1):
         raise CheckpointError(f"parent {parent.source!r} was not grown in stages, so it has no stage {parent.stage}")
@@ -135,7 +136,7 @@ def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> dict[str, Any]
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0
     copy_run_files(folder, out, 0)
-    entry = {
+    entry: StageRecord = {
         "stage": 1,
         "layers": layers,
         "num_hidden_layers": layers,
@@ -147,12 +148,12 @@ def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> dict[str, Any]
     return descendant(parent, folder, entry)
 
 
-def descendant(parent: ParentRecipe, folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+def descendant(parent: ParentRecipe, folder: Path, entry: StageRecord) -> StageRecord:
     """The provenance entry of a stage with its origin."""
-    origin = {
+    origin: ParentRecord = {
         "name": Path(parent.source).name if Path(parent.source).is_dir() else parent.source,
         "stage": entry["stage"],
         "config_sha256": sha256_file(folder / CONFIG_FILE),
         "weights_sha256": sha256_json(entry["files"]),
     }
-    return entry | {"parents": [*entry.get("parents", []), origin]}
+    return {**entry, "parents": [*entry.get("parents", []), origin]}

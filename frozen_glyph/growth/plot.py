@@ -5,6 +5,7 @@ Command: ``python -c "from frozen_glyph.growth.plot import plot_growth; plot_gro
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from matplotlib.ticker import EngFormatter
 from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, metrics_file
 from frozen_glyph.checkpoint.files import CheckpointError, write_atomically
 from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.records import GrowthRecord
 
 METRICS = re.compile(r"metrics-(\d+)(-lora)?\.jsonl")
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
 
 
-def plot_growth(folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
+def plot_growth(folder: str | Path, provenance: GrowthRecord | None = None) -> Path:
     """Draw ``growth.png`` into the run folder ``folder`` from its metrics files and provenance; return its path.
 
     ``provenance`` is what the folder is about to hold; None: what it holds.
@@ -30,16 +32,16 @@ def plot_growth(folder: str | Path, provenance: dict[str, Any] | None = None) ->
         CheckpointError: the folder holds no growth run, or no metrics yet.
     """
     folder = Path(folder)
-    provenance = provenance or read_provenance(folder)
-    phases = read_phases(folder, provenance)
+    record: Mapping[str, Any] = provenance or read_provenance(folder)
+    phases = read_phases(folder, record)
     if not phases:
         raise CheckpointError(f"folder {str(folder)!r} has no metrics-1.jsonl or later; train a stage first")
-    figure = draw(provenance["recipe"]["name"], phases)
+    figure = draw(record["recipe"]["name"], phases)
     write_atomically(folder / GROWTH_PICTURE, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     return folder / GROWTH_PICTURE
 
 
-def read_phases(folder: Path, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+def read_phases(folder: Path, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Title, kind, tokens at both ends, and points (tokens, loss) of each phase that has metrics, in order."""
     batch = provenance["recipe"]["training"]["batch_tokens"]
     blocks = {entry["stage"]: entry["num_hidden_layers"] for entry in provenance["stages"]}

@@ -13,6 +13,7 @@ from frozen_glyph.checkpoint.card import inherited
 from frozen_glyph.checkpoint.contract import CARD_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.records import GrowthRecord
 from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
@@ -31,7 +32,7 @@ def grow_from_recipe(
     valid: Sequence[str | Path] = (),
     substrate: str | Path | None = None,
     progress: bool = False,
-) -> dict[str, Any]:
+) -> GrowthRecord:
     """Carry ``recipe`` out and return the provenance that ``out`` then holds.
 
     ``out`` becomes one checkpoint folder with all stages. Calling again with the same recipe and texts resumes a run
@@ -67,7 +68,7 @@ def grow_from_recipe(
 
 def open_everything(
     recipe: GrowthRecipe, out: Path, data: DataRecipe, substrate: str | Path | None, progress: bool
-) -> tuple[Run, dict[str, Any]]:
+) -> tuple[Run, GrowthRecord]:
     """Check the inputs, claim ``out``, and put there what stage 1 needs: parent, substrate, packed tokens."""
     held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)

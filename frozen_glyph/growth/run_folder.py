@@ -10,6 +10,7 @@ from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model
 from frozen_glyph.checkpoint.contract import PROVENANCE_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import check_hashes
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
+from frozen_glyph.checkpoint.records import GrowthRecord, SourceRecord
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import GrowthRecipe
 
@@ -18,34 +19,41 @@ class RunFolderError(FrozenGlyphError):
     """The output folder belongs to something else."""
 
 
-def open_run(
-    out: Path, recipe: GrowthRecipe, data: list[dict[str, Any]], valids: list[dict[str, Any]]
-) -> dict[str, Any]:
+def open_run(out: Path, recipe: GrowthRecipe, data: list[SourceRecord], valids: list[SourceRecord]) -> GrowthRecord:
     """Check that ``out`` is free, or holds this very run undamaged; return the run's provenance so far.
 
     Raises:
         RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
         CheckpointError: a file of a finished stage is missing or damaged.
     """
-    wanted = {"recipe_sha256": recipe.sha256, "data": data, "valid": valids}
+    run: GrowthRecord = {
+        "recipe": recipe.to_dict(),
+        "recipe_sha256": recipe.sha256,
+        "data": data,
+        "valid": valids,
+        "seed": recipe.seed,
+        "stages": [],
+    }
     if not (out / PROVENANCE_FILE).exists():
         leftovers = (WORK_FOLDER, f".{PROVENANCE_FILE}")  # of a run that was killed before it was claimed
         if out.is_dir() and not all(path.name.startswith(leftovers) for path in out.iterdir()):
             raise RunFolderError(f"folder {str(out)!r} exists and holds no growth run; choose an empty or new folder")
-        return {"recipe": recipe.to_dict(), **wanted, "seed": recipe.seed, "stages": []}
-    stored = read_provenance(out)
+        return run
+    stored: Any = read_provenance(out)
     if stored["kind"] != "growth":
         raise RunFolderError(f"folder {str(out)!r} holds a {stored['kind']} checkpoint; choose a new folder")
     what = {"recipe_sha256": "another recipe", "data": "other training text", "valid": "other held-out text"}
-    for key, value in wanted.items():
-        if stored.get(key) != value:
+    for key, value in run.items():
+        if key in what and stored.get(key) != value:
             raise RunFolderError(
                 f"folder {str(out)!r} holds a run of {what[key]} ({key} {stored.get(key)!r}, this run has {value!r}); "
                 "choose a new folder, or give the recipe and texts that it was started with"
             )
     for entry in stored["stages"]:
         check_hashes(out, entry["files"])
-    return {key: value for key, value in stored.items() if key not in ("format", "kind", "versions")}
+    for key in ("format", "kind", "versions"):
+        stored.pop(key, None)
+    return stored
 
 
 def clear_leftovers(out: Path) -> None:
@@ -54,7 +62,7 @@ def clear_leftovers(out: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
-def claim(out: Path, provenance: dict[str, Any]) -> None:
+def claim(out: Path, provenance: GrowthRecord) -> None:
     """Make ``out`` this run's, unless an earlier call did."""
     if not (out / PROVENANCE_FILE).exists():
         for stale in (out / WORK_FOLDER).glob("stage-*"):  # `rm -r out/*` leaves another run's checkpoints here
@@ -79,7 +87,7 @@ def released_on_error(out: Path) -> Iterator[None]:
         raise
 
 
-def run_card(name: str, recipe: GrowthRecipe, provenance: dict[str, Any], known: dict[str, Any]) -> str:
+def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: dict[str, Any]) -> str:
     """The model card of a run so far; ``known``: what is ``inherited`` of the card before, at first the parent's."""
     texts = list(dict.fromkeys(text for entry in provenance["stages"] for text in entry["nats_per_character"]))
     rows, results = [], []

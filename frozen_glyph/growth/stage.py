@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -20,6 +19,7 @@ from transformers import set_seed
 
 from frozen_glyph.checkpoint.contract import WORK_FOLDER, adapter_folder, metrics_file
 from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
+from frozen_glyph.checkpoint.records import PhaseRecord, StageRecord, TrainedPhase
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.expand import choose_trainable, grow
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
@@ -60,7 +60,7 @@ class Run:
         return f"{self.recipe.name} stage {stage}/{last}{'' if phase == 'blocks' else ' ' + phase}"
 
 
-def grow_stage(run: Run, stage: int) -> dict[str, Any]:
+def grow_stage(run: Run, stage: int) -> StageRecord:
     """Train stage ``stage`` (counted from 1 over parent and run), add it to the folder and return its record.
 
     Every process trains; the first one writes, and its record alone is complete.
@@ -90,7 +90,7 @@ def grow_stage(run: Run, stage: int) -> dict[str, Any]:
         losses, chance = score(run, stage)
     return {
         "stage": stage,
-        **dataclasses.asdict(plan),
+        **dataclasses.asdict(plan),  # type: ignore[typeddict-item]
         "num_hidden_layers": model.config.num_hidden_layers,
         "trainable_parameters": trainable,
         "parameters": model.num_parameters(),
@@ -117,7 +117,7 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
     return model
 
 
-def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> dict[str, Any]:
+def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> PhaseRecord:
     """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
     training = run.recipe.training
     rate = plan.learning_rate or training.learning_rate
@@ -136,7 +136,7 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
 
 def train_adapters(
     run: Run, model: FrozenGlyphForCausalLM, stage: int, lora: LoraRecipe
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[PhaseRecord, dict[str, str]]:
     """Train adapters of all blocks; afterwards ``model`` holds them merged, or as before and they have a folder."""
     training = run.recipe.training
     rate = lora.learning_rate or training.learning_rate
@@ -154,7 +154,7 @@ def train_adapters(
 
 def run_phase(
     run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, phase: Phase, prepare: Callable | None = None
-) -> dict[str, Any]:
+) -> PhaseRecord:
     """Train one phase, or load what it trained when an earlier call finished it; returns its record."""
     folder = work_folder(run, stage) / name
     if not (folder / "phase.json").exists():
@@ -168,7 +168,7 @@ def run_phase(
     return read_json(folder / "phase.json")
 
 
-def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: dict[str, Any]) -> None:
+def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase) -> None:
     """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints."""
     folder = work_folder(run, stage) / name
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}

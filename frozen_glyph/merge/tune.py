@@ -29,6 +29,7 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
+from frozen_glyph.checkpoint.records import TrainedPhase
 from frozen_glyph.checkpoint.stages import write_index
 from frozen_glyph.checkpoint.tensors import HEAD_BIAS, HEAD_WEIGHT
 from frozen_glyph.checkpoint.verify import verify_shards
@@ -166,7 +167,7 @@ def claim(tuning: Tuning) -> None:
     write_json(path, tuning.run)
 
 
-def write_tuned(tuning: Tuning, model: Any, found: dict[str, Any]) -> None:
+def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase) -> None:
     """Write the tuned checkpoint and score it as it lies there."""
     parent, recipe, config = tuning.parent, tuning.recipe, dict(tuning.parent.config)
     head = {} if recipe.what == "scales" else tuned_tensors(model)

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from frozen_glyph.checkpoint.files import sha256_file, sha256_json
+from frozen_glyph.checkpoint.records import SourceRecord
 from frozen_glyph.text.documents import SourceError, check_field, file_documents, not_empty, reader_of, text_field
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
@@ -52,7 +52,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def source_identities(data: DataRecipe) -> list[dict[str, Any]]:
+def source_identities(data: DataRecipe) -> list[SourceRecord]:
     """What provenance records of every file and dataset, in order: names without paths, and hashes or revisions.
 
     Raises:
@@ -61,19 +61,19 @@ def source_identities(data: DataRecipe) -> list[dict[str, Any]]:
     return [identity for source in data.sources for identity in identities_of(source)]
 
 
-def identities_of(source: SourceRecipe) -> list[dict[str, Any]]:
+def identities_of(source: SourceRecipe) -> list[SourceRecord]:
     """Name and sha256 of each file; or name, subset, split and commit of a dataset (of a local one, its sha256)."""
     for path in map(Path, source.files or []):
         reader_of(path)  # before anything is hashed
     if source.dataset is None:
         return [{"name": Path(name).name, "sha256": sha256_file(Path(name))} for name in source.files or []]
-    chosen = {"subset": source.subset, "split": source.split}
+    chosen: SourceRecord = {"name": source.dataset, "subset": source.subset, "split": source.split}
     folder = Path(source.dataset)
     if folder.is_dir():
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         hashes = {name: sha256_file(path) for name, path in files.items()}
-        return [{"name": folder.name, **chosen, "sha256": sha256_json(hashes)}]
-    return [{"name": source.dataset, **chosen, "revision": commit_of(source.dataset, source.revision)}]
+        return [{**chosen, "name": folder.name, "sha256": sha256_json(hashes)}]
+    return [{**chosen, "revision": commit_of(source.dataset, source.revision)}]
 
 
 def commit_of(dataset: str, revision: str | None) -> str:

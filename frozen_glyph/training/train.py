@@ -15,6 +15,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
+from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
@@ -37,9 +38,7 @@ if not hasattr(FrozenGlyphPreTrainedModel, f"{CHECKPOINTING}_enable"):
     CHECKPOINTING = "gradient_checkpointing"
 MATERIALIZE_BYTES = 64 << 20
 LOGGING_STEPS = 10
-HISTORY_KEYS = (
-    "step", "tokens", "loss", "eval_loss", "learning_rate", "grad_norm", "seconds", "tokens_per_second"
-)  # fmt: skip
+HISTORY_KEYS = tuple(LogEntry.__annotations__)
 DECAY_SHARE = 0.2  # of all steps, at the end of warmup_stable_decay
 
 
@@ -181,7 +180,7 @@ def train_phase(
     callbacks: Sequence[TrainerCallback] = (),
     held_out: TokenWindows | None = None,
     prepare_inputs: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
-) -> dict[str, Any]:
+) -> TrainedPhase:
     """Train in place what of ``model`` requires gradients.
 
     ``work`` holds the checkpoints; a run that was killed goes on from the newest whole one and ends with the same
@@ -189,8 +188,7 @@ def train_phase(
     (not to held-out ones) before the forward pass.
 
     Returns:
-        steps, tokens, seconds (over all resumes), train_loss and eval_loss (the last ones, nats per token; eval_loss
-        None without evaluation), and history: what was logged, entry by entry.
+        What the phase came to; ``eval_loss`` is None without evaluation, ``history`` what was logged, entry by entry.
 
     Raises:
         TrainingDiverged: the loss or a weight is not finite; no such weight was saved.
@@ -238,7 +236,7 @@ def train_phase(
     if sharded:
         load_trainable(model, {name: whole(tensor) for name, tensor in trainable(trained).items()}, work)
     log = trainer.state.log_history
-    history = [
+    history: list[Any] = [
         {key: entry[key] for key in HISTORY_KEYS if key in entry}
         for entry in log
         if "loss" in entry or "eval_loss" in entry

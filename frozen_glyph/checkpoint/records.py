@@ -1,0 +1,116 @@
+"""The records of ``provenance.json``, key by key: what a stage, a phase, an expert and an origin are said to be.
+
+A file that an earlier version wrote may lack what is marked ``NotRequired``.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class SourceRecord(TypedDict):
+    """A file or dataset that was read: by contents, never by place."""
+
+    name: str
+    sha256: NotRequired[str]  # of a file or local dataset
+    revision: NotRequired[str]  # of a dataset of the Hub, with subset and split
+    subset: NotRequired[str | None]
+    split: NotRequired[str]
+
+
+class ParentRecord(TypedDict):
+    """A checkpoint that another was made of; ``parents`` are its own, ``name`` a folder's name or a Hub id."""
+
+    name: str
+    config_sha256: str
+    weights_sha256: NotRequired[str]
+    revision: NotRequired[str]  # commit of the Hub
+    stage: NotRequired[int]
+    adapter: NotRequired[dict[str, str]]  # name, and sha256 by file
+    parents: NotRequired[list["ParentRecord"]]
+
+
+class LogEntry(TypedDict, total=False):
+    """What was logged after a step; losses are nats per token."""
+
+    step: int
+    tokens: int
+    loss: float
+    eval_loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+    tokens_per_second: float
+
+
+class PhaseRecord(TypedDict):
+    """What a phase of training came to; seconds over all resumes, losses the last ones in nats per token."""
+
+    steps: int
+    tokens: int
+    seconds: float
+    train_loss: float
+    eval_loss: float | None
+
+
+class TrainedPhase(PhaseRecord):
+    """The same as training returns it: ``history`` goes into the metrics file."""
+
+    history: NotRequired[list[LogEntry]]
+
+
+class StageRecord(TypedDict):
+    """A growth stage: the fields of its recipe, what it came to, and the sha256 of every shard that it uses."""
+
+    stage: int
+    layers: int
+    num_hidden_layers: int
+    parameters: int
+    trainable_parameters: int
+    nats_per_character: dict[str, float]  # by name of the held-out text
+    files: dict[str, str]
+    # Of a stage that was trained here, not of a checkpoint without stages that was gone on from.
+    steps: NotRequired[int | None]
+    tokens: NotRequired[int]
+    patience: NotRequired[int | None]
+    init: NotRequired[str]
+    train: NotRequired[list[str]]
+    learning_rate: NotRequired[float | None]
+    seconds: NotRequired[float]
+    train_loss: NotRequired[float]
+    phases: NotRequired[dict[str, PhaseRecord]]
+    uniform_nats_per_character: NotRequired[dict[str, float]]
+    health: NotRequired[dict[str, Any] | None]
+    parents: NotRequired[list[ParentRecord]]
+
+
+class GrowthRecord(TypedDict):
+    """A growth run; ``parent`` says how many of the stages came from elsewhere."""
+
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    data: list[SourceRecord]
+    valid: list[SourceRecord]
+    seed: int
+    stages: list[StageRecord]
+    parent: NotRequired[dict[str, int]]
+
+
+class ExpertRecord(TypedDict):
+    """An expert of a merged checkpoint; ``parent`` is its place among the parents, ``blocks`` what tells each apart."""
+
+    name: str
+    parent: int
+    content_sha256: NotRequired[str]
+    blocks: list[str | None]
+    adapter: NotRequired[dict[str, str]]
+    tuned: NotRequired[bool]
+
+
+class TuningLosses(TypedDict):
+    """Held-out nats per character of one text; differences are tuned minus the other, with their 95% interval."""
+
+    experts: dict[str, float]
+    merged: float
+    tuned: float
+    change: dict[str, float]
+    best_expert: NotRequired[str]
+    against_best_expert: NotRequired[dict[str, float]]
