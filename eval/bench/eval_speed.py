@@ -26,8 +26,9 @@ from lm_eval.models.huggingface import HFLM
 
 from eval.bench.throughput import build_llama, build_ours
 from eval.bench.training_step import Clock, Seconds, add_shape_arguments, alternate, describe, ratios, write_report
+from frozen_glyph.evaluation.candidates import load_model
 from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
-from frozen_glyph.evaluation.tasks.harness import load_lm
+from frozen_glyph.evaluation.tasks.harness import as_lm
 from frozen_glyph.statistics import bootstrap_interval
 from frozen_glyph.substrate.vocabulary import build_tokenizer
 from frozen_glyph.training.train import uses_bf16
@@ -36,7 +37,7 @@ Question = dict[str, Any]  # "question" and its "choices"
 LETTERS = "ABCD"
 LOADERS: dict[str, Callable[..., Any]] = {
     "lm_eval": lambda folder, **settings: HFLM(pretrained=str(folder), **settings),
-    "frozen-glyph eval": load_lm,
+    "frozen-glyph eval": lambda folder, batch_size, device: as_lm(*load_model(folder, device), batch_size),
 }
 PAIRS = [
     *((loader, f"llama, {loader}", f"frozen_glyph, {loader}") for loader in LOADERS),

@@ -9,7 +9,6 @@ from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.evaluation.tasks.harness import load_lm
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
 
@@ -27,13 +26,10 @@ class Candidate:
     substrate_fingerprint: str | None
     weights_sha256: str
 
-    def load(self, stage: int | None, **options: Any) -> Any:
-        """The model as lm-eval takes it."""
-        if self.rule is not None:
-            options["rule"] = self.rule
-        if stage is not None:
-            options["growth_stage"] = stage
-        return load_lm(self.folder, **options)
+    def load(self, stage: int | None, device: str | None = None) -> tuple[Any, Any]:
+        """The model at a growth stage, and its tokenizer."""
+        options = {"rule": self.rule, "growth_stage": stage}
+        return load_model(self.folder, device, **{name: value for name, value in options.items() if value is not None})
 
     def identity(self, stage: int | None) -> list[Any]:
         """What tells the model from every other."""
@@ -120,3 +116,37 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
             labelled = label if rule is None else f"{label} ({rule})"
             candidates.append(replace(candidate, label=labelled, rule=rule))
     return candidates
+
+
+def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tuple[Any, Any]:
+    """Return the model of a checkpoint folder, ready to be measured, and its tokenizer.
+
+    Importing frozen_glyph registers its classes, so its checkpoints need no ``trust_remote_code`` here.
+
+    Args:
+        device: such as cuda:1; None takes cuda where there is one, else cpu.
+        overrides: for ``from_pretrained``, such as ``rule="posterior"`` or ``growth_stage=2``.
+
+    Raises:
+        FrozenGlyphError: there is no such device.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import frozen_glyph  # noqa: F401  registers the Auto classes
+    from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FrozenGlyphError(
+            f"device {device!r} cannot be used ({reason}); give cpu, cuda or such as cuda:1"
+        ) from None
+    options = {"dtype": "auto", "device_map": {"": device}, "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(folder, **options, **overrides).eval()
+    for module in model.modules():
+        if isinstance(module, FrozenGlyphEmbedding):
+            module.materialize()  # looked up from now on, as in any other model: the same vectors
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

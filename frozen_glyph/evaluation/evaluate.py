@@ -5,25 +5,13 @@ Every finished (model, stage, task) is kept in ``parts/`` and reused, and every 
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.candidates import Candidate, find_candidates
-from frozen_glyph.evaluation.measure import (
-    continue_prompts,
-    measure_facts,
-    measure_task,
-    measure_text,
-    opening,
-)
-from frozen_glyph.evaluation.measurements import Measurements, TaskPart
-from frozen_glyph.evaluation.parts import Parts
+from frozen_glyph.evaluation.candidates import find_candidates
+from frozen_glyph.evaluation.measure import Protocol, Say, measure_model
 from frozen_glyph.evaluation.report.assemble import assemble
 from frozen_glyph.evaluation.report.schema import Report
 from frozen_glyph.evaluation.report.write import write_report
@@ -35,29 +23,6 @@ from frozen_glyph.text.documents import read_text
 
 HUB = "hub"
 TEXT_SUITE = "text"
-SAMPLED_RUNS = 10  # as published
-
-Say = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How every model is measured. ``sampled``: the tasks of the published protocol with sampled generation."""
-
-    texts: dict[str, str]
-    context_length: int
-    source: Tasks
-    tasks: list[LoadedTask]
-    sampled: list[LoadedTask]
-    limit: int | None
-    seed: int
-    batch_size: int
-    device: str | None
-
-    @cached_property
-    def prompts(self) -> list[str]:
-        """What the models are to continue: the opening of every text."""
-        return [opening(text) for text in self.texts.values()]
 
 
 def find_texts(files: Iterable[Path], limit: int | None) -> dict[str, str]:
@@ -96,55 +61,6 @@ def load_tasks(names: Sequence[str], source: Tasks, chosen: bool, say: Say) -> t
             loaded.append(task)
             remarks += task.remarks
     return loaded, remarks
-
-
-def measure(candidate: Candidate, stage: int | None, protocol: Protocol, out: Path, say: Say) -> Measurements:
-    """Measure what is not yet in ``out``; the model is loaded only if something is missing."""
-    parts = Parts(out / "parts")
-    identity = candidate.identity(stage)
-    loaded: list[Any] = []
-
-    def lm() -> Any:
-        if not loaded:
-            answers = out / "answers" / f"{sha256_json([identity, protocol.batch_size, protocol.device])[:16]}.db"
-            loaded.append(
-                candidate.load(stage, batch_size=protocol.batch_size, device=protocol.device, answers=answers)
-            )
-        return loaded[0]
-
-    def part(name: str, depends_on: Any, measure_it: Callable[[], Any]) -> Any:
-        def told() -> Any:
-            say(f"{candidate.label}{f' stage {stage}' if len(candidate.stages) > 1 else ''}: {name}")
-            return measure_it()
-
-        return parts.get(name, [identity, depends_on], told)
-
-    def task_part(task: LoadedTask, sampling_seed: int, name: str) -> TaskPart:
-        chosen = task.choose(protocol.limit, protocol.seed)
-        measure_it = partial(lambda: measure_task(lm(), protocol.source, task, chosen, sampling_seed))
-        return part(name, [task.digest, chosen, sampling_seed], measure_it)
-
-    return Measurements(
-        facts=part("model", None, lambda: measure_facts(lm().model)),
-        texts={
-            name: part(
-                f"text-{name}",
-                [text, protocol.context_length],
-                partial(lambda text: measure_text(lm().model, lm().tokenizer, text, protocol.context_length), text),
-            )
-            for name, text in protocol.texts.items()
-        },
-        tasks={task.name: task_part(task, protocol.seed, task.name) for task in protocol.tasks},
-        runs={
-            task.name: [
-                task_part(task, protocol.seed + run, f"{task.name}-run-{run + 1}") for run in range(SAMPLED_RUNS)
-            ]
-            for task in protocol.sampled
-        },
-        continuations=part(
-            "continuations", protocol.prompts, lambda: continue_prompts(lm().model, lm().tokenizer, protocol.prompts)
-        ),
-    )
 
 
 def evaluate_models(
@@ -228,7 +144,7 @@ def evaluate_models(
             "nor data of a task; eval/tasks/README.md gives the layout"
         )
     measured = [
-        [measure(candidate, stage, protocol, out, say) for stage in candidate.stages] for candidate in candidates
+        [measure_model(candidate, stage, protocol, out, say) for stage in candidate.stages] for candidate in candidates
     ]
     report = assemble(candidates, measured, seed)
     if limit is not None:

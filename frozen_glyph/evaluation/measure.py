@@ -1,19 +1,89 @@
-"""Measure one model on one text or one task, as a small JSON-serialisable part with a value for every item."""
+"""Measure one model on everything that a protocol names; what an earlier run has measured is read, not repeated."""
 
-from collections.abc import Iterable, Sequence
-from importlib.util import module_from_spec, spec_from_file_location
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frozen_glyph.checkpoint.files import sha256_json
-from frozen_glyph.evaluation.measurements import Facts, TaskPart, TextPart
-from frozen_glyph.evaluation.tasks.suites import tasks_folder
+from frozen_glyph.evaluation.candidates import Candidate
+from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
+from frozen_glyph.evaluation.parts import Parts
+from frozen_glyph.evaluation.tasks.harness import LoadedTask, Tasks, as_lm
+from frozen_glyph.evaluation.tasks.items import measure_task
 
 if TYPE_CHECKING:
     from frozen_glyph.evaluation.tasks.choices import ChoiceQuestion
-    from frozen_glyph.evaluation.tasks.harness import LoadedTask, Tasks
 
+SAMPLED_RUNS = 10  # as published
 GENERATED_TOKENS = 40
 PROMPT_CHARACTERS = 60
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How every model is measured. ``sampled``: the tasks of the published protocol with sampled generation."""
+
+    texts: dict[str, str]
+    context_length: int
+    source: Tasks
+    tasks: list[LoadedTask]
+    sampled: list[LoadedTask]
+    limit: int | None
+    seed: int
+    batch_size: int
+    device: str | None
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """What the models are to continue: the opening of every text."""
+        return [opening(text) for text in self.texts.values()]
+
+
+def measure_model(candidate: Candidate, stage: int | None, protocol: Protocol, out: Path, say: Say) -> Measurements:
+    """Measure what is not yet in ``out``; the model is loaded only if something is missing."""
+    parts = Parts(out / "parts")
+    identity = candidate.identity(stage)
+
+    @cache
+    def loaded() -> tuple[Any, Any]:
+        return candidate.load(stage, protocol.device)
+
+    @cache
+    def lm() -> Any:
+        answers = out / "answers" / f"{sha256_json([identity, protocol.batch_size, protocol.device])[:16]}.db"
+        return as_lm(*loaded(), protocol.batch_size, answers)
+
+    def part(name: str, depends_on: Any, measure: Callable[[], Any]) -> Any:
+        def told() -> Any:
+            say(f"{candidate.label}{f' stage {stage}' if len(candidate.stages) > 1 else ''}: {name}")
+            return measure()
+
+        return parts.get(name, [identity, depends_on], told)
+
+    def text_part(name: str, text: str) -> TextPart:
+        length = protocol.context_length
+        return part(f"text-{name}", [text, length], lambda: measure_text(*loaded(), text, length))
+
+    def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
+        chosen = task.choose(protocol.limit, protocol.seed)
+        return part(name, [task.digest, chosen, seed], lambda: measure_task(lm(), protocol.source, task, chosen, seed))
+
+    return Measurements(
+        facts=part("model", None, lambda: measure_facts(loaded()[0])),
+        texts={name: text_part(name, text) for name, text in protocol.texts.items()},
+        tasks={task.name: task_part(task, protocol.seed, task.name) for task in protocol.tasks},
+        runs={
+            task.name: [
+                task_part(task, protocol.seed + run, f"{task.name}-run-{run + 1}") for run in range(SAMPLED_RUNS)
+            ]
+            for task in protocol.sampled
+        },
+        continuations=part("continuations", protocol.prompts, lambda: continue_prompts(*loaded(), protocol.prompts)),
+    )
 
 
 def measure_facts(model: Any) -> Facts:
@@ -74,77 +144,3 @@ def measure_questions(model: Any, tokenizer: Any, questions: "Sequence[ChoiceQue
         "options": [len(question.choices) for question in questions],
         "items": sha256_json([[question.prompt, list(question.choices), question.answer] for question in questions]),
     }
-
-
-def _protocol(task: Any, lm: Any) -> str:
-    """One line that says how a task scores: its own, or for lm-eval's tasks what their configuration says."""
-    config = task.config
-    metadata = config.metadata or {}
-    way = {
-        "multiple_choice": "log-likelihood of each choice",
-        "generate_until": "generated text",
-        "loglikelihood_rolling": "log-likelihood of the whole text",
-    }.get(task.OUTPUT_TYPE, task.OUTPUT_TYPE)
-    shots = f"{config.num_fewshot}-shot" if config.num_fewshot else "zero-shot"
-    line = metadata.get("protocol") or f"lm-eval's own task, {shots}, {way}"
-    if task.OUTPUT_TYPE == "generate_until" and "max_gen_toks" not in (config.generation_kwargs or {}):
-        line += f", at most {lm.max_gen_toks} new tokens"
-    if (config.generation_kwargs or {}).get("do_sample"):
-        line += ", sampled at temperature 1"
-    return f"{line} (version {metadata.get('version', 'unknown')})"
-
-
-def _squad_scorer() -> Any:
-    """``score_answer`` of the file beside the tasks that lm-eval and evaluate load as well."""
-    spec = spec_from_file_location("squad_scoring", tasks_folder() / "squad_scoring.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.score_answer
-
-
-def _item_values(samples: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """By metric, every item's value. The pairs that squadv2 gives all its metrics become exact match and F1."""
-    metrics = samples[0]["metrics"]
-    first = samples[0][metrics[0]]
-    if isinstance(first, tuple) and isinstance(first[0], dict):
-        score = _squad_scorer()
-        pairs = [sample[metrics[0]] for sample in samples]
-        items = [score(prediction["prediction_text"], gold["answers"]["text"]) for prediction, gold in pairs]
-        return {name: [item[name] for item in items] for name in ("exact", "f1")}
-    return {metric: [float(sample[metric]) for sample in samples] for metric in metrics}
-
-
-def measure_task(
-    lm: Any, tasks: "Tasks", task: "LoadedTask", chosen: dict[str, list[int]], sampling_seed: int
-) -> TaskPart:
-    """Run one lm-eval task or group on the ``chosen`` items of its leaves and keep every item's metric values."""
-    results = tasks.run(lm, task, chosen, sampling_seed)
-    samples = [
-        sample for leaf in chosen for sample in sorted(results["samples"][leaf], key=lambda sample: sample["doc_id"])
-    ]
-    leaf = task.leaves[next(iter(chosen))]
-    metadata = leaf.config.metadata or {}
-    docs = [sample["doc"] for sample in samples]
-    options = None
-    if leaf.OUTPUT_TYPE == "multiple_choice":
-        options = [len(sample["arguments"]) for sample in samples]
-    elif all("options" in doc for doc in docs):  # letters of the published protocol
-        options = [len(doc["options"]) for doc in docs]
-    part: TaskPart = {
-        "protocol": _protocol(leaf, lm),
-        "values": {},
-        "options": options,
-        "items": sha256_json([sample["doc_hash"] for sample in samples]),
-    }
-    if metadata.get("published"):
-        part["published"] = True
-    if all(doc.get("subject") for doc in docs):
-        part["groups"] = [doc["subject"] for doc in docs]
-    if "bleu" in samples[0]:
-        references, hypotheses = zip(*(sample["bleu"] for sample in samples), strict=True)
-        tokenize = metadata.get("tokenize", "13a")
-        part["translations"] = {"hypotheses": [*hypotheses], "references": [*references], "tokenize": tokenize}
-    else:
-        part["values"] = _item_values(samples)
-    return part

@@ -10,12 +10,12 @@ import pytest
 
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation import candidates as candidates_module
-from frozen_glyph.evaluation.candidates import find_candidates, split_stage
-from frozen_glyph.evaluation.evaluate import SAMPLED_RUNS, evaluate_models, find_texts
-from frozen_glyph.evaluation.measure import opening
+from frozen_glyph.evaluation.candidates import find_candidates, load_model, split_stage
+from frozen_glyph.evaluation.evaluate import evaluate_models, find_texts
+from frozen_glyph.evaluation.measure import SAMPLED_RUNS, opening
 from frozen_glyph.evaluation.parts import Parts
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
-from frozen_glyph.evaluation.tasks.harness import MissingDataError, Tasks, load_lm
+from frozen_glyph.evaluation.tasks.harness import MissingDataError, Tasks, as_lm
 from frozen_glyph.evaluation.tasks.mirror import write_mirror
 
 TASKS = ["mmlu", "arc_easy", "fg_squad"]
@@ -109,13 +109,13 @@ def test_finished_parts_are_reused_and_changed_weights_are_not(
     again = tmp_path / "again"
     shutil.copytree(out_dir, again)
     loads: list[Path] = []
-    load = candidates_module.load_lm
+    load = candidates_module.load_model
 
     def counting_load(folder: Path, *arguments: Any, **overrides: Any) -> Any:
         loads.append(folder)
         return load(folder, *arguments, **overrides)
 
-    monkeypatch.setattr(candidates_module, "load_lm", counting_load)
+    monkeypatch.setattr(candidates_module, "load_model", counting_load)
     first = evaluate_models(model_folders, data_folder, again, tasks=TASKS, seed=3)
     assert loads == []
     original = json.loads((out_dir / "report.json").read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ def test_answers_given_before_a_stop_are_not_asked_for_again(
     """Stopped in the middle of a task: the next run computes only what is left, and scores the same."""
     task = tasks.load("arc_easy")
     everything = task.choose(None, 0)
-    whole = tasks.run(load_lm(model_folders[0]), task, everything, 0)
+    whole = tasks.run(as_lm(*load_model(model_folders[0])), task, everything, 0)
     asked = []
 
     def stop_after_one_batch(module: Any, inputs: Any, output: Any) -> None:
@@ -142,12 +142,12 @@ def test_answers_given_before_a_stop_are_not_asked_for_again(
             raise KeyboardInterrupt
 
     database = tmp_path / "answers.db"
-    lm = load_lm(model_folders[0], batch_size=1, answers=database)
+    lm = as_lm(*load_model(model_folders[0]), batch_size=1, answers=database)
     hook = lm.model.register_forward_hook(stop_after_one_batch)
     with pytest.raises(KeyboardInterrupt):
         tasks.run(lm, task, everything, 0)
     hook.remove()
-    again = load_lm(model_folders[0], batch_size=1, answers=database)
+    again = as_lm(*load_model(model_folders[0]), batch_size=1, answers=database)
     again.model.register_forward_hook(lambda *_: asked.append(1))
     before = len(asked)
     resumed = tasks.run(again, task, everything, 0)

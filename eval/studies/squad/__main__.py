@@ -45,7 +45,8 @@ def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[
     """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions]."""
     import torch
 
-    from frozen_glyph.evaluation.tasks.harness import Tasks, load_lm
+    from frozen_glyph.evaluation.candidates import load_model
+    from frozen_glyph.evaluation.tasks.harness import Tasks, as_lm
     from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 
     torch.set_num_threads(1)
@@ -56,7 +57,7 @@ def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[
     tasks = Tasks(mirror)
     loaded = {name: tasks.load(name) for name in METRICS}
     for stage in range(1, len(ladder) + 1):
-        lm = load_lm(folder, growth_stage=stage)
+        lm = as_lm(*load_model(folder, growth_stage=stage))
         for task, metrics in METRICS.items():
             chosen = loaded[task].choose(questions[task], seed=0)
             samples = tasks.run(lm, loaded[task], chosen, seed=0)["samples"][task]

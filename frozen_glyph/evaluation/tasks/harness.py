@@ -194,30 +194,15 @@ class Tasks:
         return results
 
 
-def load_lm(
-    folder: Path, batch_size: int = 16, device: str | None = None, answers: Path | None = None, **overrides: Any
-) -> Any:
-    """Load a checkpoint folder for lm-eval; ``.model`` and ``.tokenizer`` are the transformers objects.
+def as_lm(model: Any, tokenizer: Any, batch_size: int = 16, answers: Path | None = None) -> Any:
+    """Return a loaded model as lm-eval takes it; ``.model`` and ``.tokenizer`` are the transformers objects.
 
-    Importing frozen_glyph registers its classes, so its checkpoints need no ``trust_remote_code`` here.
-    ``overrides`` (for example ``rule="posterior"``, ``growth_stage=2``) go to ``from_pretrained``. What the model
-    answers is kept in the database ``answers``: a run that was stopped asks only for the rest.
+    What the model answers is kept in the database ``answers``: a run that was stopped asks only for the rest.
     """
-    import torch
     from lm_eval.api.model import CachingLM
 
-    import frozen_glyph  # noqa: F401  registers the Auto classes
     from frozen_glyph.evaluation.tasks.lm import ScoredLogitsLM
-    from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
     with _quiet():
-        lm = ScoredLogitsLM(
-            pretrained=str(folder),
-            batch_size=batch_size,
-            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            **overrides,
-        )
-        for module in lm.model.modules():
-            if isinstance(module, FrozenGlyphEmbedding):
-                module.materialize()  # looked up from now on, as in any other model: the same vectors
-        return lm if answers is None else CachingLM(lm, str(answers))
+        lm = ScoredLogitsLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    return lm if answers is None else CachingLM(lm, str(answers))
