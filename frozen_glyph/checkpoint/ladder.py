@@ -7,9 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
-
 from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
@@ -224,65 +221,3 @@ def changed_files(files: Source, provenance: dict[str, Any], known: set[str]) ->
         except CheckpointError as error:
             problems[name] = str(error)
     return {name: problem for name, problem in problems.items() if name not in known}
-
-
-def ladder_table(facts: dict[str, Any]) -> Group:
-    """What ``describe_checkpoint`` found, for a terminal."""
-    title = f"{facts['name']}: {facts['kind']}, {facts['parameters']:,} parameters, {size(facts['bytes'])} on disk"
-    parts: list[Any] = []
-    if facts["stages"]:
-        texts = list(dict.fromkeys(text for stage in facts["stages"] for text in stage["nats_per_character"]))
-        table = Table("stage", "blocks", "parameters", "trained", *texts, "size", "own", "shared", title=title)
-        for stage in facts["stages"]:
-            trained = stage["trained_parameters"]
-            losses = [stage["nats_per_character"].get(text) for text in texts]
-            table.add_row(
-                *(str(stage["stage"]), str(stage["layers"]), f"{stage['parameters']:,}"),
-                "-" if trained is None else f"{trained:,}",
-                *("-" if loss is None else f"{loss:.4f}" for loss in losses),
-                *map(size, (stage["bytes"], stage["own_bytes"], stage["bytes"] - stage["own_bytes"])),
-            )
-        parts.append(table)
-        if texts:
-            parts.append("Losses are nats per character of held-out text.")
-    elif facts["experts"]:
-        table = Table("expert", "blocks", "shared", "weight", "adapter", "from", title=f"{title}, rule {facts['rule']}")
-        for expert in facts["experts"]:
-            table.add_row(*expert_row(expert))
-        parts += [table, f"{facts['rule']}: {facts['costs']}"]
-    else:
-        parts.append(title)
-    recipe = facts["recipe"] or {}
-    rows = {
-        "recipe": recipe.get("name"),
-        "seed": facts["seed"],
-        "substrate": facts["substrate_fingerprint"],
-        "parents": ", ".join(
-            f"{parent['name']} {parent.get('weights_sha256', '')[:12]}" for parent in facts["parents"]
-        ),
-        "versions": ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items()),
-        "files": "; ".join(f"{name}: {problem}" for name, problem in facts["problems"].items())
-        or ("every byte as written" if facts["verified"] else "complete; --verify reads every byte"),
-    }
-    parts += [f"{name}: {value}" for name, value in rows.items() if value not in (None, "")]
-    return Group(*parts)
-
-
-def expert_row(expert: dict[str, Any]) -> list[str]:
-    """An expert for a terminal."""
-    origin, lora = expert["origin"] or {}, expert["adapter"]
-    stage = f"@{origin['stage']}" if "stage" in origin else ""
-    return [
-        expert["name"],
-        str(expert["layers"]),
-        str(expert["shared_layers"] or "-"),
-        f"{expert['weight']:.3f}",
-        f"rank {lora['rank']}" if lora else "-",
-        f"{origin['name']}{stage}" if origin else "-",
-    ]
-
-
-def size(nbytes: int) -> str:
-    """Bytes in words."""
-    power = min((max(nbytes, 1).bit_length() - 1) // 10, 3)
-    return f"{nbytes / 1024**power:.1f} {('B', 'KiB', 'MiB', 'GiB')[power]}" if power else f"{nbytes} B"

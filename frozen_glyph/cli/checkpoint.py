@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Out
-from frozen_glyph.cli.terminal import print_json, quiet_transformers
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
 
 app = typer.Typer()
 
@@ -28,18 +28,17 @@ def inspect(
     picture: Annotated[Path | None, typer.Option(help="With --health: PNG file to write.")] = None,
 ) -> None:
     """Show the stages or experts of a checkpoint: blocks, parameters, losses, sizes, provenance, state of its files."""
-    from rich.console import Console
-
     if health:
         return inspect_health(source, text, stage, as_json, picture)
 
-    from frozen_glyph.checkpoint.ladder import describe_checkpoint, ladder_table
+    from frozen_glyph.checkpoint.ladder import describe_checkpoint
+    from frozen_glyph.cli.tables import checkpoint_table
 
     facts = describe_checkpoint(source, verify)
     if as_json:
         print_json(facts)
     else:
-        Console(soft_wrap=True).print(ladder_table(facts))
+        show(checkpoint_table(facts))
     if facts["problems"]:
         sys.exit(1)
 
@@ -48,10 +47,9 @@ def inspect_health(source: str, text: Path | None, stage: int | None, as_json: b
     """Print the health of every block and Linear, for people or as JSON; exit code 1 if a block is flagged."""
     if text is None:
         raise typer.BadParameter("--health reads a text; name a UTF-8 file", param_hint="--text")
-    from rich.console import Console
-
+    from frozen_glyph.cli.tables import health_table
     from frozen_glyph.health.checkpoint import measure_health
-    from frozen_glyph.health.report import draw_health, health_table
+    from frozen_glyph.health.report import draw_health
 
     quiet_transformers()
     report, name = measure_health(source, text, stage), Path(source).resolve().name
@@ -60,7 +58,7 @@ def inspect_health(source: str, text: Path | None, stage: int | None, as_json: b
     if as_json:
         print_json(report)
     else:
-        Console(width=None if sys.stdout.isatty() else 140).print(health_table(name, report))
+        show(health_table(name, report))
     if report["collapsed"]:
         sys.exit(1)
 

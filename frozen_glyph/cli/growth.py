@@ -1,6 +1,5 @@
 """`frozen-glyph grow`, and with `--dry-run` what it would cost."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
 from frozen_glyph.cli.options import OutUnlessDry, Private, PushTo, Settings
-from frozen_glyph.cli.terminal import print_json, quiet_transformers
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
 
 app = typer.Typer()
 
@@ -65,13 +64,11 @@ def grow(
 
 def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -> None:
     """Print what ``recipe`` costs, for people or as JSON."""
-    from rich.console import Console
-
-    from frozen_glyph.growth.estimate import estimate, estimate_table, totals
+    from frozen_glyph.cli.tables import estimate_table
+    from frozen_glyph.growth.estimate import estimate, totals
 
     phases = estimate(recipe)
     if as_json:
         print_json({"name": recipe.name, "phases": phases, "totals": totals(phases)})
     else:
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(estimate_table(recipe.name, phases, flops_per_second))
+        show(estimate_table(recipe.name, phases, flops_per_second))

@@ -7,7 +7,7 @@ import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
 from frozen_glyph.cli.options import Out, OutUnlessDry, Private, PushTo, Settings
-from frozen_glyph.cli.terminal import print_json, quiet_transformers
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
 
 app = typer.Typer()
 
@@ -47,11 +47,9 @@ def merge(
     if not experts and config is None:
         raise typer.BadParameter("give experts, or a merge.yaml with --config", param_hint="EXPERT...")
 
-    from rich.console import Console
-
+    from frozen_glyph.cli.tables import merge_table
     from frozen_glyph.merge.plan import plan_merge
     from frozen_glyph.merge.recipe import load_merge_recipe
-    from frozen_glyph.merge.report import merge_table
     from frozen_glyph.merge.write import write_merged
 
     recipe = load_merge_recipe(
@@ -69,7 +67,7 @@ def merge(
     if as_json:
         print_json(plan.report())
     else:
-        Console(soft_wrap=True).print(merge_table(plan.report()))
+        show(merge_table(plan.report()))
         if not dry_run:
             typer.echo(f"merged: {out}")
     if out is not None and not dry_run:
@@ -125,17 +123,15 @@ def tune_head(
     settings: Settings = None,
 ) -> None:
     """Train the joint head of a merged model on a mixture; experts and substrate stay frozen."""
-    from frozen_glyph.checkpoint.card import markdown_table
+    from frozen_glyph.cli.tables import loss_table
     from frozen_glyph.merge.tune import tune_head as tune
-    from frozen_glyph.merge.tune_card import loss_rows
     from frozen_glyph.merge.tune_recipe import load_tune_recipe
 
     changes = [*(settings or []), *([f"training.learning_rate={learning_rate}"] if learning_rate is not None else [])]
     recipe = load_tune_recipe(config, changes, what=what, rank=rank, tokens=tokens, steps=steps)
     quiet_transformers()
     provenance = tune(merged, out, recipe, text or [], valid or [], progress=True)
-    if rows := loss_rows(provenance["nats_per_character"]):
-        typer.echo(markdown_table(rows))
+    show(loss_table(provenance["nats_per_character"]))
     typer.echo(f"tuned: {out}")
 
 

@@ -1,13 +1,37 @@
-"""What commands write to the terminal with."""
+"""What commands write to the terminal with: for people, for programs, and nothing besides."""
 
 import json
-from typing import Any
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDTH = 120  # of what is no terminal and has no COLUMNS
+
+
+def show(parts: "Sequence[RenderableType]") -> None:
+    """Print lines and tables on standard output, as wide as COLUMNS or else the terminal."""
+    from rich.console import Console
+
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) else None if sys.stdout.isatty() else WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    for part in parts:
+        console.print(printable(part) if isinstance(part, str) else part, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes such as ``\\x1b`` in place of what would command the terminal."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
 
 def print_json(value: Any) -> None:
-    """Print ``value`` for programs: JSON on standard output."""
+    """Print ``value`` on standard output as JSON."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 

@@ -22,8 +22,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -39,7 +37,6 @@ from frozen_glyph.training.recipe import TrainingRecipe
 from frozen_glyph.training.train import MATERIALIZE_BYTES, uses_bf16
 
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
-SECONDS_PER_DAY = 86_400
 
 
 def estimate(recipe: GrowthRecipe) -> list[dict[str, Any]]:
@@ -218,45 +215,3 @@ def short(value: float) -> str:
         if value >= size:
             return f"{value / size:.1f}".removesuffix(".0") + prefix
     return f"{value:.0f}"
-
-
-def estimate_table(name: str, phases: list[dict[str, Any]], flops_per_second: float | None = None) -> Table:
-    """``phases`` as a table for people; with ``flops_per_second``, that a device sustains, also the days."""
-    table = Table(title=f"{name} (dry run)", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("stage")
-    days = ["days"] if flops_per_second else []
-    for column in ("blocks", "steps", "tokens", "trainable", "frozen", "FLOPs/token", "FLOPs", *days):
-        table.add_column(column, justify="right")
-    for column in ("Adam", "memory"):
-        table.add_column(f"{column} GB", justify="right")
-
-    def time(flops: float) -> list[str]:
-        return [f"{flops / flops_per_second / SECONDS_PER_DAY:.3g}"] if flops_per_second else []
-
-    for phase in phases:
-        memory = phase["memory_bytes"]
-        table.add_row(
-            f"{phase['stage']}{' LoRA' if phase['phase'] == 'lora' else ''}",
-            str(phase["num_hidden_layers"]),
-            f"{phase['steps']:,}",
-            short(phase["tokens"]),
-            f"{phase['trainable_parameters']:,}",
-            f"{phase['frozen_parameters']:,}",
-            short(phase["flops_per_token"]),
-            short(phase["flops"]),
-            *time(phase["flops"]),
-            f"{memory['optimizer'] / 1e9:.2f}",
-            f"{memory['total'] / 1e9:.2f}",
-        )
-    run = totals(phases)
-    last = [phase for phase in phases if phase["phase"] == "blocks"][-1]  # adapters are merged into it or kept apart
-    table.add_section()
-    table.add_row(
-        "all", "", f"{run['steps']:,}", short(run["tokens"]), "", "", "", short(run["flops"]), *time(run["flops"]), "",
-        f"{run['memory_bytes'] / 1e9:.2f}",
-    )  # fmt: skip
-    table.caption = (
-        f"in the end {last['total_parameters']:,} parameters, {last['substrate_entries']:,} of them frozen substrate"
-        "\nmemory: of one device that holds everything, roughly"
-    )
-    return table

@@ -1,13 +1,9 @@
-"""What ``model_health`` found, as a table for a terminal and as a picture."""
+"""What ``model_health`` found, as rows of a table and as a picture."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from rich.console import Group
-from rich.table import Table
 
 from frozen_glyph.checkpoint.files import write_atomically
 from frozen_glyph.health.thresholds import METRICS
@@ -29,27 +25,11 @@ def rows_of(report: dict[str, Any]) -> list[tuple[str, dict[str, float | None]]]
     return rows
 
 
-def health_table(name: str, report: dict[str, Any]) -> Group:
-    """Every block and Linear with its metrics; flagged numbers are red, and said in words below."""
-    title = f"{name}: {report['examples']} x {report['tokens']} tokens, {report['loss']:.3f} nats per token"
-    table = Table(title=title)
-    table.add_column("block, Linear", no_wrap=True)
-    for metric in METRICS.values():
-        table.add_column(metric.title, no_wrap=True)
-    for label, values in rows_of(report):
-        cells = []
-        for key, metric in METRICS.items():
-            cell = number(values.get(key))
-            if key == "constancy" and key in values:
-                cell += f" ({number(values['constancy_low'])} to {number(values['constancy_high'])})"
-            cells.append(f"[bold red]{cell}[/]" if metric.flags(values.get(key)) else cell)
-        table.add_row(label, *cells)
-    flags = [f"[bold red]{block['name']}[/]: {flag}" for block in report["blocks"] for flag in block["flags"]]
-    return Group(table, *(flags or ["No block is flagged."]))
-
-
 def draw_health(name: str, report: dict[str, Any], path: Path) -> None:
     """Write a PNG to ``path``: a row for each block and Linear, a column for each metric, flagged cells dark."""
+    from matplotlib.colors import ListedColormap  # of the extra `train`, which the table does without
+    from matplotlib.figure import Figure
+
     rows = rows_of(report)
     colours = np.array([
         [0 if values.get(key) is None else 2 if metric.flags(values[key]) else 1 for key, metric in METRICS.items()]

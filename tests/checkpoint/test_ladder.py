@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 import torch
-from rich.console import Console
 
 from frozen_glyph import FrozenGlyphForCausalLM, grow
 from frozen_glyph.checkpoint.files import CheckpointError, write_tensors
-from frozen_glyph.checkpoint.ladder import describe_checkpoint, ladder_table, size
+from frozen_glyph.checkpoint.ladder import describe_checkpoint
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import write_stage
 
@@ -127,25 +126,3 @@ def test_what_is_no_checkpoint(tmp_path, described):
         describe_checkpoint(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="has no config"):
         describe_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("verify", [False, True])
-def test_the_table_shows_every_stage(described, merged_folder, verify):
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    facts = describe_checkpoint(described, verify)
-    console.print(ladder_table(facts))
-    console.print(ladder_table(describe_checkpoint(merged_folder)))
-    text = console.export_text()
-    for stage in facts["stages"]:
-        for value in (f"{stage['parameters']:,}", f"{stage['nats_per_character']['ru.txt']:.4f}", size(stage["bytes"])):
-            assert value in text
-    for value in ("run: growth", "recipe: tiny", "seed: 7", "ru-zh: merge", "rule mean", "0.500", "parents: ru "):
-        assert value in text
-    assert ("every byte as written" in text) == verify
-
-
-@pytest.mark.parametrize(
-    ("nbytes", "words"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (5 << 40, "5120.0 GiB")]
-)
-def test_sizes_in_words(nbytes, words):
-    assert size(nbytes) == words

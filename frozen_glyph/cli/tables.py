@@ -1,0 +1,150 @@
+"""What library functions found, as tables and lines for a terminal."""
+
+from typing import Any
+
+from rich.text import Text
+
+from frozen_glyph.cli.layout import Cell, FittedTable
+
+Parts = list[Cell | FittedTable]  # to be shown below each other
+EXPERT = ["expert", "blocks", "shared", "weight", "adapter", "from"]
+FLAGGED = "bold red"
+SECONDS_PER_DAY = 86_400
+
+
+def checkpoint_table(facts: dict[str, Any]) -> Parts:
+    """What ``describe_checkpoint`` found."""
+    title = f"{facts['name']}: {facts['kind']}, {facts['parameters']:,} parameters, {size(facts['bytes'])} on disk"
+    parts: Parts = []
+    if facts["stages"]:
+        texts = list(dict.fromkeys(text for stage in facts["stages"] for text in stage["nats_per_character"]))
+        headers = ["stage", "blocks", "parameters", "trained", *texts, "size", "own", "shared"]
+        parts.append(FittedTable(title, headers, [stage_row(stage, texts) for stage in facts["stages"]]))
+        if texts:
+            parts.append("Losses are nats per character of held-out text.")
+    elif facts["experts"]:
+        rows = [expert_row(expert) for expert in facts["experts"]]
+        parts.append(FittedTable(f"{title}, rule {facts['rule']}", EXPERT, rows))
+        parts.append(f"{facts['rule']}: {facts['costs']}")
+    else:
+        parts.append(title)
+    recipe = facts["recipe"] or {}
+    lines = {
+        "recipe": recipe.get("name"),
+        "seed": facts["seed"],
+        "substrate": facts["substrate_fingerprint"],
+        "parents": ", ".join(
+            f"{parent['name']} {parent.get('weights_sha256', '')[:12]}" for parent in facts["parents"]
+        ),
+        "versions": ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items()),
+        "files": "; ".join(f"{name}: {problem}" for name, problem in facts["problems"].items())
+        or ("every byte as written" if facts["verified"] else "complete; --verify reads every byte"),
+    }
+    return parts + [f"{name}: {value}" for name, value in lines.items() if value not in (None, "")]
+
+
+def stage_row(stage: dict[str, Any], texts: list[str]) -> list[str]:
+    """A growth stage with its losses on ``texts``."""
+    trained = stage["trained_parameters"]
+    losses = [stage["nats_per_character"].get(text) for text in texts]
+    return [
+        *(str(stage["stage"]), str(stage["layers"]), f"{stage['parameters']:,}"),
+        "-" if trained is None else f"{trained:,}",
+        *("-" if loss is None else f"{loss:.4f}" for loss in losses),
+        *map(size, (stage["bytes"], stage["own_bytes"], stage["bytes"] - stage["own_bytes"])),
+    ]
+
+
+def expert_row(expert: dict[str, Any]) -> list[str]:
+    """An expert of a merged checkpoint."""
+    origin, lora = expert["origin"] or {}, expert["adapter"]
+    stage = f"@{origin['stage']}" if "stage" in origin else ""
+    return [
+        expert["name"],
+        str(expert["layers"]),
+        str(expert["shared_layers"] or "-"),
+        f"{expert['weight']:.3f}",
+        f"rank {lora['rank']}" if lora else "-",
+        f"{origin['name']}{stage}" if origin else "-",
+    ]
+
+
+def merge_table(report: dict[str, Any]) -> Parts:
+    """What ``MergePlan.report`` says of sharing and cost."""
+    title = f"{report['parameters']:,} parameters, {size(report['bytes'])}, rule {report['rule']}"
+    shared = ", ".join(f"{name} {size(nbytes)}" for name, nbytes in report["shared_bytes"].items() if nbytes)
+    return [
+        FittedTable(title, EXPERT, [expert_row(expert) for expert in report["experts"]]),
+        f"stored once: {shared}, which saves {size(report['saved_bytes'])}",
+        f"written: {size(report['bytes_to_write'])}",
+        f"{report['rule']}: {report['costs']}",
+    ]
+
+
+def loss_table(losses: dict[str, Any]) -> Parts:
+    """The losses of experts, merged and tuned model on every held-out text; nothing where there is none."""
+    from frozen_glyph.merge.tune_card import loss_rows
+
+    rows = loss_rows(losses)
+    return [FittedTable("", list(rows[0]), [list(row.values()) for row in rows])] if rows else []
+
+
+def estimate_table(name: str, phases: list[dict[str, Any]], flops_per_second: float | None = None) -> Parts:
+    """What ``estimate`` found; with ``flops_per_second``, that a device sustains, also the days."""
+    from frozen_glyph.growth.estimate import short, totals
+
+    def cost(flops: float) -> list[str]:
+        return [short(flops), *([f"{flops / flops_per_second / SECONDS_PER_DAY:.3g}"] if flops_per_second else [])]
+
+    headers = ["stage", "blocks", "steps", "tokens", "trainable", "frozen", "FLOPs/token", "FLOPs"]
+    headers += [*(["days"] if flops_per_second else []), "Adam GB", "memory GB"]
+    rows = [
+        [
+            f"{phase['stage']}{' LoRA' if phase['phase'] == 'lora' else ''}",
+            str(phase["num_hidden_layers"]),
+            f"{phase['steps']:,}",
+            short(phase["tokens"]),
+            f"{phase['trainable_parameters']:,}",
+            f"{phase['frozen_parameters']:,}",
+            short(phase["flops_per_token"]),
+            *cost(phase["flops"]),
+            f"{phase['memory_bytes']['optimizer'] / 1e9:.2f}",
+            f"{phase['memory_bytes']['total'] / 1e9:.2f}",
+        ]
+        for phase in phases
+    ]
+    run = totals(phases)
+    last = [phase for phase in phases if phase["phase"] == "blocks"][-1]  # adapters are merged into it or kept apart
+    of_run = ["all", "", f"{run['steps']:,}", short(run["tokens"]), "", "", "", *cost(run["flops"])]
+    of_run += ["", f"{run['memory_bytes'] / 1e9:.2f}"]
+    return [
+        FittedTable(f"{name} (dry run)", headers, rows, of_run),
+        f"in the end {last['total_parameters']:,} parameters, {last['substrate_entries']:,} of them frozen substrate",
+        "memory: of one device that holds everything, roughly",
+    ]
+
+
+def health_table(name: str, report: dict[str, Any]) -> Parts:
+    """Every block and Linear with its metrics; flagged numbers are red, and said in words below."""
+    from frozen_glyph.health.report import number, rows_of
+    from frozen_glyph.health.thresholds import METRICS
+
+    def cell(values: dict[str, float | None], key: str) -> Cell:
+        shown = number(values.get(key))
+        if key == "constancy" and key in values:
+            shown += f" ({number(values['constancy_low'])} to {number(values['constancy_high'])})"
+        return Text(shown, FLAGGED) if METRICS[key].flags(values.get(key)) else shown
+
+    title = f"{name}: {report['examples']} x {report['tokens']} tokens, {report['loss']:.3f} nats per token"
+    headers = ["block, Linear", *(metric.title for metric in METRICS.values())]
+    rows = [[label, *(cell(values, key) for key in METRICS)] for label, values in rows_of(report)]
+    flags: Parts = [
+        Text.assemble((block["name"], FLAGGED), f": {flag}") for block in report["blocks"] for flag in block["flags"]
+    ]
+    return [FittedTable(title, headers, rows), *(flags or ["No block is flagged."])]
+
+
+def size(nbytes: int) -> str:
+    """Bytes in words."""
+    power = min((max(nbytes, 1).bit_length() - 1) // 10, 3)
+    return f"{nbytes / 1024**power:.1f} {('B', 'KiB', 'MiB', 'GiB')[power]}" if power else f"{nbytes} B"
