@@ -1,9 +1,9 @@
-"""Publish a checkpoint folder on the Hub: one commit that holds what changed, or none when nothing did.
+"""Push a checkpoint folder to the Hub: one commit that holds what changed, or none when nothing did.
 
 Command: ``frozen-glyph push runs/ru USER/ru``
 
 Objects go up before the commit and stay on the server, so a push that was interrupted shows nothing, and the next one
-sends only what is missing. ``upload_folder`` is not used because it may divide a publish into several commits.
+sends only what is missing. ``upload_folder`` is not used because it may divide a push into several commits.
 """
 
 import re
@@ -23,32 +23,21 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from frozen_glyph.checkpoint.contract import CARD_FILE, PROVENANCE_FILE
+from frozen_glyph.checkpoint.contract import CARD_FILE, PLAN, PROVENANCE_FILE, WEIGHTS, is_ours
 from frozen_glyph.checkpoint.files import CheckpointError, read_json
 from frozen_glyph.checkpoint.ladder import describe_checkpoint
+from frozen_glyph.checkpoint.stages import read_weight_map
 from frozen_glyph.errors import FrozenGlyphError
-
-# Files of a checkpoint beside its weights; a run's work, TensorBoard files and temporary files stay at home.
-REQUIRED = ("config.json", "README.md", "tokenizer.json", "*_frozen_glyph*.py")
-OPTIONAL = (
-    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
-    *("substrate.json", PROVENANCE_FILE, "*.yaml", "metrics-*.jsonl", "growth.png", "LICENSE*"),
-)
-# Names that only this package, or save_pretrained of its models, gives: what a publish no longer holds is removed.
-OURS = re.compile(
-    r"(substrate|trunk|head|head-\d+|blocks-\d+(\.stage-\d+)?|expert-\d+|model(-\d+-of-\d+)?)\.safetensors"
-    r"|(stage-\d+|model)\.safetensors\.index\.json|metrics-\d+(-\w+)?\.jsonl|lora-\d+/.+|\w+_frozen_glyph(_\w+)?\.py"
-)
 
 
 class HubError(FrozenGlyphError):
-    """The Hub cannot be reached or refuses; nothing was published."""
+    """The Hub cannot be reached or refuses; nothing was pushed."""
 
 
 def push(
     folder: str | Path, repo: str, private: bool = False, revision: str | None = None, token: str | None = None
 ) -> str:
-    """Publish the checkpoint in ``folder`` as ``repo`` (``user/name``) and return the commit's address.
+    """Push the checkpoint in ``folder`` to ``repo`` (``user/name``) and return the commit's address.
 
     The repository is made if needed (``private`` or as the account's default says). Only files of the checkpoint are
     sent; older shards, indexes and code of this package that the folder no longer names are removed, whatever else
@@ -57,10 +46,10 @@ def push(
     Raises:
         CheckpointError: ``folder`` is no checkpoint, or a file of it is missing, damaged or of another checkpoint.
         HubError: no token or a wrong one, no permission, no such branch, the repository is public and ``private`` was
-            asked, somebody else published meanwhile, the network failed, or the Hub refuses a file.
+            asked, somebody else pushed meanwhile, the network failed, or the Hub refuses a file.
     """
     folder = Path(folder)
-    files = published_files(folder)
+    files = files_to_push(folder)
     check_target(repo, token)
     api = HfApi(token=token)
     with readable_errors(repo, revision):
@@ -81,9 +70,9 @@ def push(
             repo,
             [
                 *(CommitOperationAdd(name, content) for name, content in contents.items()),
-                *(CommitOperationDelete(name) for name in sorted(remote - set(files)) if OURS.fullmatch(name)),
+                *(CommitOperationDelete(name) for name in sorted(remote - set(files)) if is_ours(name)),
             ],
-            commit_message=f"Publish {folder.resolve().name}",
+            commit_message=f"Push {folder.resolve().name}",
             revision=revision,
             parent_commit=before.sha,
         )
@@ -104,28 +93,32 @@ def check_target(repo: str, token: str | None = None) -> None:
         HfApi(token=token).whoami()
 
 
-def published_files(folder: Path) -> list[str]:
+def files_to_push(folder: Path) -> list[str]:
     """Names of the files that make the checkpoint in ``folder``; every one is there and as it was written.
+
+    A run's work, TensorBoard files and temporary files stay at home.
 
     Raises:
         CheckpointError: ``folder`` is no checkpoint, or a file is missing, damaged or of another checkpoint.
     """
     problems = describe_checkpoint(folder, verify=True)["problems"]
-    for pattern in REQUIRED:
-        if not any(folder.glob(pattern)):
-            problems[pattern] = "is missing"
+    names = set()
+    for entry in PLAN:
+        found = {path.name for path in folder.glob(entry.glob)} if entry.pushed in ("required", "optional") else set()
+        if entry.pushed == "required" and not found:
+            problems[entry.glob] = "is missing"
+        names |= found
     if problems:
-        found = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-        raise CheckpointError(f"{str(folder)!r} is not complete and was not published: {found}")
-    names = {path.name for pattern in (*REQUIRED, *OPTIONAL) for path in folder.glob(pattern)}
+        what = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        raise CheckpointError(f"{str(folder)!r} is not complete and was not pushed: {what}")
     indexes = [path.name for path in folder.glob("*.safetensors.index.json")]
     for index in indexes:
-        names |= {index, *read_json(folder / index)["weight_map"].values()}
+        names |= {index, *read_weight_map(folder / index).values()}
     if not indexes:
-        names.add("model.safetensors")
+        names.add(WEIGHTS)
     provenance = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else {}
-    for entry in (provenance, *provenance.get("stages", [])):
-        names |= set(entry.get("files", {}))
+    for record in (provenance, *provenance.get("stages", [])):
+        names |= set(record.get("files", {}))
     return sorted(names)
 
 
@@ -169,7 +162,7 @@ def refusal(repo: str, error: HfHubHTTPError) -> str:
         401: "the Hub does not accept the token; log in again with `hf auth login`, or mend HF_TOKEN",
         403: f"the token may not write to {repo!r}; use one with write access to it",
         409: f"{repo!r} was changed by somebody else at the same moment; look at it, then push again",
-        412: f"somebody else published to {repo!r} meanwhile, and theirs was not touched; push again to replace it",
+        412: f"somebody else pushed to {repo!r} meanwhile, and theirs was not touched; push again to replace it",
     }
     meaning = meanings.get(status, f"the Hub answered {status} for {repo!r}")
     return f"{meaning} (it says: {said})" if said else meaning

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, SUBSTRATE_SHARD, identity
+from frozen_glyph.checkpoint.config import identity
+from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, SUBSTRATE_SHARD
 from frozen_glyph.checkpoint.files import hash_contents, read_header, write_json
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.stages import write_index

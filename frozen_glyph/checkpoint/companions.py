@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from frozen_glyph.checkpoint.contract import CODE_FILES, SUBSTRATE_FILE, TOKENIZER_FILE
+from frozen_glyph.checkpoint.contract import CODE_FILES, copied_by
 from frozen_glyph.checkpoint.files import copy_file
 
 MODEL_ROOM = Path(__file__).parents[1] / "model"
-SHARED_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", SUBSTRATE_FILE)
 
 
 def copy_model_code(folder: Path) -> None:
@@ -15,9 +14,9 @@ def copy_model_code(folder: Path) -> None:
         copy_file(source, folder / source.name)
 
 
-def copy_companions(source: Path, folder: Path) -> None:
-    """Put tokenizer, the substrate's description and the model's code into ``folder``."""
+def copy_companions(source: Path, folder: Path, verb: str, stages: int = 0) -> None:
+    """Put into ``folder`` the model's code, and of ``source`` what ``verb`` takes over, as far as it is there."""
     copy_model_code(folder)
-    for name in SHARED_FILES:
+    for name in copied_by(verb, stages):
         if (source / name).exists():
             copy_file(source / name, folder / name)

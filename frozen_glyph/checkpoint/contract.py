@@ -1,10 +1,12 @@
-"""What a checkpoint folder must say, without importing torch: file names, fields, merge rules.
+"""What a checkpoint folder holds: the name of every file, who writes it, who copies it, what goes to the Hub.
 
-The model room travels alone and takes seconds to import, so it says these things for itself; a test compares the two.
+Lists of what is copied, pushed or removed are read off ``PLAN``. Nothing here imports torch. The model room, which
+travels alone, has its own copy of what it needs; tests compare the two.
 """
 
-import importlib.metadata
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Literal
 
 # The files of a checkpoint folder.
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
@@ -13,32 +15,15 @@ TOKENIZER_FILE, SUBSTRATE_FILE = "tokenizer.json", "substrate.json"
 CODE_FILES = "*_frozen_glyph*.py"  # the model room, for machines that load with trust_remote_code
 WEIGHTS, DEFAULT_INDEX = "model.safetensors", "model.safetensors.index.json"  # of the deepest stage
 SUBSTRATE_SHARD, TRUNK_SHARD, HEAD_SHARD = "substrate.safetensors", "trunk.safetensors", "head.safetensors"
+STAGE_INDEX, HEAD_OF_STAGE = "stage-{stage}.safetensors.index.json", "head-{stage}.safetensors"
+BLOCKS, BLOCKS_OF_STAGE = "blocks-{group}.safetensors", "blocks-{group}.stage-{stage}.safetensors"
+EXPERT_SHARD = "expert-{index}.safetensors"
+METRICS = {"blocks": "metrics-{stage}.jsonl", "lora": "metrics-{stage}-lora.jsonl"}  # by phase of a stage
 GROWTH_PICTURE, TUNING_METRICS = "growth.png", "metrics.jsonl"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
 ADAPTER_FOLDER = "lora"  # in an extracted expert's folder; a run has one for each stage
 WORK_FOLDER = ".work"  # in the folder of a run: packed tokens and checkpoints of the stage that trains
 
-# What decides a substrate and its meaning: experts dock only where all of it is equal.
-SUBSTRATE_FIELDS = (
-    "substrate_fingerprint",
-    "tokenizer_sha256",
-    "vocab_size",
-    "hidden_size",
-    "substrate_bits",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-)
-# What shapes an expert's blocks.
-EXPERT_FIELDS = (
-    "num_hidden_layers",
-    "intermediate_size",
-    "num_attention_heads",
-    "hidden_act",
-    "layer_norm_eps",
-    "rope_parameters",
-    "max_position_embeddings",
-)
 EVIDENCE_WINDOW = 16  # tokens that the rule evidence looks back; measured: eval/results/composition-study.md
 # Each rule of a merged model, and what it costs. N experts.
 RULES = {
@@ -55,46 +40,113 @@ RULES = {
 }
 
 
-def identity(merged: bool) -> dict[str, Any]:
-    """The fields of a ``config.json`` that say which classes read it."""
-    kind, file = ("MoE", "_moe") if merged else ("", "")
-    classes = {"AutoModel": f"FrozenGlyph{kind}Model", "AutoModelForCausalLM": f"FrozenGlyph{kind}ForCausalLM"}
-    return {
-        "architectures": [classes["AutoModelForCausalLM"]],
-        "auto_map": {
-            "AutoConfig": f"configuration_frozen_glyph.FrozenGlyph{kind}Config",
-            **{auto: f"modeling_frozen_glyph{file}.{name}" for auto, name in classes.items()},
-        },
-        "model_type": f"frozen_glyph{file}",
-        "transformers_version": importlib.metadata.version("transformers"),
-    }
-
-
 def stage_index(stage: int) -> str:
     """File name of the index of a growth stage."""
-    return f"stage-{stage}.safetensors.index.json"
+    return STAGE_INDEX.format(stage=stage)
 
 
 def blocks_shard(group: int, stage: int) -> str:
     """File name of the blocks that stage ``group`` added, as stage ``stage`` trained them."""
-    return f"blocks-{group}.safetensors" if group == stage else f"blocks-{group}.stage-{stage}.safetensors"
+    return (BLOCKS if group == stage else BLOCKS_OF_STAGE).format(group=group, stage=stage)
 
 
 def head_shard(stage: int) -> str:
     """File name of the final norm and head of a growth stage."""
-    return f"head-{stage}.safetensors"
+    return HEAD_OF_STAGE.format(stage=stage)
 
 
 def expert_shard(index: int) -> str:
     """File name of an expert's own blocks, final norm and adapters in a merged checkpoint."""
-    return f"expert-{index}.safetensors"
+    return EXPERT_SHARD.format(index=index)
 
 
 def metrics_file(stage: int, phase: str = "blocks") -> str:
     """File name of the losses of a growth stage, phase ``blocks`` or ``lora``."""
-    return f"metrics-{stage}{'' if phase == 'blocks' else f'-{phase}'}.jsonl"
+    return METRICS[phase].format(stage=stage)
 
 
 def adapter_folder(stage: int) -> str:
     """Name of the folder of the adapters that a growth stage keeps."""
     return f"{ADAPTER_FOLDER}-{stage}"
+
+
+def pattern(name: str) -> re.Pattern[str]:
+    """What matches the names that a ``name`` with places gives: a number for ``{stage}`` and the like, a group each.
+
+    >>> pattern("head-{stage}.safetensors").fullmatch("head-12.safetensors")[1]
+    '12'
+    """
+    parts = (r"\w*".join(map(re.escape, part.split("*"))) for part in re.split(r"{\w+}", name))
+    return re.compile(r"(\d+)".join(parts))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a checkpoint folder. In its ``name`` ``{stage}`` and the like stand for a number, ``*`` for a word.
+
+    ``written`` are the verbs that make it, ``copied`` those that take it over by name from the folder they read, which
+    ``continue``, a run that goes on from a parent, does too; shards are linked, as the indexes name them. ``save`` is
+    ``save_pretrained``; where no verb is, the user writes it. ``pushed``: ``required``, a folder without it is refused;
+    ``optional``, where it is there; ``named``, where an index or the provenance names it. ``hashed``: the provenance
+    records its sha256. ``ours``: nobody else gives such a name, and a push removes what the folder holds no longer.
+    """
+
+    name: str
+    written: str
+    copied: str = ""
+    pushed: Literal["required", "optional", "named", "never"] = "never"
+    hashed: bool = False
+    ours: bool = False
+
+    @property
+    def glob(self) -> str:
+        """What finds it in a folder; a word may be anything here."""
+        return re.sub(r"{\w+}", "*", self.name)
+
+
+EVERY = "grow import merge extract tune dense save"
+PLAN = (
+    Entry(CONFIG_FILE, EVERY, "", "required"),
+    Entry(CARD_FILE, EVERY, "continue", "required"),
+    Entry(TOKENIZER_FILE, "grow import dense", "continue merge extract tune save", "required"),
+    Entry("tokenizer_config.json", "grow import dense", "continue merge extract tune save", "optional"),
+    Entry("special_tokens_map.json", "grow import dense", "continue merge extract tune save", "optional"),
+    Entry("chat_template.jinja", "grow import dense", "", "optional"),
+    Entry(CODE_FILES, EVERY, "", "required", ours=True),
+    Entry(SUBSTRATE_FILE, "grow import", "continue merge extract tune save", "optional"),
+    Entry(GENERATION_FILE, "grow import dense save", "continue", "optional"),
+    Entry(PROVENANCE_FILE, "grow import merge extract tune dense", "", "optional"),
+    Entry(SUBSTRATE_SHARD, "grow import merge extract tune", "", "named", hashed=True, ours=True),
+    Entry(BLOCKS, "grow import extract", "", "named", hashed=True, ours=True),
+    Entry(BLOCKS_OF_STAGE, "grow", "", "named", hashed=True, ours=True),
+    Entry(HEAD_OF_STAGE, "grow import", "", "named", hashed=True, ours=True),
+    Entry(HEAD_SHARD, "merge extract tune", "", "named", hashed=True, ours=True),
+    Entry(TRUNK_SHARD, "merge tune", "", "named", hashed=True, ours=True),
+    Entry(EXPERT_SHARD, "merge tune", "", "named", hashed=True, ours=True),
+    Entry(WEIGHTS, "dense save", "", "named", hashed=True, ours=True),
+    Entry("model-{shard}-of-{shards}.safetensors", "dense save", "", "named", hashed=True, ours=True),
+    Entry(DEFAULT_INDEX, EVERY, "", "named", ours=True),
+    Entry(STAGE_INDEX, "grow import", "continue", "named", ours=True),
+    Entry(METRICS["blocks"], "grow", "continue", "optional", ours=True),
+    Entry(METRICS["lora"], "grow", "", "optional", ours=True),
+    Entry(GROWTH_PICTURE, "grow", "", "optional"),
+    Entry(TUNING_METRICS, "tune"),
+    Entry(f"{ADAPTER_FOLDER}-{{stage}}/{ADAPTER_CONFIG}", "grow", "", "named", hashed=True, ours=True),
+    Entry(f"{ADAPTER_FOLDER}-{{stage}}/{ADAPTER_WEIGHTS}", "grow", "", "named", hashed=True, ours=True),
+    Entry(f"{ADAPTER_FOLDER}/{ADAPTER_CONFIG}", "extract", "", "named", hashed=True),
+    Entry(f"{ADAPTER_FOLDER}/{ADAPTER_WEIGHTS}", "extract", "", "named", hashed=True),
+    Entry("*.yaml", "", "", "optional"),
+    Entry("LICENSE*", "", "", "optional"),
+)
+
+
+def copied_by(verb: str, stages: int = 0) -> list[str]:
+    """Names of the files that ``verb`` takes over from the folder that it reads, and of these ``stages`` if any."""
+    names = [entry.name for entry in PLAN if verb in entry.copied.split()]
+    numbers = range(1, stages + 1)
+    return [name.format(stage=n) for name in names for n in (numbers if "{stage}" in name else [0])]
+
+
+def is_ours(path: str) -> bool:
+    """Whether nobody but this package, or ``save_pretrained`` of its models, gives a file this name."""
+    return any(entry.ours and pattern(entry.name).fullmatch(path) for entry in PLAN)

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.config import blocks_of, expert_blocks, shared_blocks
 from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
@@ -150,7 +151,7 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
         "name": files.folder.resolve().name if files.folder is not None else files.name,
         "kind": provenance.get("kind", "plain"),
         "model_type": config["model_type"],
-        "layers": config.get("num_hidden_layers") if "experts" not in config else None,
+        "layers": blocks_of(config),
         "parameters": sum(parameters(headers[shard]) for shard in loaded),
         "loaded_bytes": sum(headers[shard].nbytes for shard in loaded),
         "bytes": sum(header.nbytes for header in headers.values()),
@@ -174,14 +175,15 @@ def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list
     records = provenance.get("experts") or []
     if len(records) != len(experts):
         records = [{}] * len(experts)
-    shared, found = config.get("num_shared_layers", 0), []
-    weights = config.get("expert_weights") or []
-    for name, expert, weight, record in zip(config.get("expert_names") or [], experts, weights, records, strict=True):
+    found, weights, names = [], config.get("expert_weights") or [], config.get("expert_names") or []
+    for name, expert, layers, weight, record in zip(
+        names, experts, expert_blocks(config), weights, records, strict=True
+    ):
         found.append(
             {
                 "name": name,
-                "layers": shared + expert["num_hidden_layers"],
-                "shared_layers": shared,
+                "layers": layers,
+                "shared_layers": shared_blocks(config),
                 "weight": weight,
                 "adapter": expert.get("lora"),
                 "content_sha256": record.get("content_sha256"),

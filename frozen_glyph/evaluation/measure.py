@@ -6,6 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frozen_glyph.checkpoint.config import blocks_of
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.evaluation.candidates import Candidate
 from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
@@ -88,10 +89,10 @@ def measure_model(candidate: Candidate, stage: int | None, protocol: Protocol, o
 
 def measure_facts(model: Any) -> Facts:
     """Count blocks and parameters; a merged model's own number of layers also counts a cache layer."""
-    experts = getattr(model.config, "experts", None)
-    layers = getattr(model.config, "num_hidden_layers", None)
+    config = model.config
+    merged = hasattr(config, "experts")
     return {
-        "num_hidden_layers": sum(expert["num_hidden_layers"] for expert in experts) if experts else layers,
+        "num_hidden_layers": blocks_of(config.to_dict()) if merged else getattr(config, "num_hidden_layers", None),
         "parameters": model.num_parameters(),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
     }

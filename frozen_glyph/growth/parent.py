@@ -6,14 +6,13 @@ Two runs that start from one parent hold the same trunk; on one disk they even h
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.companions import copy_model_code
+from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import (
     CARD_FILE,
     CONFIG_FILE,
     DEFAULT_INDEX,
     SUBSTRATE_FILE,
     WEIGHTS,
-    metrics_file,
     stage_index,
 )
 from frozen_glyph.checkpoint.fetch import fetch
@@ -33,8 +32,6 @@ from frozen_glyph.checkpoint.stages import read_weight_map, write_stage
 from frozen_glyph.growth.recipe import ParentRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
-
-SHARED_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 
 
 def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | None = None) -> list[StageRecord]:
@@ -81,11 +78,8 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
     check_hashes(folder, hashes)
     for name in hashes:
         link_file(folder / name, out / name)
-    copy_run_files(folder, out, stage)
-    for number in range(1, stage + 1):
-        copy_file(folder / stage_index(number), out / stage_index(number))
+    copy_companions(folder, out, "continue", stage)
     copy_file(folder / stage_index(stage), out / DEFAULT_INDEX)
-    copy_model_code(out)
     layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
     fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
     write_json(out / CONFIG_FILE, config | fields | {"transformers_weights": stage_index(stage)})
@@ -113,14 +107,6 @@ def check_indices(folder: Path, entries: list[StageRecord]) -> None:
             )
 
 
-def copy_run_files(folder: Path, out: Path, stages: int) -> None:
-    """Copy tokenizer, substrate, card and metrics of the parent, as far as it has them."""
-    metrics = (metrics_file(number) for number in range(1, stages + 1))
-    for name in (*SHARED_FILES, SUBSTRATE_FILE, CARD_FILE, *metrics):
-        if (folder / name).exists():
-            copy_file(folder / name, out / name)
-
-
 def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> StageRecord:
     """Write a checkpoint without stages into ``out`` as stage 1."""
     if parent.stage not in (None, 1):
@@ -135,7 +121,7 @@ def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> StageRecord:
     model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0
-    copy_run_files(folder, out, 0)
+    copy_companions(folder, out, "continue")
     entry: StageRecord = {
         "stage": 1,
         "layers": layers,

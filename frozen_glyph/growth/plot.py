@@ -4,7 +4,6 @@ Command: ``python -c "from frozen_glyph.growth.plot import plot_growth; plot_gro
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, metrics_file
+from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, METRICS, metrics_file, pattern
 from frozen_glyph.checkpoint.files import CheckpointError, write_atomically
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
 
-METRICS = re.compile(r"metrics-(\d+)(-lora)?\.jsonl")
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
 
@@ -47,13 +45,20 @@ def read_phases(folder: Path, provenance: Mapping[str, Any]) -> list[dict[str, A
     blocks = {entry["stage"]: entry["num_hidden_layers"] for entry in provenance["stages"]}
     phases: list[dict[str, Any]] = []
     begin = 0
-    files = (METRICS.fullmatch(path.name) for path in folder.glob("metrics-*.jsonl"))
-    for stage, kind in sorted((int(match[1]), match[2] or "") for match in files if match):
-        lines = (folder / metrics_file(stage, kind[1:] or "blocks")).read_text("utf-8").splitlines()
+    names = [path.name for path in folder.iterdir()]
+    found = (
+        (int(match[1]), kind)
+        for kind, name in METRICS.items()
+        for match in map(pattern(name).fullmatch, names)
+        if match
+    )
+    for stage, kind in sorted(found):
+        lora = kind == "lora"
+        lines = (folder / metrics_file(stage, kind)).read_text("utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
         end = begin + max((entry["step"] for entry in entries), default=0) * batch
-        phase = {"lora": kind == "-lora", "begin": begin, "end": end, "title": "LoRA" if kind else f"stage {stage}"}
-        if not kind and stage in blocks:
+        phase = {"lora": lora, "begin": begin, "end": end, "title": "LoRA" if lora else f"stage {stage}"}
+        if not lora and stage in blocks:
             phase["title"] += f"\n{blocks[stage]} block{'s' if blocks[stage] > 1 else ''}"
         for name in ("loss", "eval_loss"):
             points = [(begin + entry["step"] * batch, entry[name]) for entry in entries if entry.get(name) is not None]

@@ -5,21 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
+from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks
 from frozen_glyph.checkpoint.contract import RULES
 
 
 def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each expert of a merged model."""
-    shared = config.get("num_shared_layers", 0)
+    shared = shared_blocks(config)
     return [
-        {
-            "expert": expert_name,
-            "blocks": shared + expert["num_hidden_layers"],
-            "shared": shared,
-            "weight": f"{weight:.3f}",
-        }
-        for expert_name, expert, weight in zip(
-            config["expert_names"], config["experts"], config["expert_weights"], strict=True
+        {"expert": name, "blocks": blocks, "shared": shared, "weight": f"{weight:.3f}"}
+        for name, blocks, weight in zip(
+            config["expert_names"], expert_blocks(config), config["expert_weights"], strict=True
         )
     ]
 

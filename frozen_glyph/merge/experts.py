@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.config import EXPERT_FIELDS, expert_blocks, shared_blocks
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
     CARD_FILE,
     CONFIG_FILE,
-    EXPERT_FIELDS,
     PROVENANCE_FILE,
     SUBSTRATE_SHARD,
 )
@@ -213,53 +213,46 @@ def block_identity(checkpoint: Checkpoint, prefix: str) -> str:
 
 def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
     """The experts that a merged checkpoint was made of, each with the tensors of a model of its own."""
-    config, records = checkpoint.config, checkpoint.provenance.get("experts") or []
-    count, shared = len(config["experts"]), config.get("num_shared_layers", 0)
+    config = checkpoint.config
+    count = len(config["experts"])
     weights = [1 / count] * count if config["rule"] == "mean" else config["expert_weights"]
-    tuning = checkpoint.provenance.get("kind") == TUNED
-    found = []
-    for index, (name, fields) in enumerate(zip(config["expert_names"], config["experts"], strict=True)):
-        record = records[index] if len(records) == count else {}
-        layers = shared + fields["num_hidden_layers"]
-        prefixes = merged_prefixes(index, layers, shared)
-        own_prefixes = {merged: own for own, merged in prefixes.items()}
-        windows = {
-            rename(stored, own_prefixes): window
-            for stored, window in checkpoint.windows.items()
-            if stored.startswith(f"{EXPERTS_PREFIX}{index}.") or not stored.startswith(EXPERTS_PREFIX)
-        }
-        tensors = {
-            own: own_part(own, window, index, count)
-            for own, window in windows.items()
-            if not own.startswith(ADAPTERS_PREFIX)
-        }
-        whole = {key: fields[key] for key in EXPERT_FIELDS} | {"num_hidden_layers": layers}
-        recorded = record.get("blocks") or [None] * layers
-        blocks = [
-            recorded[layer] or block_identity(checkpoint, prefixes[f"{BLOCKS_PREFIX}{layer}."])
-            for layer in range(layers)
-        ]
-        adapter = None
-        if fields.get("lora"):
-            adapters = {
-                own.removeprefix(ADAPTERS_PREFIX): window
-                for own, window in windows.items()
-                if own.startswith(ADAPTERS_PREFIX)
-            }
-            adapter = Adapter(name, fields["lora"], adapters, record.get("adapter", {}))
-        found.append(
-            Expert(
-                name,
-                checkpoint,
-                whole,
-                tensors,
-                tuple(blocks),
-                weights[index],
-                adapter,
-                record.get("tuned", tuning and "content_sha256" not in record),
-            )
+    return [
+        merged_expert(checkpoint, index, name, layers, weight)
+        for index, (name, layers, weight) in enumerate(
+            zip(config["expert_names"], expert_blocks(config), weights, strict=True)
         )
-    return found
+    ]
+
+
+def merged_expert(checkpoint: Checkpoint, index: int, name: str, layers: int, weight: float) -> Expert:
+    """One of ``merged_experts``; ``layers`` counts all its blocks."""
+    config, records = checkpoint.config, checkpoint.provenance.get("experts") or []
+    count, fields = len(config["experts"]), config["experts"][index]
+    record = records[index] if len(records) == count else {}
+    prefixes = merged_prefixes(index, layers, shared_blocks(config))
+    back = {merged: own for own, merged in prefixes.items()}
+    tensors, adapters = {}, {}
+    for stored, window in checkpoint.windows.items():
+        if stored.startswith(EXPERTS_PREFIX) and not stored.startswith(f"{EXPERTS_PREFIX}{index}."):
+            continue
+        own = rename(stored, back)
+        if own.startswith(ADAPTERS_PREFIX):
+            adapters[own.removeprefix(ADAPTERS_PREFIX)] = window
+        else:
+            tensors[own] = own_part(own, window, index, count)
+    recorded = record.get("blocks") or [None] * layers
+    places = (prefixes[f"{BLOCKS_PREFIX}{layer}."] for layer in range(layers))
+    lora, tuning = fields.get("lora"), checkpoint.provenance.get("kind") == TUNED
+    return Expert(
+        name,
+        checkpoint,
+        {key: fields[key] for key in EXPERT_FIELDS} | {"num_hidden_layers": layers},
+        tensors,
+        tuple(known or block_identity(checkpoint, place) for known, place in zip(recorded, places, strict=True)),
+        weight,
+        Adapter(name, lora, adapters, record.get("adapter", {})) if lora else None,
+        record.get("tuned", tuning and "content_sha256" not in record),
+    )
 
 
 def own_part(name: str, window: Window, index: int, count: int) -> Window:

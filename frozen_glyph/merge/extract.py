@@ -8,16 +8,15 @@ from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import copy_companions
+from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, identity, shared_blocks
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_FOLDER,
     CARD_FILE,
     CONFIG_FILE,
     DEFAULT_INDEX,
     HEAD_SHARD,
-    SUBSTRATE_FIELDS,
     SUBSTRATE_SHARD,
     blocks_shard,
-    identity,
 )
 from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -56,7 +55,7 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
         contents = write_index(temporary / DEFAULT_INDEX, {name: shard for shard in shards for name in shards[shard]})
         write_json(temporary / CONFIG_FILE, expert_config(expert))
         write_text(temporary / CARD_FILE, expert_card(out.name, expert))
-        copy_companions(expert.checkpoint.folder, temporary)
+        copy_companions(expert.checkpoint.folder, temporary, "extract")
         adapter = {
             path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{ADAPTER_FOLDER}/*")
         }
@@ -86,7 +85,7 @@ def find_expert(merged: str, name: str) -> Expert:
 
 def assign_tensors(expert: Expert) -> dict[str, dict[str, Joined]]:
     """The tensors of each shard: substrate, shared blocks, own blocks, norm with head."""
-    shared = expert.checkpoint.config.get("num_shared_layers", 0)
+    shared = shared_blocks(expert.checkpoint.config)
     found: dict[str, dict[str, Joined]] = {}
     for name, window in expert.tensors.items():
         shard = SUBSTRATE_SHARD if name.startswith(SUBSTRATE_PREFIX) else HEAD_SHARD

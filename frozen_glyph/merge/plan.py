@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, identity
 from frozen_glyph.checkpoint.contract import (
     EVIDENCE_WINDOW,
     HEAD_SHARD,
     RULES,
-    SUBSTRATE_FIELDS,
     SUBSTRATE_SHARD,
     TRUNK_SHARD,
     expert_shard,
-    identity,
 )
 from frozen_glyph.checkpoint.streaming import Joined, Window
 from frozen_glyph.checkpoint.tensors import (

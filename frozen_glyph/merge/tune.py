@@ -187,7 +187,7 @@ def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase) -> None:
                 link_file(parent.folder / shard, folder / shard)
         contents = write_index(folder / DEFAULT_INDEX, weight_map)
         write_json(folder / CONFIG_FILE, config)
-        copy_companions(parent.folder, folder)
+        copy_companions(parent.folder, folder, "tune")
         write_text(folder / TUNING_METRICS, "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
         alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
         losses = score_tuning(parent.folder, folder, tuning.data.valid, alone)

@@ -66,7 +66,7 @@ def write_merged(plan: MergePlan, out: Path) -> Path:
         record = provenance(plan, digests) | {"contents": contents}
         folders = [expert.checkpoint.folder for expert in plan.experts]
         write_text(temporary / CARD_FILE, merge_card(out.name, config, record["parents"], folders))
-        copy_companions(plan.experts[0].checkpoint.folder, temporary)
+        copy_companions(plan.experts[0].checkpoint.folder, temporary, "merge")
         write_provenance(temporary, "merge", record)
     return out
 

@@ -3,29 +3,18 @@
 import subprocess
 import sys
 
-import pytest
-
-from frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from frozen_glyph import FrozenGlyphMoEConfig
 from frozen_glyph.checkpoint import contract
 from frozen_glyph.model import loading_frozen_glyph as loading
 from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 
 
-def test_names_rules_and_fields():
+def test_names_and_rules_are_those_of_the_model_room():
     assert (contract.WEIGHTS, contract.DEFAULT_INDEX) == (loading.WEIGHTS, loading.INDEX)
     assert contract.stage_index(3) == loading.stage_index(3)
+    assert contract.copied_by("save") == list(loading.COMPANIONS)
     assert tuple(contract.RULES) == MERGE_RULES
     assert FrozenGlyphMoEConfig().evidence_window == contract.EVIDENCE_WINDOW
-    assert contract.EXPERT_FIELDS == FrozenGlyphMoEConfig.EXPERT_FIELDS
-    assert all(hasattr(FrozenGlyphConfig(), name) for name in contract.SUBSTRATE_FIELDS)
-
-
-@pytest.mark.parametrize(("config", "merged"), [(FrozenGlyphConfig, False), (FrozenGlyphMoEConfig, True)])
-def test_identity_names_the_classes(config, merged):
-    said = contract.identity(merged)
-    assert said["model_type"] == config.model_type
-    assert said["auto_map"] == config().auto_map
-    assert said["architectures"] == [said["auto_map"]["AutoModelForCausalLM"].partition(".")[2]]
 
 
 def test_merging_and_inspecting_import_no_torch():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
 from frozen_glyph.checkpoint import tensors
-from frozen_glyph.checkpoint.contract import EXPERT_FIELDS
+from frozen_glyph.checkpoint.config import EXPERT_FIELDS
 from frozen_glyph.checkpoint.files import sha256_tensor
 from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
 

@@ -1,4 +1,4 @@
-"""Publishing over real HTTP with the real client, each a process of its own: all of a checkpoint arrives or nothing."""
+"""Pushing over real HTTP with the real client, each a process of its own: all of a checkpoint arrives or nothing."""
 
 import json
 import shutil
@@ -146,7 +146,7 @@ def test_an_interrupted_upload_goes_on(hub, push, folder):
     assert commits(hub, "user/ru") == 2
 
 
-def test_somebody_else_publishes_meanwhile(hub, push, folder):
+def test_somebody_else_pushes_meanwhile(hub, push, folder):
     call = {"folder": str(folder), "repo": "user/ru"}
     hub.commit("user/ru", {"README.md": b"---\nlicense: mit\n---\n"})
 
@@ -158,7 +158,7 @@ def test_somebody_else_publishes_meanwhile(hub, push, folder):
     hub.refuse = race
     first, second = push(call, call)
     assert first[0] == "HubError"
-    assert first[1].startswith("somebody else published to 'user/ru' meanwhile, and theirs was not touched; push")
+    assert first[1].startswith("somebody else pushed to 'user/ru' meanwhile, and theirs was not touched; push")
     assert hub.repos["user/ru"][1][1] == {"README.md": b"theirs"}
     assert second[0] == "url" and commits(hub, "user/ru") == 3
 
@@ -219,7 +219,7 @@ def test_a_public_repository_does_not_become_private_silently(hub, push, folder)
     assert commits(hub, "user/open") == 1
 
 
-def test_merge_publishes_afterwards_and_keeps_its_folder(hub, experts, tmp_path):
+def test_merge_pushes_afterwards_and_keeps_its_folder(hub, experts, tmp_path):
     def merge(out: str, **environment: str) -> subprocess.CompletedProcess:
         words = ["merge", *map(str, experts), "-o", str(tmp_path / out), "--push-to-hub", "user/merged"]
         return subprocess.run(

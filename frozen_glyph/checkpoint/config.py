@@ -1,0 +1,66 @@
+"""What ``config.json`` says of a grown or merged model, without importing torch.
+
+The model room, which travels alone, says these things for itself; tests compare the two.
+"""
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+# What decides a substrate and its meaning: experts dock only where all of it is equal.
+SUBSTRATE_FIELDS = (
+    "substrate_fingerprint",
+    "tokenizer_sha256",
+    "vocab_size",
+    "hidden_size",
+    "substrate_bits",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+# What shapes an expert's blocks.
+EXPERT_FIELDS = (
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "rope_parameters",
+    "max_position_embeddings",
+)
+
+
+def identity(merged: bool) -> dict[str, Any]:
+    """The fields of a ``config.json`` that say which classes read it."""
+    kind, file = ("MoE", "_moe") if merged else ("", "")
+    classes = {"AutoModel": f"FrozenGlyph{kind}Model", "AutoModelForCausalLM": f"FrozenGlyph{kind}ForCausalLM"}
+    return {
+        "architectures": [classes["AutoModelForCausalLM"]],
+        "auto_map": {
+            "AutoConfig": f"configuration_frozen_glyph.FrozenGlyph{kind}Config",
+            **{auto: f"modeling_frozen_glyph{file}.{name}" for auto, name in classes.items()},
+        },
+        "model_type": f"frozen_glyph{file}",
+        "transformers_version": importlib.metadata.version("transformers"),
+    }
+
+
+def blocks_of(config: Mapping[str, Any]) -> int | None:
+    """How many blocks a model stores: all of a grown one; the trunk, once, and each expert's own of a merged one.
+
+    >>> blocks_of({"num_shared_layers": 3, "experts": [{"num_hidden_layers": 2}, {"num_hidden_layers": 2}]})
+    7
+    """
+    if not (experts := config.get("experts")):
+        return config.get("num_hidden_layers")
+    return shared_blocks(config) + sum(expert["num_hidden_layers"] for expert in experts)
+
+
+def shared_blocks(config: Mapping[str, Any]) -> int:
+    """How many leading blocks the experts of a merged model share: its trunk."""
+    return config.get("num_shared_layers", 0)
+
+
+def expert_blocks(config: Mapping[str, Any]) -> list[int]:
+    """How many blocks a token passes in each expert of a merged model: the trunk's and the expert's own."""
+    return [shared_blocks(config) + expert["num_hidden_layers"] for expert in config.get("experts") or []]
