@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import frozen_glyph
 from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json
 
-PACKAGES = ("frozen-glyph", "torch", "transformers", "tokenizers", "safetensors", "accelerate")
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate")
 
 
 def versions() -> dict[str, str]:
     """Python and package versions that shape results."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "frozen-glyph": frozen_glyph.__version__}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -5,15 +5,17 @@ Example: ``frozen-glyph demo --out runs/demo``
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import frozen_glyph
 from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, substrate
+from frozen_glyph.cli.terminal import printable
 
 app = typer.Typer(
     name="frozen-glyph",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Language models over a frozen embedding of glyph pictures: **grow** them layer by layer, **merge** experts "
@@ -22,6 +24,21 @@ app = typer.Typer(
 for room in (demo, growth, merge, evaluation, checkpoint, hub, published):
     app.add_typer(room.app)
 app.add_typer(substrate.app, name="substrate")
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"frozen-glyph {frozen_glyph.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What can be said before a command."""
 
 
 def main() -> None:
@@ -40,5 +57,5 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("FROZEN_GLYPH_DEBUG"):
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(1)

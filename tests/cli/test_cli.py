@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 import typer
 from transformers.utils import logging
 
+import frozen_glyph
 from frozen_glyph import cli
 from frozen_glyph.checkpoint.files import sha256_file
+from frozen_glyph.checkpoint.provenance import versions
 
 RECIPE = {
     "name": "tiny",
@@ -94,11 +98,31 @@ class TestHelp:
         for name in ROOT.commands:
             assert name in done.stdout
 
-    def test_module_can_be_run(self):
-        words = [sys.executable, "-m", "frozen_glyph.cli", "grow", "--no-such-option"]
+    @pytest.mark.parametrize("module", ["frozen_glyph", "frozen_glyph.cli"])
+    def test_module_can_be_run(self, module):
+        words = [sys.executable, "-m", module, "grow", "--no-such-option"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=300)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+    def test_the_version_is_said_once(self, run):
+        assert run("--version") == (0, f"frozen-glyph {frozen_glyph.__version__}\n", "")
+        assert versions()["frozen-glyph"] == frozen_glyph.__version__
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+        assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
+        assert project["tool"]["hatch"]["version"] == {"path": "frozen_glyph/__init__.py"}
+
+    def test_a_shell_completes_words_without_torch(self):
+        code = (
+            "import sys; from frozen_glyph import cli; sys.argv = ['frozen-glyph']\n"
+            "try: cli.main()\n"
+            "finally: print('LOADED', sorted({'torch', 'transformers', 'numpy', 'rich'} & sys.modules.keys()))"
+        )
+        asked = {"_FROZEN_GLYPH_COMPLETE": "complete_bash", "COMP_WORDS": "frozen-glyph grow --d", "COMP_CWORD": "2"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=os.environ | asked
+        )
+        assert (done.stdout.split("\n"), done.returncode) == (["--dry-run", "LOADED []", ""], 0), done.stderr
 
     @pytest.mark.parametrize(
         ("path", "command"), list(commands()), ids=lambda part: part if isinstance(part, str) else ""
