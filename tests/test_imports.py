@@ -66,6 +66,7 @@ def rooms_imported(path: Path, root: Path = PACKAGE) -> set[str]:
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+EVALUATION = PACKAGE / "evaluation"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -82,6 +83,15 @@ def test_no_circle_of_files():
     graph = {name: files.keys() & set(imported_modules(path, PACKAGE)) for name, path in files.items()}
     assert sum(map(len, graph.values())) > len(files)
     graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("part", ["tasks", "report"])
+def test_parts_of_evaluation_meet_in_its_flow(part):
+    """Tasks know no report, the report no task: what is measured (measurements.py) is all that both know."""
+    for path in (EVALUATION / part).rglob("*.py"):
+        modules = [module.split(".")[1:] for module in imported_modules(path, PACKAGE)]
+        imported = {module[1] for module in modules if module[:1] == ["evaluation"]}
+        assert imported <= {part, "measurements"}, path.name
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)

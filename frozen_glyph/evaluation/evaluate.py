@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates
 from frozen_glyph.evaluation.measure import Protocol, Say, measure_model
-from frozen_glyph.evaluation.report.assemble import assemble
 from frozen_glyph.evaluation.report.schema import Report
 from frozen_glyph.evaluation.report.write import write_report
 from frozen_glyph.evaluation.tasks.contamination import contamination

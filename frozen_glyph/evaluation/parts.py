@@ -11,12 +11,6 @@ from frozen_glyph.checkpoint.files import sha256_json, write_text
 logger = logging.getLogger(__name__)
 
 
-def definitions_digest(folder: Path) -> str:
-    """Return a sha256 over the task definitions: a changed protocol must not reuse old results."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return sha256_json([(path.name, path.read_text(encoding="utf-8")) for path in files])
-
-
 class Parts:
     """A folder of finished parts; a part's key says everything that its content depends on."""
 

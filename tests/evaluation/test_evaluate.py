@@ -301,3 +301,9 @@ def test_bad_input_is_answered(model_folders: list[Path], data_folder: Path, tmp
     with pytest.raises(MissingDataError, match="no data of task 'boolq' in the mirror"):
         evaluate_models(model_folders, some, tmp_path / "out", tasks=["boolq"])
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_a_device_that_is_not_there_is_named(model_folders: list[Path]) -> None:
+    """lm-eval would measure on another one, and the report would name the one that was asked for."""
+    with pytest.raises(FrozenGlyphError, match=r"device 'cuda:99' cannot be used \(.*\); give cpu, cuda or"):
+        load_model(model_folders[0], "cuda:99")

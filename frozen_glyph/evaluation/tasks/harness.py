@@ -15,8 +15,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.evaluation.parts import definitions_digest
-from frozen_glyph.evaluation.tasks.suites import stock_folders, tasks_folder
+from frozen_glyph.evaluation.tasks.suites import definitions_digest, stock_folders, tasks_folder
 
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0}  # from the whole distribution, nothing cut off
 _CHATTY_LOGGERS = ("lm_eval", "datasets", "evaluate")

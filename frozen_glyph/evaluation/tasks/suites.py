@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
 
 STOCK = ("mmlu/default", "arc", "commonsense_qa", "super_glue/boolq", "squadv2")
@@ -49,6 +50,12 @@ def _shipped_folder(name: str) -> Path:
 def tasks_folder() -> Path:
     """Return the folder of this project's task definitions, for lm-eval's ``include_path``."""
     return _shipped_folder("tasks")
+
+
+def definitions_digest(folder: Path) -> str:
+    """Return a sha256 over the task definitions: a changed protocol must not reuse old results."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return sha256_json([(path.name, path.read_text(encoding="utf-8")) for path in files])
 
 
 def suites_folder() -> Path:
