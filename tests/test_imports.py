@@ -12,8 +12,8 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"health", "published", "recipe_fields", "statistics", "errors"}
-FOUNDATION = {"recipe_fields", "statistics", "text", "checkpoint", "model", "errors"}
+ROOMS |= {"health", "published", "recipes", "statistics", "errors"}
+FOUNDATION = {"recipes", "statistics", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
@@ -27,7 +27,7 @@ ARROWS = {
     "hub": FOUNDATION,
     "checkpoint": {"model", "errors"},
     "text": {"errors"},
-    "recipe_fields": {"errors"},
+    "recipes": {"errors"},
     "statistics": set(),
     "model": set(),  # travels to machines without this package
     "errors": set(),

@@ -39,13 +39,11 @@ def substrate_build(
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; those given here go first.")] = None,
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
-    from frozen_glyph.substrate.recipe import SubstrateRecipe, build_from_recipe, load_substrate_recipe
+    from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe
 
-    options = {"vocab": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}
+    options = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}
     options |= {"bits": bits, "pca": pca, "font": font}
-    given = {name: value for name, value in options.items() if value is not None}
-    fields = load_substrate_recipe(config) if config is not None else {}
-    glyphs = build_from_recipe(SubstrateRecipe(**(fields | given)), text or [])
+    glyphs = build_from_recipe(load_substrate_recipe(config, **options), text or [])
     glyphs.save_pretrained(out)
     met, left = (glyphs.provenance["collisions"][key] for key in ("groups", "remaining"))
     size = f"{glyphs.vocab_size} tokens x {glyphs.width}"

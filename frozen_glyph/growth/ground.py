@@ -14,8 +14,9 @@ from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.recipe_fields import RecipeError, require
-from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
+from frozen_glyph.recipes.errors import RecipeError, require
+from frozen_glyph.substrate import GlyphSubstrate
+from frozen_glyph.substrate.recipe import draw_tokens, tokenizer_of
 from frozen_glyph.substrate.tokens import tokenizer_sha256
 
 VOCABULARY_CHARACTERS = 200_000_000  # of the training text at most are read to learn a vocabulary
@@ -75,15 +76,10 @@ def open_ground(out: Path, recipe: GrowthRecipe, documents: Iterable[str], given
         return Ground(docked.tokenizer, docked.width, docked)
     if trainable and (out / TOKENIZER_FILE).exists():
         return Ground(AutoTokenizer.from_pretrained(out, local_files_only=True), width, None)
-    if recipe.substrate.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.substrate.tokenizer)
-    else:
-        tokenizer = build_tokenizer(first_characters(documents), recipe.substrate.vocab_size)
+    tokenizer = tokenizer_of(recipe.substrate, first_characters(documents))
     if trainable:
         return Ground(tokenizer, width, None)
-    substrate = GlyphSubstrate.build(
-        tokenizer, width, recipe.substrate.layout, bits=recipe.substrate.bits, seed=recipe.seed
-    )
+    substrate = draw_tokens(recipe.substrate, tokenizer, width, recipe.seed)
     return Ground(tokenizer, substrate.width, substrate)
 
 

@@ -2,139 +2,135 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, MinLen
 from huggingface_hub.errors import StrictDataclassError
+from pydantic import BeforeValidator
 
 from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.errors import nearest
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-from frozen_glyph.recipe_fields import RecipeError, override, parse, read_recipe, require
+from frozen_glyph.recipes.errors import RecipeError, require
+from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, as_off, parse, recipe
+from frozen_glyph.recipes.files import beside, override, read_recipe
+from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
 
-@dataclass(frozen=True)
-class SubstrateRecipe:
-    """Where the token ids come from (an existing tokenizer, or a vocabulary learnt from the text) and their vectors.
-
-    ``layout`` ``trainable`` is the baseline without a substrate: an ordinary table that stage 1 trains.
-    """
-
-    tokenizer: str | None = None
-    vocab_size: int | Literal["compact", "bmp", "wide"] = 4096
-    layout: Literal["grid", "published", "binary", "random", "float", "trainable"] = "grid"
-    bits: int | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.vocab_size, int):
-            allowed = "at least 512 (256 are byte tokens)"
-            require(self.vocab_size >= 512, "substrate.vocab_size", self.vocab_size, allowed)
-
-
-@dataclass(frozen=True)
+@recipe("stages")
 class StageRecipe:
-    """One growth stage: how many blocks it adds (0: it goes on with the newest), what trains, and for how long.
+    """One growth stage: how many blocks it adds, what trains, and for how long."""
 
-    ``tokens`` may stand in place of ``steps``. ``patience``: stop after so many evaluations without a new best.
-    """
-
-    layers: int = 1
-    steps: int | None = None
-    tokens: int | None = None
-    patience: int | None = None
+    layers: Annotated[Integer, Ge(0)] = 1
+    """Blocks that it adds; 0: it goes on with the newest."""
+    steps: Count | None = None
+    """Optimiser steps; default: 1000."""
+    tokens: Count | None = None
+    """Tokens to train on, in place of ``steps``."""
+    patience: Count | None = None
+    """Stop after so many evaluations (``training.eval_steps``) without a new best."""
     init: Literal["identity", "random", "copy"] = "identity"
-    train: list[Literal["blocks", "norm", "head", "embeddings"]] = field(
-        default_factory=lambda: ["blocks", "norm", "head"]
-    )
-    learning_rate: float | None = None
+    """New blocks compute nothing at first, are random (as published), or are copies of the newest."""
+    train: Annotated[
+        list[Literal["blocks", "norm", "head", "embeddings"]],
+        MinLen(1),
+        "at least one of blocks, norm, head, embeddings",
+    ] = dataclasses.field(default_factory=lambda: ["blocks", "norm", "head"])
+    """The newest blocks, final norm, head; embeddings only in stage 1 of ``substrate.layout`` trainable."""
+    learning_rate: PositiveNumber | None = None
+    """Peak of this stage; default: ``training.learning_rate``."""
 
     def __post_init__(self) -> None:
-        require(self.layers >= 0, "stages.layers", self.layers, "0 or more")
-        check_length("stages.", self.steps, self.tokens)
-        require(self.patience is None or self.patience >= 1, "stages.patience", self.patience, "at least 1")
-        require(bool(self.train), "stages.train", self.train, "at least one of blocks, norm, head, embeddings")
-        rate = self.learning_rate
-        require(rate is None or rate > 0, "stages.learning_rate", rate, "above 0")
+        check_length(self.steps, self.tokens)
 
 
-@dataclass(frozen=True)
+@recipe("lora")
 class LoraRecipe:
-    """A phase at the end of a stage that trains low-rank adapters (arXiv 2106.09685) of all blocks, norm and head.
+    """A phase at the end of a stage that trains low-rank adapters (arXiv 2106.09685) of all blocks, norm and head."""
 
-    It follows stage ``from_stage`` and from there every ``every``-th. ``merge``: the adapters are added to the blocks,
-    which get new shards; otherwise they are written beside the stage, whose blocks stay as they are.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    targets: list[Literal["q_proj", "k_proj", "v_proj", "o_proj", "fc_in", "fc_out"]] = field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "fc_in", "fc_out"]
-    )
-    from_stage: int = 2
-    every: int = 1
-    steps: int | None = None
-    tokens: int | None = None
-    learning_rate: float | None = None
-    merge: bool = True
+    rank: Count = 16
+    """Of the adapters."""
+    alpha: PositiveNumber = 32.0
+    """They count with ``alpha / rank``."""
+    targets: Annotated[
+        list[Literal["q_proj", "k_proj", "v_proj", "o_proj", "fc_in", "fc_out"]],
+        MinLen(1),
+        "at least one Linear of a block",
+    ] = dataclasses.field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "fc_in", "fc_out"])
+    """Linears of a block that get one."""
+    from_stage: Count = 2
+    """First stage that ends with such a phase."""
+    every: Count = 1
+    """From there every so many stages."""
+    steps: Count | None = None
+    """Optimiser steps; default: 1000."""
+    tokens: Count | None = None
+    """Tokens to train on, in place of ``steps``."""
+    learning_rate: PositiveNumber | None = None
+    """Peak of this phase; default: ``training.learning_rate``."""
+    merge: Flag = True
+    """Add the adapters to the blocks, which get new shards; or write them beside the stage, as a PEFT folder."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "from_stage", "every"):
-            require(getattr(self, name) >= 1, f"lora.{name}", getattr(self, name), "at least 1")
-        require(self.alpha > 0, "lora.alpha", self.alpha, "above 0")
-        require(bool(self.targets), "lora.targets", self.targets, "at least one Linear of a block")
-        check_length("lora.", self.steps, self.tokens)
-        rate = self.learning_rate
-        require(rate is None or rate > 0, "lora.learning_rate", rate, "above 0")
+        check_length(self.steps, self.tokens)
 
     def follows(self, stage: int) -> bool:
         """Whether a phase ends stage ``stage``, counted from 1."""
         return stage >= self.from_stage and (stage - self.from_stage) % self.every == 0
 
 
-@dataclass(frozen=True)
+@recipe("parent")
 class ParentRecipe:
-    """The grown checkpoint (a folder or a Hub id) and its stage on which a run goes on; None: the deepest."""
+    """The grown checkpoint on which a run goes on."""
 
-    source: str
-    stage: int | None = None
+    source: Text
+    """Folder (relative to the recipe) or Hub id."""
+    stage: Count | None = None
+    """Its stage; default: the deepest."""
 
-    def __post_init__(self) -> None:
-        require(self.stage is None or self.stage >= 1, "parent.stage", self.stage, "at least 1")
 
-
-@dataclass(frozen=True)
+@recipe()
 class GrowthRecipe:
-    """Everything that determines a run besides the text: ``model`` holds ``FrozenGlyphConfig`` fields.
+    """Everything that determines a run besides the text."""
 
-    ``health``: what happens to a stage whose newest blocks do not learn. ``warn``: a warning; ``stop``: it is not
-    written, and the run ends; ``off``: nobody looks.
-    ``license`` (an identifier of the Hub, such as apache-2.0) and ``language`` (codes of two or three letters) are for
-    the model card.
-    """
-
-    name: str
-    model: dict[str, Any]
-    stages: list[StageRecipe]
-    substrate: SubstrateRecipe = field(default_factory=SubstrateRecipe)
+    name: Text
+    """Of the model, for cards and plots."""
+    model: dict[Any, Any]
+    """``FrozenGlyphConfig`` fields, or the path of a config.json, relative to the recipe."""
+    stages: Annotated[list[StageRecipe], MinLen(1), "at least one stage"]
+    """In the order they are trained."""
+    substrate: SubstrateRecipe = dataclasses.field(default_factory=SubstrateRecipe)
+    """Token ids and their vectors, or the path of a substrate recipe, relative to this one."""
     data: DataRecipe | None = None
-    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    """Training and held-out text, where the call names none."""
+    training: TrainingRecipe = dataclasses.field(default_factory=TrainingRecipe)
+    """How every phase is optimised."""
     lora: LoraRecipe | None = None
+    """A phase of low-rank adapters after stages."""
     parent: ParentRecipe | None = None
-    health: Literal["stop", "warn", "off"] = "warn"
-    seed: int = 0
-    license: str | None = None
-    language: list[str] = field(default_factory=list)
+    """The checkpoint to go on from; default: none, stage 1 is the first."""
+    health: Annotated[Literal["stop", "warn", "off"], BeforeValidator(as_off)] = "warn"
+    """When the newest blocks do not learn: warn; or stop, without writing the stage; or off, and nobody looks."""
+    seed: Seed = 0
+    """Of initialisation and order."""
+    license: Text | None = None
+    """For the model card: an identifier of the Hub, such as apache-2.0."""
+    language: list[Text] = dataclasses.field(default_factory=list)
+    """For the model card: codes of two or three letters."""
 
     def __post_init__(self) -> None:
-        require(bool(self.stages), "stages", self.stages, "at least one stage")
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
         trainable = self.substrate.layout == "trainable"
         check_model(self.model, trainable)
+        width, size = self.model.get("hidden_size", FrozenGlyphConfig.hidden_size), self.substrate.vocab_size
+        allowed = f"left out: it follows model.hidden_size={width}"
+        require(self.substrate.width in (None, width), "substrate.width", self.substrate.width, allowed)
+        allowed = "at least 512 (256 are byte tokens)"
+        require(isinstance(size, str) or size >= 512, "substrate.vocab_size", size, allowed)
         for index, stage in enumerate(self.stages):
             first = index == 0 and self.parent is None
             require(stage.layers >= 1 or not first, f"stages[{index}].layers", stage.layers, "at least 1 in stage 1")
@@ -148,8 +144,8 @@ class GrowthRecipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same wherever the recipe lies: of a path only the name is kept."""
         content = dataclasses.asdict(self)
-        if self.substrate.tokenizer is not None:
-            content["substrate"]["tokenizer"] = Path(self.substrate.tokenizer).name
+        content["substrate"] = self.substrate.to_dict()
+        content["substrate"].pop("width", None)  # the model says it
         if self.parent is not None:
             content["parent"]["source"] = Path(self.parent.source).name
         if self.data is not None:
@@ -184,34 +180,36 @@ def check_model(model: dict[str, Any], trainable: bool) -> None:
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:
     """Read a recipe file and apply ``settings`` such as ``training.learning_rate=1e-3``.
 
-    Paths are relative to the recipe: ``model`` may name a ``config.json``; ``substrate.tokenizer``, ``parent.source``
-    and the files of ``data`` may too.
+    Paths are relative to the recipe: ``model`` may name a ``config.json``, ``substrate`` a substrate recipe;
+    ``substrate.tokenizer``, ``substrate.font``, ``parent.source`` and the files of ``data`` may be paths too.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping; a key is unknown; a value has the wrong type or range.
     """
     path = Path(path)
     content = read_recipe(path, "growth.yaml")
+    read_named_files(content, path.parent)
+    override(content, settings)
+    read_named_files(content, path.parent)
+    return resolve_paths(parse(GrowthRecipe, content), path.parent)
+
+
+def read_named_files(content: dict[str, Any], folder: Path) -> None:
+    """Put what they hold in the place of the files that ``model`` and ``substrate`` name, in place."""
     if isinstance(content.get("model"), str):
-        config = path.parent / content["model"]
+        config = folder / content["model"]
         if not config.is_file():
             raise RecipeError(f"recipe field model={content['model']!r}: {str(config)!r} does not exist")
         content["model"] = read_json(config)
-    override(content, settings)
-    return resolve_paths(parse(GrowthRecipe, content, ""), path.parent)
+    if isinstance(content.get("substrate"), str):
+        content["substrate"] = read_substrate_recipe(folder / content["substrate"])
 
 
 def resolve_paths(recipe: GrowthRecipe, folder: Path) -> GrowthRecipe:
     """The recipe with local paths made absolute; what does not exist beside the recipe is taken for a Hub id."""
-
-    def local(name: str) -> str:
-        return str((folder / name).resolve())
-
-    changes: dict[str, Any] = {}
-    if recipe.substrate.tokenizer is not None and (folder / recipe.substrate.tokenizer).exists():
-        changes["substrate"] = dataclasses.replace(recipe.substrate, tokenizer=local(recipe.substrate.tokenizer))
-    if recipe.parent is not None and (folder / recipe.parent.source).exists():
-        changes["parent"] = dataclasses.replace(recipe.parent, source=local(recipe.parent.source))
+    changes: dict[str, Any] = {"substrate": recipe.substrate.beside(folder)}
+    if recipe.parent is not None:
+        changes["parent"] = dataclasses.replace(recipe.parent, source=beside(folder, recipe.parent.source))
     if recipe.data is not None:
         changes["data"] = recipe.data.beside(folder)
     return dataclasses.replace(recipe, **changes)

@@ -6,23 +6,28 @@ a PEFT folder or Hub id with a LoRA adapter of that stage.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from frozen_glyph.checkpoint.contract import RULES
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.recipe_fields import RecipeError, override, parse, read_recipe, require
+from frozen_glyph.recipes.errors import RecipeError, require
+from frozen_glyph.recipes.fields import AsNumber, Count, Integer, Text, parse, recipe
+from frozen_glyph.recipes.files import override, read_recipe
 
 
-@dataclass(frozen=True)
+@recipe("experts")
 class ExpertRecipe:
-    """One expert; without ``stage`` what a plain load gives. ``revision`` is of the Hub."""
+    """One expert."""
 
-    source: str
-    stage: int | None = None
-    adapter: str | None = None
-    revision: str | None = None
+    source: Text
+    """Folder or Hub id."""
+    stage: Integer | None = None
+    """Its growth stage; default: what a plain load gives."""
+    adapter: Text | None = None
+    """PEFT folder or Hub id with a LoRA adapter of that stage."""
+    revision: Text | None = None
+    """Of the Hub."""
 
     @classmethod
     def from_word(cls, word: str) -> "ExpertRecipe":
@@ -41,26 +46,26 @@ class ExpertRecipe:
         return f"{self.source}{stage}{f'+{self.adapter}' if self.adapter else ''}"
 
 
-@dataclass(frozen=True)
+@recipe()
 class MergeRecipe:
-    """A merge.yaml; ``weights`` and ``names`` are one for each expert.
+    """Which experts become one model, and how."""
 
-    ``evidence_window``: how many tokens the rule ``evidence`` looks back; None: what the model takes by default.
-    """
-
-    experts: list[str | ExpertRecipe]
-    rule: str = "mean"
-    weights: list[float] | None = None
-    names: list[str] | None = None
-    evidence_window: int | None = None
+    experts: list[Text | ExpertRecipe]
+    """At least two, on one substrate: SOURCE, SOURCE@STAGE or SOURCE@STAGE+ADAPTER, or the same in fields."""
+    rule: Text = "mean"
+    """mean, weighted, probability, posterior or evidence: what becomes of the experts' logits."""
+    weights: list[Annotated[float, AsNumber]] | None = None
+    """One for each expert: of weighted, the prior of the last three; default: equal."""
+    names: list[Text] | None = None
+    """One for each expert; default: of its folder."""
+    evidence_window: Count | None = None
+    """How many tokens the rule evidence looks back; default: what the model takes."""
 
     def __post_init__(self) -> None:
         count = len(self.experts)
         if count < 2:
             raise RecipeError(f"{count} expert given; merging needs at least two checkpoint folders or Hub ids")
         shares(self.rule, self.weights, count)
-        window = self.evidence_window
-        require(window is None or window >= 1, "evidence_window", window, "at least 1")
         if self.names is not None:
             allowed = f"{count} different names, one for each expert"
             require(len(set(self.names)) == len(self.names) == count and all(self.names), "names", self.names, allowed)
@@ -78,7 +83,7 @@ def load_merge_recipe(path: Path | None, settings: Sequence[str] = (), **fields:
     content = read_recipe(path, "merge.yaml") if path is not None else {}
     content |= {name: value for name, value in fields.items() if value is not None}
     override(content, settings)
-    return parse(MergeRecipe, content, "")
+    return parse(MergeRecipe, content)
 
 
 def shares(rule: str, weights: Sequence[float] | None, count: int) -> list[float]:

@@ -2,36 +2,40 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
 from frozen_glyph.checkpoint.files import sha256_json
-from frozen_glyph.recipe_fields import override, parse, read_recipe, require
+from frozen_glyph.recipes.errors import require
+from frozen_glyph.recipes.fields import Count, Seed, parse, recipe
+from frozen_glyph.recipes.files import override, read_recipe
 from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
 
 
-@dataclass(frozen=True)
+@recipe()
 class TuneRecipe:
-    """What trains of a merged model, on which text and for how long; everything else is frozen.
-
-    ``what``: ``head``, weight and biases of the joint head; ``low-rank``, a matrix of ``rank`` that is added to the
-    head's weight; ``scales``, one factor per expert, which changes ``expert_weights`` and no shard. Weight decay draws
-    the last two towards the merged model, the head towards zero. ``tokens`` may stand in place of ``steps``.
-    """
+    """What trains of a merged model, on which text and for how long; everything else is frozen."""
 
     what: Literal["head", "low-rank", "scales"] = "head"
-    rank: int = 16
-    steps: int | None = None
-    tokens: int | None = None
+    """head: weight and biases of the joint head; low-rank: a matrix that is added to its weight; scales: one factor per
+    expert, which changes ``expert_weights`` and no shard. Weight decay draws the last two towards the merged model, the
+    head towards zero."""
+    rank: Count = 16
+    """Of low-rank."""
+    steps: Count | None = None
+    """Optimiser steps; default: 1000."""
+    tokens: Count | None = None
+    """Tokens to train on, in place of ``steps``."""
     data: DataRecipe | None = None
+    """Training and held-out text, where the call names none."""
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
-    seed: int = 0
+    """How it is optimised; ``prefix_cache`` and ``quantize_frozen`` are of growth only."""
+    seed: Seed = 0
+    """Of initialisation and order."""
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, "rank", self.rank, "at least 1")
-        check_length("", self.steps, self.tokens)
-        require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
+        check_length(self.steps, self.tokens)
         for name in ("prefix_cache", "quantize_frozen"):
             value = getattr(self.training, name)
             require(value == "none", f"training.{name}", value, "none: only growth has it")
@@ -62,7 +66,7 @@ def load_tune_recipe(path: Path | None, settings: Sequence[str] = (), **fields: 
         content = {name: value for name, value in content.items() if name not in ("steps", "tokens")}
     content |= given
     override(content, settings)
-    recipe: TuneRecipe = parse(TuneRecipe, content, "")
-    if path is not None and recipe.data is not None:
-        recipe = dataclasses.replace(recipe, data=recipe.data.beside(path.parent))
-    return recipe
+    tuning = parse(TuneRecipe, content)
+    if path is not None and tuning.data is not None:
+        tuning = dataclasses.replace(tuning, data=tuning.data.beside(path.parent))
+    return tuning

@@ -13,7 +13,7 @@ is a choice: import both ways and keep the one with the lower loss on any text. 
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,9 @@ import torch
 
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-from frozen_glyph.recipe_fields import parse, read_recipe, require
+from frozen_glyph.recipes.errors import require
+from frozen_glyph.recipes.fields import Text, parse, recipe
+from frozen_glyph.recipes.files import read_recipe
 
 TABLE = "table"
 CONFIG_FIELDS = [entry.name for entry in dataclasses.fields(FrozenGlyphConfig)]
@@ -48,20 +50,20 @@ NAMES: dict[str, str | None] = {
 }
 
 
-@dataclass(frozen=True)
+@recipe()
 class PublishedKeys:
-    """What a repository does not say.
+    """What a repository does not say."""
 
-    ``names`` go before ``NAMES``; ``prefix`` is left out of a name, ``module.`` and ``model.`` always are. ``config``
-    are ``FrozenGlyphConfig`` fields. ``repeat``: a table narrower than the model is repeated number by number (each)
-    or as a whole (all).
-    """
-
-    names: dict[str, Any] = field(default_factory=dict)
-    prefix: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
+    names: dict[Any, Any] = field(default_factory=dict)
+    """Patterns of published names -> ours, or null; they go before ``NAMES``."""
+    prefix: Text = ""
+    """Left out of a name; ``module.`` and ``model.`` always are."""
+    config: dict[Any, Any] = field(default_factory=dict)
+    """``FrozenGlyphConfig`` fields."""
     rotary: Literal["half", "interleaved"] = "half"
+    """Which elements of a head rotate together: (k, k + K/2) or (2k, 2k + 1)."""
     repeat: Literal["each", "all"] = "each"
+    """A table narrower than the model is repeated number by number or as a whole."""
 
     def __post_init__(self) -> None:
         for pattern, ours in self.names.items():
@@ -78,7 +80,7 @@ class PublishedKeys:
 def load_keys(path: Path | None, rotary: str | None = None) -> PublishedKeys:
     """Read a keys file; ``rotary``, where given, goes before it."""
     content = read_recipe(path, "keys.yaml") if path is not None else {}
-    return parse(PublishedKeys, content | ({} if rotary is None else {"rotary": rotary}), "")
+    return parse(PublishedKeys, content | ({} if rotary is None else {"rotary": rotary}))
 
 
 def rename(published: dict[str, torch.Tensor], keys: PublishedKeys) -> dict[str, torch.Tensor]:

@@ -4,47 +4,103 @@ frozen-glyph substrate build --config hub_configs/substrates/bvv241-2-3.yaml --t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AliasChoices, BeforeValidator, Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from frozen_glyph.recipe_fields import parse, read_recipe
+from frozen_glyph.recipes.errors import require
+from frozen_glyph.recipes.fields import Flag, Integer, Text, parse, recipe
+from frozen_glyph.recipes.files import beside, put, read_recipe
 from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import SubstrateError
 from frozen_glyph.substrate.font import load_font
 from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.vocabulary import build_tokenizer
 
+DEFAULT_WIDTH = 256
+LATER_FIELDS = ("max_ngram", "width", "pca", "seed", "font")  # recorded where they are given: older records have none
 
-@dataclasses.dataclass(frozen=True)
+
+def as_size(value: Any) -> Any:
+    """A number of ids may be written as text, as a command line does."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+@recipe("substrate")
 class SubstrateRecipe:
-    """Everything that determines a substrate besides its text; see ``build_tokenizer`` and ``GlyphSubstrate.build``.
+    """Token ids and their frozen vectors; see ``build_tokenizer`` and ``GlyphSubstrate.build``."""
 
-    ``tokenizer``, a folder or Hub id, takes the place of ``vocab`` and ``max_ngram``.
-    """
+    tokenizer: Text | None = None
+    """Folder (beside the recipe) or Hub id of a tokenizer; default: a vocabulary is learnt from the text."""
+    vocab_size: Annotated[
+        Integer | Literal["compact", "bmp", "wide"],
+        BeforeValidator(as_size),
+        Field(validation_alias=AliasChoices("vocab_size", "vocab")),
+    ] = 4096
+    """Ids to learn: a number, compact (4,096), bmp (65,536) or wide (131,072)."""
+    layout: Literal["grid", "published", "binary", "random", "float", "trainable"] = "grid"
+    """What a vector is made of: pictures (grid: no two alike; published: as published), codes (binary, random, float),
+    or, in growth only, trainable: no substrate but an ordinary table that stage 1 trains, the baseline."""
+    bits: Integer | None = None
+    """Bits of a token; default: what suits layout and width."""
+    max_ngram: Integer | None = None
+    """Most code points of an n-gram that is learnt; default: 4 of a compact vocabulary, 16 of the others."""
+    width: Integer | None = None
+    """Length of a vector; default: 256, in growth ``model.hidden_size``."""
+    pca: Flag = False
+    """Rotate to principal components at full width too."""
+    seed: Integer | None = None
+    """Of the layouts random and float; default: 0, in growth the recipe's ``seed``."""
+    font: Text | None = None
+    """File (beside the recipe) .hex, .hex.gz, .otf or .ttf; default: GNU Unifont."""
 
-    vocab: str | int = "compact"
-    max_ngram: int | None = None
-    tokenizer: str | None = None
-    layout: str = "grid"
-    width: int = 256
-    bits: int | None = None
-    pca: bool = False
-    seed: int = 0
-    font: str | None = None
+    def __post_init__(self) -> None:
+        if self.layout == "trainable":
+            for name in ("pca", "seed", "font"):
+                value = getattr(self, name)
+                require(value in (None, False), name, value, "left out where substrate.layout is trainable")
+
+    def beside(self, folder: Path) -> "SubstrateRecipe":
+        """The recipe with tokenizer and font absolute where they lie in ``folder``."""
+        paths = {name: getattr(self, name) for name in ("tokenizer", "font")}
+        changes: dict[str, Any] = {name: beside(folder, path) for name, path in paths.items() if path is not None}
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the same wherever the files lie: of a path only the name is kept."""
+        content = dataclasses.asdict(self)
+        for name in ("tokenizer", "font"):
+            content[name] = content[name] and Path(content[name]).name
+        unset = [name for name in LATER_FIELDS if content[name] in (None, False)]
+        return {name: value for name, value in content.items() if name not in unset}
 
 
-def load_substrate_recipe(path: str | Path) -> dict[str, Any]:
-    """The fields that a recipe file sets.
+def read_substrate_recipe(path: str | Path) -> dict[str, Any]:
+    """What a recipe file says, as plain data; tokenizer and font are absolute where they lie beside it.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, a key is unknown, or a value has the wrong type.
     """
-    fields = read_recipe(Path(path), "substrate recipe")
-    parse(SubstrateRecipe, fields, "")
-    return fields
+    path = Path(path)
+    content = read_recipe(path, "substrate recipe")
+    resolved = parse(SubstrateRecipe, content).beside(path.parent)
+    return content | {name: getattr(resolved, name) for name in ("tokenizer", "font") if name in content}
+
+
+def load_substrate_recipe(path: str | Path | None, **fields: Any) -> SubstrateRecipe:
+    """The recipe in a file, if one is named; ``fields`` that are not None go first.
+
+    Raises:
+        RecipeError: see ``read_substrate_recipe``.
+    """
+    content = read_substrate_recipe(path) if path is not None else {}
+    for name, value in fields.items():
+        if value is not None:
+            put(content, name, value)
+    return parse(SubstrateRecipe, content)
 
 
 def build_from_recipe(recipe: SubstrateRecipe, text: Sequence[str | Path] = ()) -> GlyphSubstrate:
@@ -54,16 +110,20 @@ def build_from_recipe(recipe: SubstrateRecipe, text: Sequence[str | Path] = ()) 
         SubstrateError: neither ``text`` nor ``recipe.tokenizer`` is given, or both are.
         FrozenGlyphError: a text, a font or a field is not usable; the message names it.
     """
-    font = load_font(recipe.font) if recipe.font is not None else None
-    tokenizer = tokenizer_of(recipe, text)
-    return GlyphSubstrate.build(tokenizer, recipe.width, recipe.layout, font, recipe.bits, recipe.seed, recipe.pca)
-
-
-def tokenizer_of(recipe: SubstrateRecipe, text: Sequence[str | Path]) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``recipe`` names, or one learnt from ``text``."""
     if (recipe.tokenizer is None) == (not text):
         raise SubstrateError("give either --text, to learn a vocabulary from, or --tokenizer")
+    return draw_tokens(recipe, tokenizer_of(recipe, stream_text(text)), DEFAULT_WIDTH, 0)
+
+
+def tokenizer_of(recipe: SubstrateRecipe, text: Iterable[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer that ``recipe`` names, or one learnt from ``text``."""
     if recipe.tokenizer is not None:
         return AutoTokenizer.from_pretrained(recipe.tokenizer)
-    vocab = int(recipe.vocab) if str(recipe.vocab).isdigit() else recipe.vocab
-    return build_tokenizer(stream_text(text), vocab, recipe.max_ngram)
+    return build_tokenizer(text, recipe.vocab_size, recipe.max_ngram)
+
+
+def draw_tokens(recipe: SubstrateRecipe, tokenizer: PreTrainedTokenizerBase, width: int, seed: int) -> GlyphSubstrate:
+    """The vectors of a tokenizer's tokens; ``width`` and ``seed`` are for a recipe that names none."""
+    font = load_font(recipe.font) if recipe.font is not None else None
+    width, seed = recipe.width or width, seed if recipe.seed is None else recipe.seed
+    return GlyphSubstrate.build(tokenizer, width, recipe.layout, font, recipe.bits, seed, recipe.pca)

@@ -2,35 +2,43 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from frozen_glyph.recipe_fields import RecipeError, require
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AllowInfNan
+
+from frozen_glyph.recipes.errors import RecipeError, require
+from frozen_glyph.recipes.fields import AsNumber, Count, Flag, Integer, PositiveNumber, Text, recipe
 
 DEFAULT_STEPS = 1000
 
 
-@dataclass(frozen=True)
+@recipe("data.sources")
 class SourceRecipe:
-    """One source of training documents: local files (.txt, .jsonl, .parquet), or a dataset of the Hub, streamed."""
+    """One source of training documents: local files, or a dataset of the Hub, streamed."""
 
-    files: list[str] | None = None
-    dataset: str | None = None
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
-    field: str = "text"
-    weight: float | None = None
+    files: list[Text] | None = None
+    """UTF-8 files: .txt, .jsonl, .parquet, also .gz. Relative to the recipe."""
+    dataset: Text | None = None
+    """Hub id or folder of a dataset."""
+    subset: Text | None = None
+    """Its configuration, such as 20231101.en."""
+    split: Text = "train"
+    """Its split."""
+    revision: Text | None = None
+    """Its revision; default: the newest, which is recorded."""
+    field: Text = "text"
+    """Where a record of .jsonl, .parquet or dataset has its text."""
+    weight: Annotated[float, Gt(0), AllowInfNan(False), AsNumber] | None = None
+    """Share of the tokens that follow this source, beside the other weights."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("files", "dataset") if getattr(self, name)]
-        require(len(given) == 1, "data.sources", given, "a source with either files or dataset")
-        if self.weight is not None:
-            require(0 < self.weight < float("inf"), "data.sources.weight", self.weight, "above 0")
+        require(len(given) == 1, "", given, "a source with either files or dataset")
 
 
-@dataclass(frozen=True)
+@recipe("data")
 class DataRecipe:
     """Training documents and held-out text.
 
@@ -38,17 +46,18 @@ class DataRecipe:
     source's share of the tokens follows its weight, until ``tokens`` are packed or a source ends.
     """
 
-    sources: list[SourceRecipe]
-    valid: list[str] = field(default_factory=list)
-    tokens: int | None = None
-    attend_across_documents: bool = True
+    sources: Annotated[list[SourceRecipe], MinLen(1), "at least one source"]
+    """Where the training documents come from."""
+    valid: list[Text] = dataclasses.field(default_factory=list)
+    """Held-out files, scored after every stage. Relative to the recipe."""
+    tokens: Count | None = None
+    """How many to pack; default: all there are."""
+    attend_across_documents: Flag = True
+    """Whether a token sees the documents that are packed before its own."""
 
     def __post_init__(self) -> None:
-        require(bool(self.sources), "data.sources", self.sources, "at least one source")
         weights = [source.weight for source in self.sources]
-        require(None not in weights or not any(weights), "data.sources.weight", weights, "given to all or to none")
-        if self.tokens is not None:
-            require(self.tokens >= 1, "data.tokens", self.tokens, "at least 1")
+        require(None not in weights or not any(weights), "sources.weight", weights, "given to all or to none")
 
     def beside(self, folder: Path) -> "DataRecipe":
         """The recipe with its files, which are relative to ``folder``, made absolute."""
@@ -71,49 +80,52 @@ class DataRecipe:
         return content
 
 
-@dataclass(frozen=True)
+@recipe("training")
 class TrainingRecipe:
-    """Optimisation of every phase: AdamW, linear warm-up, decay to ``final_learning_rate_ratio`` of the peak.
+    """Optimisation of every phase: AdamW, linear warm-up, then decay."""
 
-    ``batch_tokens`` are the tokens of one optimiser step over all devices. ``micro_batch_size`` sequences go through
-    the model at once on each device; None: all of the device's share, and gradients are not accumulated.
-    """
-
-    context_length: int = 256
-    batch_tokens: int = 4096
-    micro_batch_size: int | None = None
-    learning_rate: float = 2e-3
+    context_length: Annotated[Integer, Ge(8)] = 256
+    """Tokens of a sequence."""
+    batch_tokens: Integer = 4096
+    """Tokens of one optimiser step over all devices: a multiple of ``context_length``."""
+    micro_batch_size: Integer | None = None
+    """Sequences that go through the model at once on each device; default: all of the device's share."""
+    learning_rate: PositiveNumber = 2e-3
+    """Its peak."""
     schedule: Literal["cosine", "linear", "constant", "warmup_stable_decay"] = "cosine"
-    warmup_steps: int = 50
-    final_learning_rate_ratio: float = 0.1
-    weight_decay: float = 0.1
-    adam_beta2: float = 0.95
-    max_grad_norm: float = 1.0
+    """How the learning rate falls after the warm-up."""
+    warmup_steps: Annotated[Integer, Ge(0)] = 50
+    """Steps in which the learning rate rises to its peak; at most half of a phase."""
+    final_learning_rate_ratio: Annotated[float, Ge(0), Le(1), AsNumber] = 0.1
+    """Learning rate at the end, as a share of the peak."""
+    weight_decay: Annotated[float, Ge(0), AsNumber] = 0.1
+    """Of AdamW."""
+    adam_beta2: Annotated[float, Gt(0), Lt(1), AsNumber] = 0.95
+    """Of AdamW."""
+    max_grad_norm: PositiveNumber = 1.0
+    """Longer gradients are clipped to this norm."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    activation_checkpointing: bool = False
+    """Of the products; auto: bf16 where the device computes in it."""
+    activation_checkpointing: Flag = False
+    """Compute activations of trained blocks again in the backward pass in place of keeping them."""
     prefix_cache: Literal["none", "memory", "disk"] = "none"
+    """Keep what the frozen blocks make of each window, where windows are read again."""
     quantize_frozen: Literal["none", "int8", "int4", "nf4"] = "none"
-    eval_steps: int | None = None
-    save_steps: int = 500
-    report_to: list[str] = field(default_factory=list)
+    """Hold frozen blocks in fewer bits while training above them; int4 and nf4 on CUDA only."""
+    eval_steps: Count | None = None
+    """Evaluate on held-out text after so many steps; default: at the end of a stage only."""
+    save_steps: Count = 500
+    """Save after so many steps, so that a run that is killed goes on from there."""
+    report_to: list[Text] = dataclasses.field(default_factory=list)
+    """Where metrics go besides metrics-k.jsonl: tensorboard, wandb, trackio and others that Trainer knows."""
 
     def __post_init__(self) -> None:
-        require(self.context_length >= 8, "training.context_length", self.context_length, "at least 8 tokens")
         batch, length = self.batch_tokens, self.context_length
         whole = batch >= length and batch % length == 0
-        require(whole, "training.batch_tokens", batch, f"a multiple of training.context_length={length}")
+        require(whole, "batch_tokens", batch, f"a multiple of training.context_length={length}")
         micro = self.micro_batch_size
         fits = micro is None or (micro >= 1 and self.batch_size % micro == 0)
-        require(fits, "training.micro_batch_size", micro, f"a divisor of the {self.batch_size} sequences of a batch")
-        require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "above 0")
-        require(self.warmup_steps >= 0, "training.warmup_steps", self.warmup_steps, "0 or more")
-        require(self.save_steps >= 1, "training.save_steps", self.save_steps, "at least 1")
-        require(self.eval_steps is None or self.eval_steps >= 1, "training.eval_steps", self.eval_steps, "at least 1")
-        ratio = self.final_learning_rate_ratio
-        require(0 <= ratio <= 1, "training.final_learning_rate_ratio", ratio, "from 0 to 1")
-        require(0 < self.adam_beta2 < 1, "training.adam_beta2", self.adam_beta2, "between 0 and 1")
-        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
-        require(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "above 0")
+        require(fits, "micro_batch_size", micro, f"a divisor of the {self.batch_size} sequences of a batch")
 
     @property
     def batch_size(self) -> int:
@@ -127,11 +139,9 @@ class TrainingRecipe:
         return steps or DEFAULT_STEPS
 
 
-def check_length(section: str, steps: int | None, tokens: int | None) -> None:
-    """``RecipeError`` when a phase is planned in both ``steps`` and ``tokens``; ``section`` is such as ``lora.``."""
-    require(steps is None or tokens is None, f"{section}steps", steps, "left out where tokens is given")
-    for name, value in (("steps", steps), ("tokens", tokens)):
-        require(value is None or value >= 1, f"{section}{name}", value, "at least 1")
+def check_length(steps: int | None, tokens: int | None) -> None:
+    """``RecipeError`` when a phase is planned in both ``steps`` and ``tokens``."""
+    require(steps is None or tokens is None, "steps", steps, "left out where tokens is given")
 
 
 def choose_data(

@@ -7,7 +7,7 @@ import pytest
 
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run import grow_from_recipe
-from frozen_glyph.recipe_fields import parse
+from frozen_glyph.recipes.fields import parse
 
 RECIPE = {
     "name": "tiny",
@@ -39,7 +39,7 @@ def recipe_content(tiny_training):
 @pytest.fixture(scope="session")
 def make_recipe(recipe_content):
     """``make_recipe({"seed": 1})``: the tiny recipe, with changes."""
-    return lambda changes=None: parse(GrowthRecipe, recipe_content(changes), "")
+    return lambda changes=None: parse(GrowthRecipe, recipe_content(changes))
 
 
 @pytest.fixture(scope="session")

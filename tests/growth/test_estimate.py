@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from frozen_glyph import grow
 from frozen_glyph.growth.estimate import estimate, flops_per_token, short, totals
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe
-from frozen_glyph.recipe_fields import RecipeError, parse
+from frozen_glyph.recipes.errors import RecipeError
+from frozen_glyph.recipes.fields import parse
 from frozen_glyph.substrate.build import SubstrateError
 from frozen_glyph.training.recipe import TrainingRecipe
 
@@ -29,7 +30,7 @@ def recipe_of(**fields) -> GrowthRecipe:
         "stages": [{"steps": 2}, {"layers": 2, "tokens": 1000}],
         "training": {"context_length": LENGTH, "batch_tokens": 4 * LENGTH, "precision": "fp32"},
     }
-    return parse(GrowthRecipe, content | fields, "")
+    return parse(GrowthRecipe, content | fields)
 
 
 def counted(model: torch.nn.Module) -> tuple[int, int]:
@@ -69,7 +70,7 @@ class TestCounts:
         assert [(phase["stage"], phase["phase"]) for phase in phases] == [(1, "blocks"), (2, "blocks"), (2, "lora")]
         deeper = grow(model, 2)
         expected = [counted(model), counted(deeper)]
-        inject(deeper, parse(LoraRecipe, lora, ""))
+        inject(deeper, parse(LoraRecipe, lora))
         expected.append(counted(deeper))
         assert [(phase["trainable_parameters"], phase["frozen_parameters"]) for phase in phases] == expected
         assert [phase["steps"] for phase in phases] == [2, 8, 5]  # 1000 tokens fill 7 steps of 128, and an eighth

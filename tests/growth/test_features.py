@@ -9,7 +9,7 @@ import torch
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError, read_tensors, sha256_file
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 
 LORA = {"lora": {"rank": 2, "from_stage": 2, "steps": 6}}
 STAGES = [{"steps": 12}, {"layers": 2, "steps": 12, "init": "random"}]

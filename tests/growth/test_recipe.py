@@ -8,7 +8,8 @@ import yaml
 
 from frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, load_recipe
-from frozen_glyph.recipe_fields import RecipeError, parse
+from frozen_glyph.recipes.errors import RecipeError
+from frozen_glyph.recipes.fields import parse
 from frozen_glyph.training.recipe import TrainingRecipe
 
 
@@ -60,19 +61,19 @@ def test_unknown_key_names_the_nearest(load, recipe_content, changes, message):
         ({"stages": []}, "stages=[] is not allowed: it must be at least one stage"),
         ({"stages.0": 5}, "stages[0]=5 is not allowed: it must be a mapping"),
         ({"stages.1.steps": "many"}, "stages[1].steps='many' is not allowed: it must be int"),
-        ({"stages.1.layers": -1}, "stages.layers=-1 is not allowed: it must be 0 or more"),
+        ({"stages.1.layers": -1}, "stages[1].layers=-1 is not allowed: it must be 0 or more"),
         ({"stages.0.layers": 0}, "stages[0].layers=0 is not allowed: it must be at least 1 in stage 1"),
-        ({"stages.1.tokens": 5}, "stages.steps=12 is not allowed: it must be left out where tokens is given"),
+        ({"stages.1.tokens": 5}, "stages[1].steps=12 is not allowed: it must be left out where tokens is given"),
         ({"stages.1.train": ["embeddings"]}, "stages[1].train=['embeddings'] is not allowed: it must be without"),
         ({"stages.1.patience": 2}, "training.eval_steps=None is not allowed: it must be given"),
         ({"lora": {"rank": 0}}, "lora.rank=0 is not allowed: it must be at least 1"),
         ({"lora": {"targets": ["qkv"]}}, "lora.targets[0]='qkv' is not allowed: it must be one of q_proj,"),
-        ({"data": {"sources": [{}]}}, "data.sources=[] is not allowed: it must be a source with either files or"),
+        ({"data": {"sources": [{}]}}, "data.sources[0]=[] is not allowed: it must be a source with either files or"),
         (
             {"data": {"sources": [{"files": ["a.txt"], "weight": 1}, {"dataset": "x/y"}]}},
             "data.sources.weight=[1.0, None] is not allowed: it must be given to all or to none",
         ),
-        ({"stages.1.steps": 0}, "stages.steps=0 is not allowed: it must be at least 1"),
+        ({"stages.1.steps": 0}, "stages[1].steps=0 is not allowed: it must be at least 1"),
         ({"stages.0.init": "zero"}, "stages[0].init='zero' is not allowed: it must be one of identity, random, copy"),
         ({"substrate": {"vocab_size": 511}}, "substrate.vocab_size=511 is not allowed: it must be at least 512"),
         ({"training": None}, "training=None is not allowed: it must be a mapping"),
@@ -234,7 +235,7 @@ def leaf_paths(value, path=()):
 
 def test_stored_form_round_trips(make_recipe):
     recipe = make_recipe()
-    assert parse(GrowthRecipe, json.loads(json.dumps(recipe.to_dict())), "") == recipe
+    assert parse(GrowthRecipe, json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_hash_changes_with_any_value(make_recipe, recipe_content):
@@ -242,9 +243,9 @@ def test_hash_changes_with_any_value(make_recipe, recipe_content):
     alternatives = {f"stages.{stage}.{name}" for stage in (0, 1) for name in ("tokens", "patience")}
     of_the_card = {"license", "language"}
     assert leaf_paths(stored) - alternatives - of_the_card == OTHER_VALUES.keys()
-    card = parse(GrowthRecipe, recipe_content({"license": "mit", "language": ["en"]}, stored), "")
+    card = parse(GrowthRecipe, recipe_content({"license": "mit", "language": ["en"]}, stored))
     assert card.sha256 == make_recipe().sha256
-    changed = [parse(GrowthRecipe, recipe_content({path: value}, stored), "") for path, value in OTHER_VALUES.items()]
+    changed = [parse(GrowthRecipe, recipe_content({path: value}, stored)) for path, value in OTHER_VALUES.items()]
     assert len({recipe.sha256 for recipe in [make_recipe(), *changed]}) == 1 + len(OTHER_VALUES)
 
 

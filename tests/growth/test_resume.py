@@ -18,10 +18,10 @@ RUN = """
 import json, sys, torch
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run import grow_from_recipe
-from frozen_glyph.recipe_fields import parse
+from frozen_glyph.recipes.fields import parse
 torch.set_num_threads(1)
 recipe, out, text, valid, substrate = sys.argv[1:]
-grow_from_recipe(parse(GrowthRecipe, json.loads(recipe), ""), out, [text], [valid], substrate)
+grow_from_recipe(parse(GrowthRecipe, json.loads(recipe)), out, [text], [valid], substrate)
 """
 
 

@@ -13,7 +13,7 @@ from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate, grow_from_recip
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.run_folder import RunFolderError
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate.font import DEBIAN_HEX
 from frozen_glyph.text.documents import TextFileError, read_text
 from frozen_glyph.text.loss import text_loss

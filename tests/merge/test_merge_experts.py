@@ -13,7 +13,7 @@ from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.checkpoint.weights import weights_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.experts import ExpertsDoNotMatch
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 
 
 def contents(folder):

@@ -15,7 +15,7 @@ from frozen_glyph.merge.experts import ExpertsDoNotMatch, open_experts
 from frozen_glyph.merge.plan import check_rule, plan_merge
 from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe, load_merge_recipe
 from frozen_glyph.merge.write import write_merged
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 
 HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
 LINEAR = ("mean", "weighted")

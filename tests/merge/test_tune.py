@@ -24,7 +24,8 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.reweigh import reweigh_experts
 from frozen_glyph.merge.tune_recipe import TuneRecipe, load_tune_recipe
 from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_weights
-from frozen_glyph.recipe_fields import RecipeError, parse
+from frozen_glyph.recipes.errors import RecipeError
+from frozen_glyph.recipes.fields import parse
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.trainer import TrainingDiverged, trainable
@@ -61,7 +62,7 @@ def tune(content, merged_folder, texts):
     """``tune(out, "scales", ...)``: carry the tiny recipe out on the merged experts; returns the provenance."""
 
     def tune(out, *what, merged=merged_folder, text=texts[:1], valid=texts[1:], **changes):
-        return tune_head(merged, out, parse(TuneRecipe, content(*what, **changes), ""), text, valid)
+        return tune_head(merged, out, parse(TuneRecipe, content(*what, **changes)), text, valid)
 
     return tune
 
@@ -239,10 +240,10 @@ RUN = """
 import json, sys, torch
 from frozen_glyph import tune_head
 from frozen_glyph.merge.tune_recipe import TuneRecipe
-from frozen_glyph.recipe_fields import parse
+from frozen_glyph.recipes.fields import parse
 torch.set_num_threads(1)
 recipe, merged, out, text, *valid = sys.argv[1:]
-tune_head(merged, out, parse(TuneRecipe, json.loads(recipe), ""), [text], valid)
+tune_head(merged, out, parse(TuneRecipe, json.loads(recipe)), [text], valid)
 """
 
 
@@ -423,7 +424,7 @@ class TestRefusals:
     )
     def test_recipe(self, content, changes, message):
         with pytest.raises(RecipeError, match=message):
-            parse(TuneRecipe, content() | changes, "")
+            parse(TuneRecipe, content() | changes)
 
     def test_text(self, tune, texts, tmp_path):
         out = tmp_path / "out"

@@ -17,7 +17,7 @@ from frozen_glyph.growth.recipe import GrowthRecipe, ParentRecipe, StageRecipe, 
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.published.names import PublishedKeys, load_keys
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate.codes import binary_code
 
 WIDTH, HEADS, LAYERS = 64, 4, 3

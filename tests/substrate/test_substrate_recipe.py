@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate.font import DEBIAN_OUTLINES
-from frozen_glyph.substrate.recipe import SubstrateRecipe, build_from_recipe, load_substrate_recipe, tokenizer_of
+from frozen_glyph.substrate.ngrams import stream_text
+from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe, tokenizer_of
 from frozen_glyph.substrate.tokens import BYTE_TOKENS, list_tokens
 from frozen_glyph.substrate.vocabulary import FREE_IDS
 
@@ -23,8 +24,7 @@ def text(texts, tmp_path):
 
 def read(name, tokenizer_folder):
     """A shipped recipe, and what its command line adds."""
-    fields = load_substrate_recipe(SHIPPED[name])
-    return SubstrateRecipe(**fields, **({"tokenizer": str(tokenizer_folder)} if name == "bvv241-nemo" else {}))
+    return load_substrate_recipe(SHIPPED[name], tokenizer=str(tokenizer_folder) if name == "bvv241-nemo" else None)
 
 
 def test_every_published_layout_is_shipped():
@@ -34,7 +34,7 @@ def test_every_published_layout_is_shipped():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_ids_are_laid_out_as_published(name, text):
     recipe = read(name, None)
-    tokenizer = tokenizer_of(recipe, [text])
+    tokenizer = tokenizer_of(recipe, stream_text([text]))
     tokens = list_tokens(tokenizer)
     assert (len(tokens), recipe.width) == PUBLISHED[name]
     assert (tokenizer.pad_token_id, tokens[0xE000].text) == (57344, "<pad>")
@@ -63,7 +63,7 @@ def test_a_shipped_recipe_builds(name, text, tokenizer, tmp_path):
 def test_a_recipe_is_the_call_it_stands_for(text, font_file, font, tokenizer):
     path = text.with_name("recipe.yaml")
     path.write_text(f"vocab: 380\nwidth: 64\nfont: {font_file}\n")
-    built = build_from_recipe(SubstrateRecipe(**load_substrate_recipe(path)), [text])
+    built = build_from_recipe(load_substrate_recipe(path), [text])
     assert (built.vocab_size, built.width, built.provenance["font"]["sha256"]) == (380, 64, font.sha256)
     assert built.tokenizer.get_vocab() == tokenizer.get_vocab()
 
@@ -71,7 +71,10 @@ def test_a_recipe_is_the_call_it_stands_for(text, font_file, font, tokenizer):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("vocabulary: bmp", r"unknown recipe key 'vocabulary'\. Did you mean 'vocab'\? Allowed: vocab,"),
+        (
+            "vocabulary: bmp",
+            r"unknown recipe key 'vocabulary'\. Did you mean 'vocab'\? Allowed: tokenizer,",
+        ),
         ("width: wide", "recipe field width='wide' is not allowed: it must be int"),
         ("width: true", "recipe field width=True is not allowed: it must be int"),
         ("pca: 1", "recipe field pca=1 is not allowed: it must be bool"),

@@ -9,7 +9,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.train import Phase, training_arguments
 
 FOLDER = Path(__file__).parents[2] / "hub_configs" / "accelerate"

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, set_seed
 
 from frozen_glyph import grow
 from frozen_glyph.checkpoint.files import CheckpointError, read_json, read_tensors, sha256_file, write_json
-from frozen_glyph.recipe_fields import RecipeError
+from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import TokenWindows
 from frozen_glyph.training.train import (

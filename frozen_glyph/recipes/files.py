@@ -1,0 +1,66 @@
+"""A recipe file -> plain data, with the settings of a command line applied."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frozen_glyph.recipes.errors import ANOTHER_SPELLING, RecipeError
+
+
+def read_recipe(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file; ``what`` (such as ``growth.yaml``) is for the error when there is none.
+
+    Raises:
+        RecipeError: the file is missing or no YAML mapping.
+    """
+    if not path.is_file():
+        raise RecipeError(f"recipe {str(path)!r} does not exist; give the path of a {what}")
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
+    return content
+
+
+def override(content: dict[str, Any], settings: Sequence[str]) -> None:
+    """Apply settings such as ``training.learning_rate=1e-3`` or ``stages.0.steps=10`` to ``content`` in place.
+
+    Values are read as YAML; places in lists are numbers. Unknown names are left for ``parse`` to refuse.
+
+    Raises:
+        RecipeError: a setting has no ``=``, or its path leads through something that is no mapping or list.
+    """
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        if not separator or not path:
+            raise RecipeError(f"setting {setting!r} must look like training.learning_rate=1e-3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"setting {setting!r} has no YAML value: {' '.join(str(error).split())}") from None
+        *parents, last = path.split(".")
+        target: Any = content
+        try:
+            for part in parents:
+                target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
+            if isinstance(target, list):
+                target[int(last)] = value
+            else:
+                put(target, last, value)
+        except (ValueError, IndexError, TypeError, AttributeError):
+            raise RecipeError(f"setting {setting!r} leads nowhere: the recipe has no such place") from None
+
+
+def put(content: dict[str, Any], name: str, value: Any) -> None:
+    """Set a field of plain recipe data, in place of another spelling of it."""
+    content.pop(ANOTHER_SPELLING.get(name, ""), None)
+    content[name] = value
+
+
+def beside(folder: Path, name: str) -> str:
+    """``name`` as an absolute path where ``folder`` holds it; else it is a Hub id, or a path from where one works."""
+    return str((folder / name).resolve()) if (folder / name).exists() else name
