@@ -113,7 +113,7 @@ PLAN = (
     Entry("special_tokens_map.json", "grow import dense", "continue merge extract tune save", "optional"),
     Entry("chat_template.jinja", "grow import dense", "", "optional"),
     Entry(CODE_FILES, EVERY, "", "required", ours=True),
-    Entry(SUBSTRATE_FILE, "grow import", "continue merge extract tune save", "optional"),
+    Entry(SUBSTRATE_FILE, "grow import", "continue merge extract tune dense save", "optional"),
     Entry(GENERATION_FILE, "grow import dense save", "continue", "optional"),
     Entry(PROVENANCE_FILE, "grow import merge extract tune dense", "", "optional"),
     Entry(SUBSTRATE_SHARD, "grow import merge extract tune", "", "named", hashed=True, ours=True),

@@ -11,6 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from frozen_glyph import GlyphSubstrate, import_published, merge_experts
+from frozen_glyph.checkpoint.contract import PLAN, pattern
 from frozen_glyph.checkpoint.files import CheckpointError, read_json
 from frozen_glyph.cli import app
 from frozen_glyph.growth.recipe import GrowthRecipe, ParentRecipe, StageRecipe, SubstrateRecipe
@@ -144,6 +145,14 @@ def test_weights_of_packed_codes_are_not_rounded(publish, tmp_path):
     for layer, block in enumerate(model.transformer_layers):
         assert torch.equal(tensors[f"model.layers.{layer}.mlp.fc_out.weight"] * 4, block.mlp[2].weight)
         assert torch.equal(tensors[f"model.layers.{layer}.self_attn.q_proj.weight"], block.self_attention.q_proj.weight)
+
+
+def test_an_import_leaves_what_the_plan_says(publish, tmp_path):
+    """Every file is one that the plan of a checkpoint folder says an import writes."""
+    written = {path.name for path in import_published(publish()[1], tmp_path / "ours").iterdir()}
+    planned = [pattern(entry.name) for entry in PLAN if "import" in entry.written.split()]
+    assert {name for name in written if not any(p.fullmatch(name) for p in planned)} == set()
+    assert {"substrate.safetensors", "head-1.safetensors", "generation_config.json"} < written
 
 
 def test_codes_dock_with_a_substrate_of_this_package(publish, tokenizer, tmp_path):
