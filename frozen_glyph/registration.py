@@ -45,24 +45,23 @@ REGISTER = {
     register_configs: {AUTO_CONFIG_MODULE},
     register_models: {AUTO_CONFIG_MODULE, AUTO_MODEL_MODULE},
 }
-# Registering imports these, and must not meet them half imported: the base class may bring the Auto classes in
-# before it has finished itself, and our own modules bring it in.
-IMPORTED = {
-    "transformers.modeling_utils",
-    "frozen_glyph.model.configuration_frozen_glyph",
-    "frozen_glyph.model.pretrained_frozen_glyph",
-    "frozen_glyph.model.modeling_frozen_glyph",
-    "frozen_glyph.model.modeling_frozen_glyph_moe",
-}
-AWAITED = IMPORTED.union(*REGISTER.values())
+# Registering imports the model room, and must meet none of its files half imported, nor those of transformers that the
+# room needs and that bring the Auto classes in before they have finished themselves.
+MODEL_ROOM = "frozen_glyph.model."
+NEEDED = {"transformers.modeling_layers", "transformers.modeling_utils"}
+AWAITED = NEEDED.union(*REGISTER.values())
 finished: set[str] = set()
 registered: set[Callable[[], None]] = set()
+
+
+def is_awaited(name: str) -> bool:
+    return name in AWAITED or name.startswith(MODEL_ROOM)
 
 
 def has_run(name: str) -> None:
     """Note that module ``name`` has run, and register what had to wait for it."""
     finished.add(name)
-    if IMPORTED & sys.modules.keys() <= finished:
+    if all(module in finished for module in list(sys.modules) if is_awaited(module)):
         for register, needed in REGISTER.items():
             if needed <= finished and register not in registered:
                 registered.add(register)
@@ -75,7 +74,7 @@ class RegisterAfterImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in AWAITED:
+        if not is_awaited(fullname):
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
@@ -94,6 +93,6 @@ def install() -> None:
     """Register now what can be registered now, the rest when it is imported."""
     if not any(isinstance(finder, RegisterAfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegisterAfterImport())
-    for name in sorted(AWAITED & sys.modules.keys()):
+    for name in sorted(filter(is_awaited, sys.modules)):
         if not getattr(sys.modules[name].__spec__, "_initializing", False):
             has_run(name)

@@ -135,6 +135,7 @@ for name, middle in (("frozen_glyph", ""), ("frozen_glyph_moe", "MoE")):
 PACKAGE_FIRST = """
 import sys
 import frozen_glyph
+from frozen_glyph.model.rules_frozen_glyph import RULES
 assert not {"torch", "transformers", "numpy", "typer"} & set(sys.modules)
 from frozen_glyph import FrozenGlyphForCausalLM
 assert FrozenGlyphForCausalLM.config_class is frozen_glyph.FrozenGlyphConfig
@@ -144,18 +145,26 @@ import transformers
 transformers.AutoModelForCausalLM
 import frozen_glyph
 """
-
-
 BASE_CLASS_BETWEEN = """
 import frozen_glyph
 from transformers import PreTrainedModel
 """
+# A file of transformers that brings in the Auto classes before it has finished itself.
+LAYERS_BETWEEN = """
+import frozen_glyph
+import transformers.modeling_layers
+"""
+FIRSTS = {
+    "package": PACKAGE_FIRST,
+    "transformers": TRANSFORMERS_FIRST,
+    "base class": BASE_CLASS_BETWEEN,
+    "layers": LAYERS_BETWEEN,
+}
 
 
-@pytest.mark.parametrize(
-    "first", [PACKAGE_FIRST, TRANSFORMERS_FIRST, BASE_CLASS_BETWEEN], ids=["package", "transformers", "base class"]
-)
+@pytest.mark.parametrize("first", FIRSTS.values(), ids=FIRSTS)
 def test_import_orders(first, tmp_path):
+    """Whatever is imported first, the Auto classes know the models; the package and its rules load no torch."""
     done = subprocess.run(
         [sys.executable, "-W", "error::ImportWarning", "-c", first + REGISTERED],
         capture_output=True, text=True, cwd=tmp_path, timeout=300,

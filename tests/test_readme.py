@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from frozen_glyph.cli import app
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -39,3 +40,10 @@ def test_named_file_exists(name):
 def test_tree_names_every_room():
     rooms = {path.parent.name for path in (ROOT / "frozen_glyph").glob("*/__init__.py")}
     assert rooms <= set(re.findall(r"^  (\w+)/", README, re.M))
+
+
+def test_table_of_merge_rules():
+    """The README says of each rule what the list of rules says."""
+    section = README.partition("## Merge rules")[2].partition("\n## ")[0]
+    expected = [f"| `{rule.name}` | {rule.weights} | {rule.costs} | {rule.source} |" for rule in RULES.values()]
+    assert re.findall(r"^\| `.*", section, re.M) == expected

@@ -23,7 +23,7 @@ from transformers.generation import StoppingCriteria
 
 from eval.bench.training_step import Clock, Seconds, add_shape_arguments, build_model, describe, write_report
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+from frozen_glyph.model.rules_frozen_glyph import RULES
 from frozen_glyph.training.train import uses_bf16
 
 ALLOWED = 1.05  # times N times the expert's time, to write
@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=4, help="blocks of an expert (default: 4)")
     parser.add_argument("--experts", type=int, default=3, help="experts (default: 3)")
-    parser.add_argument("--rules", nargs="+", choices=MERGE_RULES, default=MERGE_RULES, help="default: all")
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="default: all")
     add_shape_arguments(parser, width=512, batch=16, context=64)
     parser.add_argument("--repeats", type=int, default=5, help="turns of each model (default: 5)")
     return parser.parse_args()
@@ -127,7 +127,7 @@ def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argpar
 
 def turn(model: torch.nn.Module, name: str, ids: torch.Tensor, new_tokens: int) -> tuple[Seconds, Seconds]:
     """One call of ``generate()``, for a merged model under the rule ``name``: seconds to read, seconds to write."""
-    if name in MERGE_RULES:
+    if name in RULES:
         model.config.rule = name
     model.generation_config.eos_token_id = None
     first = FirstToken(ids.device)

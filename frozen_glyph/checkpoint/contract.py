@@ -24,21 +24,6 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 ADAPTER_FOLDER = "lora"  # in an extracted expert's folder; a run has one for each stage
 WORK_FOLDER = ".work"  # in the folder of a run: packed tokens and checkpoints of the stage that trains
 
-EVIDENCE_WINDOW = 16  # tokens that the rule evidence looks back; measured: eval/results/composition-study.md
-# Each rule of a merged model, and what it costs. N experts.
-RULES = {
-    "mean": "the published rule: logits are the equal mean of the experts' logits. Where an expert never saw a "
-    "language, it pulls the mean away from the expert that knows it.",
-    "weighted": "logits are the weighted sum of the experts' logits, one weight for all text: what favours one "
-    "expert's language costs the languages of the others.",
-    "probability": "log of the weighted mean of the experts' probabilities. Every token costs at most minus the log "
-    "of an expert's weight more than under that expert: log N nats a token at equal weights.",
-    "posterior": "a Bayesian mixture: each expert counts as much as it has predicted the text so far. The loss of a "
-    "whole sequence exceeds an expert's by at most minus the log of its weight: log N nats at equal weights.",
-    "evidence": "logits weighted by how well each expert predicted the latest tokens. Nothing bounds what it loses to "
-    "the best expert; measure it on your text.",
-}
-
 
 def stage_index(stage: int) -> str:
     """File name of the index of a growth stage."""

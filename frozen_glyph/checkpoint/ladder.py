@@ -12,7 +12,6 @@ from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
     PROVENANCE_FILE,
-    RULES,
     WEIGHTS,
     stage_index,
 )
@@ -26,6 +25,7 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
 class Source:
@@ -159,7 +159,7 @@ def describe_checkpoint(source: str | Path, verify: bool = False) -> dict[str, A
         "stages": stages,
         "experts": describe_experts(config, provenance),
         "rule": config.get("rule"),
-        "costs": RULES.get(config.get("rule", "")),
+        "costs": RULES[config["rule"]].costs if config.get("rule") in RULES else None,
         "recipe": provenance.get("recipe"),
         "seed": provenance.get("seed"),
         "versions": provenance.get("versions"),

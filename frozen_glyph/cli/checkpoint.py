@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from frozen_glyph.cli.options import Out
+from frozen_glyph.cli.options import ONE_HEAD_RULES, Out
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
 
 app = typer.Typer()
@@ -69,7 +69,10 @@ def to_dense(
     out: Out,
     stage: Annotated[int | None, typer.Option(help="Growth stage to export; default: the deepest.")] = None,
     one_head: Annotated[
-        bool, typer.Option("--one-head", help="Fold a merged model's heads into one (rules mean, weighted), for vLLM.")
+        bool,
+        typer.Option(
+            "--one-head", help=f"Fold a merged model's heads into one (rules {', '.join(ONE_HEAD_RULES)}), for vLLM."
+        ),
     ] = False,
 ) -> None:
     """Write a checkpoint with an ordinary embedding table, for servers that know no other; the logits stay the same."""

@@ -6,8 +6,12 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
-from frozen_glyph.cli.options import Out, OutUnlessDry, Private, PushTo, Settings
+from frozen_glyph.cli.options import ONE_HEAD_RULES, Out, OutUnlessDry, Private, PushTo, Settings
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES, rules_with
+
+RULE_NAMES = [f"{name} (published, the default)" if name == DEFAULT_RULE else name for name in RULES]
+WEIGHTLESS = rules_with(weights="none")
 
 app = typer.Typer()
 
@@ -24,10 +28,11 @@ def merge(
     out: OutUnlessDry = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="mean (published, the default), weighted, probability, posterior or evidence."),
+        typer.Option(help=f"{', '.join(RULE_NAMES[:-1])} or {RULE_NAMES[-1]}."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Comma-separated weight of each expert; for every rule but mean.")
+        str | None,
+        typer.Option(help=f"Comma-separated weight of each expert; for every rule but {' and '.join(WEIGHTLESS)}."),
     ] = None,
     names: Annotated[str | None, typer.Option(help="Comma-separated name of each expert.")] = None,
     config: Annotated[
@@ -106,7 +111,10 @@ def reweigh(
     "-o runs/tuned --tokens 1000000`. The same command resumes a run that was stopped.",
 )
 def tune_head(
-    merged: Annotated[str, typer.Argument(help="A merged checkpoint of rule mean or weighted: a folder or Hub id.")],
+    merged: Annotated[
+        str,
+        typer.Argument(help=f"A merged checkpoint of rule {' or '.join(ONE_HEAD_RULES)}: a folder or Hub id."),
+    ],
     out: Out,
     text: Annotated[
         list[Path] | None, typer.Option(help="UTF-8 training text, best a mixture; repeat for several files.")

@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from frozen_glyph.model.rules_frozen_glyph import rules_with
+
+ONE_HEAD_RULES = rules_with(one_head=True)
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
 OutUnlessDry = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")]
 Settings = Annotated[

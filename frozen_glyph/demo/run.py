@@ -28,9 +28,9 @@ from frozen_glyph.evaluation.report.write import write_report
 from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.merge.write import merge_experts
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.rules_frozen_glyph import RULES
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
 from frozen_glyph.substrate.picture import token_picture_png
 from frozen_glyph.training.recipe import TrainingRecipe
@@ -184,7 +184,7 @@ def build_report(out: Path, corpus: Corpus, substrate: GlyphSubstrate, seed: int
     """Measure everything in ``out`` and put it into the report's shape."""
     tokenizer = substrate.tokenizer
     models: dict[str, Any] = {
-        f"merged ({rule})": FrozenGlyphMoEForCausalLM.from_pretrained(out / "merged", rule=rule) for rule in MERGE_RULES
+        f"merged ({rule})": FrozenGlyphMoEForCausalLM.from_pretrained(out / "merged", rule=rule) for rule in RULES
     }
     merged = list(models)
     models |= {expert: FrozenGlyphForCausalLM.from_pretrained(out / expert) for expert in EXPERTS}

@@ -9,6 +9,7 @@ from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.weights import checkpoint_sha256
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
 
@@ -58,12 +59,10 @@ def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]
     own = getattr(config, "rule", None)
     if own is None:
         return [None]
-    from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
-
     for rule in rules:
-        if rule not in MERGE_RULES:
-            raise FrozenGlyphError(f"rule {rule!r} of {label} is unknown; rules are {', '.join(MERGE_RULES)}."
-                                   f"{nearest(rule, MERGE_RULES)}")  # fmt: skip
+        if rule not in RULES:
+            raise FrozenGlyphError(f"rule {rule!r} of {label} is unknown; rules are {', '.join(RULES)}."
+                                   f"{nearest(rule, RULES)}")  # fmt: skip
     return list(dict.fromkeys(rules)) or [own]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
 from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks
-from frozen_glyph.checkpoint.contract import RULES
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
 def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -28,13 +28,13 @@ def merge_card(
     ``parents`` are those of the provenance; what the cards in ``folders`` say of license, languages and data sets is
     taken over.
     """
-    rows, rule = expert_rows(config), config["rule"]
+    rows, rule = expert_rows(config), RULES[config["rule"]]
     return model_card(
         name,
         f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",
         {
             "Experts": markdown_table(rows),
-            "Rule": f'`{rule}`: {RULES[rule]}\n\nOther rules: `from_pretrained(..., rule="posterior")`; for good, '
+            "Rule": f'`{rule.name}`: {rule.costs}\n\nOther rules: `from_pretrained(..., rule="posterior")`; for good, '
             "`frozen-glyph reweigh`.",
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },

@@ -38,6 +38,7 @@ from frozen_glyph.checkpoint.weights import check_index, find_index, list_shards
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
 from frozen_glyph.merge.recipe import ExpertRecipe
+from frozen_glyph.model.rules_frozen_glyph import rules_with
 
 UNRECORDED = "file:"  # a block of a shard without recorded contents is told from others by where it lies
 TUNED = "tune-head"  # the kind of a tuned checkpoint; it records the contents of experts only where it kept their heads
@@ -215,7 +216,8 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
     """The experts that a merged checkpoint was made of, each with the tensors of a model of its own."""
     config = checkpoint.config
     count = len(config["experts"])
-    weights = [1 / count] * count if config["rule"] == "mean" else config["expert_weights"]
+    alike = config["rule"] in rules_with(weights="none")
+    weights = [1 / count] * count if alike else config["expert_weights"]
     return [
         merged_expert(checkpoint, index, name, layers, weight)
         for index, (name, layers, weight) in enumerate(

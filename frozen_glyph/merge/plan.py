@@ -14,9 +14,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, identity
 from frozen_glyph.checkpoint.contract import (
-    EVIDENCE_WINDOW,
     HEAD_SHARD,
-    RULES,
     SUBSTRATE_SHARD,
     TRUNK_SHARD,
     expert_shard,
@@ -33,6 +31,7 @@ from frozen_glyph.checkpoint.tensors import (
 )
 from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
+from frozen_glyph.model.rules_frozen_glyph import EVIDENCE_WINDOW, RULES
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ class MergePlan:
         shared = {"substrate": sizes[SUBSTRATE_SHARD], "trunk": sizes.get(TRUNK_SHARD, 0)}
         return {
             "rule": self.rule,
-            "costs": RULES[self.rule],
+            "costs": RULES[self.rule].costs,
             "experts": [
                 {
                     "name": expert.name,
@@ -154,11 +153,13 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
         check_rule(group, recipe.rule)
     outer = shares(recipe.rule, recipe.weights, len(groups))
     weights = [share * expert.weight for share, group in zip(outer, groups, strict=True) for expert in group]
-    if recipe.rule == "mean":
-        weights = [1 / len(experts)] * len(experts)
-    windows = [expert.checkpoint.config.get("evidence_window") for expert in experts if recipe.rule == "evidence"]
-    window = recipe.evidence_window or next(filter(None, windows), None)
-    return MergePlan(name_experts(groups, recipe.names), recipe.rule, weights, count_shared(experts), window)
+    rule = RULES[recipe.rule]
+    window = recipe.evidence_window
+    if window is None and "evidence_window" in rule.options:
+        window = next(filter(None, (expert.checkpoint.config.get("evidence_window") for expert in experts)), None)
+    return MergePlan(
+        name_experts(groups, recipe.names), rule.name, rule.weights_of(weights), count_shared(experts), window
+    )
 
 
 def check_match(experts: list[Expert]) -> None:
@@ -206,19 +207,19 @@ def count_shared(experts: list[Expert]) -> int:
 def check_rule(group: list[Expert], rule: str) -> None:
     """Raise ``ExpertsDoNotMatch`` unless the experts of one merged checkpoint mean the same when merged by ``rule``.
 
-    Weights of ``weighted``, ``probability``, ``posterior`` and ``evidence`` multiply; ``weighted`` takes a mean as the
-    equal weights it is. Under ``mean`` each expert counts once, however they were merged before.
+    Weights multiply; ``weighted`` takes a mean as the equal weights it is. Under a rule without weights each expert
+    counts once, however they were merged before.
     """
     checkpoint = group[0].checkpoint
     if not checkpoint.merged:
         return
     before = checkpoint.config["rule"]
-    if before != rule and (before, rule) != ("mean", "weighted"):
+    if before not in RULES or not RULES[rule].covers(RULES[before]):
         raise ExpertsDoNotMatch(
             f"expert {checkpoint.label!r} is merged by rule {before!r}, this merge by {rule!r}, and one model has one "
             f"rule; choose rule={before!r}, or change it first: frozen-glyph reweigh {checkpoint.label} --rule {rule}"
         )
-    if group[0].tuned and rule != "weighted":
+    if group[0].tuned and RULES[rule].weights != "any":
         raise ExpertsDoNotMatch(
             f"the head of expert {checkpoint.label!r} was tuned for its experts together, whose own logits mean "
             "nothing; choose rule='weighted', or merge what it was tuned from"

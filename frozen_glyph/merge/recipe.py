@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from frozen_glyph.checkpoint.contract import RULES
+from pydantic import Field
+
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import AsNumber, Count, Integer, Text, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
@@ -52,10 +54,9 @@ class MergeRecipe:
 
     experts: list[Text | ExpertRecipe]
     """At least two, on one substrate: SOURCE, SOURCE@STAGE or SOURCE@STAGE+ADAPTER, or the same in fields."""
-    rule: Text = "mean"
-    """mean, weighted, probability, posterior or evidence: what becomes of the experts' logits."""
+    rule: Annotated[Text, Field(description=f"{', '.join(RULES)}: what becomes of the experts' logits.")] = DEFAULT_RULE
     weights: list[Annotated[float, AsNumber]] | None = None
-    """One for each expert: of weighted, the prior of the last three; default: equal."""
+    """One for each expert, of a kind that the rule takes; default: equal."""
     names: list[Text] | None = None
     """One for each expert; default: of its folder."""
     evidence_window: Count | None = None
@@ -96,13 +97,14 @@ def shares(rule: str, weights: Sequence[float] | None, count: int) -> list[float
         raise FrozenGlyphError(f"rule={rule!r} is not known.{nearest(rule, RULES)} Allowed: {', '.join(RULES)}")
     if weights is None:
         return [1.0 / count] * count
-    if rule == "mean":
+    taken = RULES[rule].weights
+    if taken == "none":
         raise FrozenGlyphError(
-            f"weights={list(weights)} mean nothing to rule='mean', which counts all experts alike; choose "
+            f"weights={list(weights)} mean nothing to rule={rule!r}, which counts all experts alike; choose "
             "rule='weighted'"
         )
-    kind = "finite" if rule == "weighted" else "non-negative"
-    usable = all(math.isfinite(weight) and (rule == "weighted" or weight >= 0) for weight in weights)
+    kind = "finite" if taken == "any" else "non-negative"
+    usable = all(math.isfinite(weight) and (taken == "any" or weight >= 0) for weight in weights)
     if len(weights) != count or not usable or not 0 < sum(weights) < math.inf:
         raise FrozenGlyphError(f"weights={list(weights)} must be {count} {kind} numbers with a sum above 0")
     return [weight / sum(weights) for weight in weights]

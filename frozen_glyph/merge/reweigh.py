@@ -12,6 +12,7 @@ from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import TUNED
 from frozen_glyph.merge.recipe import shares
+from frozen_glyph.model.rules_frozen_glyph import rules_with
 
 
 def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequence[float] | None = None) -> Path:
@@ -39,7 +40,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
             "tuned from and tune again"
         )
     rule, count = rule or config["rule"], len(config["experts"])
-    if weights is None and rule != "mean":
+    if weights is None and rule not in rules_with(weights="none"):
         weights = config["expert_weights"]
     config |= {"rule": rule, "expert_weights": shares(rule, weights, count)}
     if found:

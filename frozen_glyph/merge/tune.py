@@ -39,8 +39,8 @@ from frozen_glyph.merge.tune_card import tuned_card
 from frozen_glyph.merge.tune_losses import score_tuning
 from frozen_glyph.merge.tune_recipe import TuneRecipe
 from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_weights
-from frozen_glyph.model.configuration_frozen_glyph import STATIC_LOGIT_RULES
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.rules_frozen_glyph import rules_with
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
@@ -137,10 +137,10 @@ def check_tunable(parent: Checkpoint, recipe: TuneRecipe) -> None:
     if not parent.merged:
         raise CheckpointError(f"{parent.label!r} is no merged checkpoint; merge experts first: frozen-glyph merge")
     rule, longest = parent.config["rule"], parent.config["max_position_embeddings"]
-    if rule not in STATIC_LOGIT_RULES:
+    if rule not in (one_head := rules_with(one_head=True)):
         raise CheckpointError(
             f"{parent.label!r} has rule {rule!r}, which combines the logits of each expert's own head; only under "
-            f"{' and '.join(STATIC_LOGIT_RULES)} one joint head makes them. Merge again with --rule mean, or "
+            f"{' and '.join(one_head)} one joint head makes them. Merge again with --rule mean, or "
             "frozen-glyph reweigh --rule mean"
         )
     for shard, header in parent.shards.items():

@@ -3,8 +3,8 @@
 from typing import Any
 
 from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
-from frozen_glyph.checkpoint.contract import RULES
 from frozen_glyph.merge.card import expert_rows
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 TRAINED = {
     "head": "their joint head",
@@ -34,7 +34,7 @@ def tuned_card(name: str, config: dict[str, Any], provenance: dict[str, Any]) ->
     """The card of a merged model whose head was tuned: what trained, on what, and what that did to every text."""
     what, rows = provenance["recipe"]["what"], expert_rows(config)
     sources = ", ".join(f"`{source['name']}`" for source in provenance["data"])
-    losses = loss_rows(provenance["nats_per_character"])
+    losses, rule = loss_rows(provenance["nats_per_character"]), RULES[config["rule"]]
     return model_card(
         name,
         f"{len(rows)} independently grown experts on one frozen glyph substrate; {TRAINED[what]} was trained on "
@@ -42,7 +42,7 @@ def tuned_card(name: str, config: dict[str, Any], provenance: dict[str, Any]) ->
         {
             "Experts": markdown_table(rows),
             "Loss": markdown_table(losses) if losses else "Not measured: no held-out text was given.",
-            "Rule": f"`{config['rule']}`: {RULES[config['rule']]} The head was tuned for it; other rules mean nothing.",
+            "Rule": f"`{rule.name}`: {rule.costs} The head was tuned for it; other rules mean nothing.",
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",
         },
         ["merged", "tuned"],

@@ -19,6 +19,7 @@ from frozen_glyph.merge.experts import UNRECORDED
 from frozen_glyph.merge.plan import MergePlan, plan_merge
 from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe
 from frozen_glyph.merge.verify import expert_sha256, verify_experts
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE
 
 SPARE_BYTES = 64 << 20  # what must stay free on the disk
 
@@ -26,7 +27,7 @@ SPARE_BYTES = 64 << 20  # what must stay free on the disk
 def merge_experts(
     experts: Sequence[str | Path | ExpertRecipe],
     out: str | Path,
-    rule: str = "mean",
+    rule: str = DEFAULT_RULE,
     weights: Sequence[float] | None = None,
     names: Sequence[str] | None = None,
 ) -> Path:
@@ -34,8 +35,8 @@ def merge_experts(
 
     Experts are folders or Hub ids, ``SOURCE@STAGE`` for a growth stage, ``SOURCE@STAGE+ADAPTER`` for a LoRA adapter on
     it; merged checkpoints count as the experts they were made of. Blocks that all experts share are stored once.
-    ``weights`` (default: equal; made to sum 1) are those of the rule ``weighted``, and the prior of ``probability``,
-    ``posterior`` and ``evidence``; ``mean`` takes none. ``frozen-glyph reweigh`` changes rule and weights later.
+    ``weights`` (default: equal; made to sum 1) count as the rule says, which may take none. ``frozen-glyph reweigh``
+    changes rule and weights later.
 
     Raises:
         FrozenGlyphError: unknown rule, unusable weights or names; ``out`` exists, or its disk is too small.

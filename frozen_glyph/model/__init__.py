@@ -2,6 +2,3 @@
 
 They import torch, transformers and their flat siblings only, so that a machine without this package can run them.
 """
-
-# First of all, so that registration (see frozen_glyph/registration.py) never meets a half-imported model file.
-import transformers.models.auto.modeling_auto  # noqa: F401

@@ -7,9 +7,9 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
-MERGE_RULES = ("mean", "weighted", "probability", "posterior", "evidence")
+from .rules_frozen_glyph import DEFAULT_RULE, EVIDENCE_WINDOW, RULES, rules_with
+
 LINEAR_KINDS = ("matmul", "additive", "adder", "low_rank", "compiled", "fused", "quantized")
-STATIC_LOGIT_RULES = ("mean", "weighted")  # a sum of logits with constant weights
 LORA_TARGETS = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -145,19 +145,15 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             ``lora``, if the expert changes the shared blocks: ``rank``, ``alpha`` (the low-rank terms are scaled by
             ``alpha / rank``) and ``targets``, some of ``LORA_TARGETS``.
         num_shared_layers: leading blocks that all experts share; each expert's own blocks follow them.
-        rule: how the experts' predictions become one (see ``rules_frozen_glyph.py``). ``mean``: the equal mean of their
-            logits (published). ``weighted``: the sum of logits times ``expert_weights``. ``probability``: the mean of
-            their probabilities. ``posterior``: the same, each expert weighted by the probability it gave to the tokens
-            read so far. ``evidence``: the mean of logits, weighted by what each expert gave to the last tokens.
-        expert_weights: any finite numbers for ``weighted``; non-negative and of sum 1 for the other rules, where
-            ``mean`` does not read them and the last three take them as prior. Default: equal.
+        rule: how the experts' predictions become one: a name of ``RULES`` in ``rules_frozen_glyph.py``.
+        expert_weights: any finite numbers where the rule takes any, else non-negative and of sum 1. Default: equal.
         evidence_window: how many tokens ``evidence`` looks back.
         embedding_size: of a model with one ordinary head (see ``to_one_head``): the width of its token vectors and
             blocks; ``hidden_size`` is then that of what the base model returns, which servers make their head for, and
             the weights of the experts are in the head.
         num_hidden_layers: derived. One for every layer of the cache, because ``generate()`` builds it from this number:
             the shared blocks (once, and once more for every expert with ``lora``), the experts' own, and one layer
-            where ``posterior`` and ``evidence`` keep what they know of the tokens read, unless there is only one head.
+            where rules keep what they know of the tokens read, unless there is only one head.
     """
 
     model_type = "frozen_glyph_moe"
@@ -178,8 +174,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     experts: list[dict] | None = None
     expert_names: list[str] | None = None
     expert_weights: list[float] | None = None
-    rule: str = "mean"
-    evidence_window: int = 16
+    rule: str = DEFAULT_RULE
+    evidence_window: int = EVIDENCE_WINDOW
     num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32
@@ -238,9 +234,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
 
     @property
     def logit_weights(self) -> list[float]:
-        """What each expert's logits are multiplied with under ``mean`` and ``weighted``."""
-        count = len(self.experts or [])
-        return [1.0 / count] * count if self.rule == "mean" else list(self.expert_weights or [])
+        """What each expert counts under the rule, before any token is read."""
+        return RULES[self.rule].weights_of(self.expert_weights or [])
 
     def expert_configs(self) -> list[FrozenGlyphConfig]:
         """One configuration of its own blocks per expert."""
@@ -259,8 +254,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Raise ``ValueError`` naming the field, its value and what is allowed."""
-        if self.rule not in MERGE_RULES:
-            raise ValueError(f"rule={self.rule!r} is not known; allowed: {', '.join(MERGE_RULES)}")
+        if self.rule not in RULES:
+            raise ValueError(f"rule={self.rule!r} is not known; allowed: {', '.join(RULES)}")
         for name, least in (("evidence_window", 1), ("num_shared_layers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -269,7 +264,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             if len(value or []) != count:
                 raise ValueError(f"{name} has {len(value or [])} entries for {count} experts; give one for each")
         one_head = self.embedding_size is not None
-        if one_head and self.rule not in STATIC_LOGIT_RULES:
+        if one_head and not RULES[self.rule].one_head:
             raise ValueError(
                 f"rule={self.rule!r} is not possible with one head, which embedding_size says this model has"
             )
@@ -286,10 +281,10 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         weights = self.expert_weights or []
         if not all(math.isfinite(weight) for weight in weights):
             raise ValueError(f"expert_weights={weights} must be finite numbers")
-        if self.rule != "weighted" and weights and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
+        if RULES[self.rule].weights != "any" and weights and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
             raise ValueError(
                 f"expert_weights={weights} must be non-negative and sum to 1 under rule={self.rule!r}; "
-                "only rule='weighted' takes others"
+                f"only rule={' or '.join(map(repr, rules_with(weights='any')))} takes others"
             )
 
     def check_expert(self, index: int, expert: dict[str, Any]) -> None:
@@ -325,11 +320,4 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             )
 
 
-__all__ = [
-    "LINEAR_KINDS",
-    "LORA_TARGETS",
-    "MERGE_RULES",
-    "STATIC_LOGIT_RULES",
-    "FrozenGlyphConfig",
-    "FrozenGlyphMoEConfig",
-]
+__all__ = ["LINEAR_KINDS", "LORA_TARGETS", "FrozenGlyphConfig", "FrozenGlyphMoEConfig"]

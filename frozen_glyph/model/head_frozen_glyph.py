@@ -1,10 +1,12 @@
-"""The output head's product, on a CPU most of the work of a large vocabulary over small hidden states.
+"""Output heads, of one model and of experts side by side; on a CPU most of the work of a large vocabulary.
 
 torch's float32 ``linear`` fills the logits with the bias and has MKL add the product; oneDNN, which torch holds too,
 adds the bias on the way. eval/bench/head.py measures both.
 
-Shapes: D hidden size, V vocabulary.
+Shapes: N experts, D hidden size, V vocabulary.
 """
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,3 +51,36 @@ class OutputHead(nn.Linear):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return head_linear(states, self.weight, self.bias)
+
+
+class ExpertHead(nn.Linear):
+    """One output head for all experts: ``weight`` [V, N * D] holds their heads side by side, ``bias`` [N, V]."""
+
+    def __init__(self, num_experts: int, hidden_size: int, vocab_size: int) -> None:
+        super().__init__(num_experts * hidden_size, vocab_size, bias=False)
+        self.num_experts = num_experts
+        self.bias = nn.Parameter(torch.zeros(num_experts, vocab_size))
+
+    def joint_bias(self, expert_weights: torch.Tensor) -> torch.Tensor:
+        """The bias [V] of all experts together."""
+        return expert_weights.to(self.bias.dtype) @ self.bias
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        expert_weights: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
+    ) -> Any:
+        """From states [..., N * D] make, all in this one method, which is where offloaded weights are at hand:
+
+        with ``expert_weights`` [N], by which the states were already scaled: logits [..., V];
+        with ``tokens`` [...]: the logits of these tokens alone, float32, under each expert [..., N];
+        with neither: the logits of each expert, N of [..., V].
+        """
+        if expert_weights is not None:
+            return head_linear(hidden_states, self.weight, self.joint_bias(expert_weights))
+        if tokens is not None:
+            products = hidden_states.float() * self.weight[tokens].float()
+            return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
+        parts = hidden_states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.bias
+        return [nn.functional.linear(states, weight, bias) for states, weight, bias in zip(*parts, strict=True)]

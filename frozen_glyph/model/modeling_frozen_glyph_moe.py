@@ -1,11 +1,11 @@
 """Experts side by side on one substrate, merged without training (PAPER of arXiv 2507.07129, section on composition).
 
 The base model returns the experts' hidden states side by side [B, T, N * D]; one head of N * D inputs makes the logits.
-Under ``mean`` and ``weighted`` the states are scaled by the expert weights first, so that the head's output is the
-weighted sum of expert logits. Under the other rules (see ``rules_frozen_glyph.py``) the head makes each expert's own
-logits, for a few positions at a time, and the rule combines them.
+Under a rule that sums logits (see ``rules_frozen_glyph.py``) the states are scaled by the expert weights first, so that
+the head's output is the weighted sum of expert logits. Under the other rules the head makes each expert's own logits,
+for a few positions at a time, and the rule combines them (see ``reading_frozen_glyph.py``).
 
-Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
+Shapes: B batch, T tokens, N experts, D hidden size, V vocabulary.
 """
 
 import functools
@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_frozen_glyph import STATIC_LOGIT_RULES, FrozenGlyphConfig, FrozenGlyphMoEConfig
-from .head_frozen_glyph import OutputHead, head_linear
+from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .head_frozen_glyph import ExpertHead, OutputHead
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     CACHE,
@@ -35,9 +35,8 @@ from .modeling_frozen_glyph import (
     prepare_blocks,
     run_blocks,
 )
-from .rules_frozen_glyph import READING_RULES, evidence_of, log_pool, mixture, normalisers
-
-PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
+from .reading_frozen_glyph import combined_logits, read_nothing
+from .rules_frozen_glyph import RULES, rules_with
 
 
 class LowRank(nn.Module):
@@ -81,39 +80,6 @@ class FrozenGlyphExpert(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return self.norm(run_blocks(self.layers, self.rotary_emb, hidden_states, **kwargs))
-
-
-class ExpertHead(nn.Linear):
-    """One output head for all experts: ``weight`` [V, N * D] holds their heads side by side, ``bias`` [N, V]."""
-
-    def __init__(self, num_experts: int, hidden_size: int, vocab_size: int) -> None:
-        super().__init__(num_experts * hidden_size, vocab_size, bias=False)
-        self.num_experts = num_experts
-        self.bias = nn.Parameter(torch.zeros(num_experts, vocab_size))
-
-    def joint_bias(self, expert_weights: torch.Tensor) -> torch.Tensor:
-        """The bias [V] of all experts together."""
-        return expert_weights.to(self.bias.dtype) @ self.bias
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        expert_weights: torch.Tensor | None = None,
-        tokens: torch.Tensor | None = None,
-    ) -> Any:
-        """From states [..., N * D] make, all in this one method, which is where offloaded weights are at hand:
-
-        with ``expert_weights`` [N], by which the states were already scaled: logits [..., V];
-        with ``tokens`` [...]: the logits of these tokens alone, float32, under each expert [..., N];
-        with neither: the logits of each expert, N of [..., V].
-        """
-        if expert_weights is not None:
-            return head_linear(hidden_states, self.weight, self.joint_bias(expert_weights))
-        if tokens is not None:
-            products = hidden_states.float() * self.weight[tokens].float()
-            return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
-        parts = hidden_states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.bias
-        return [nn.functional.linear(states, weight, bias) for states, weight, bias in zip(*parts, strict=True)]
 
 
 class NamedModules(nn.ModuleDict):
@@ -218,7 +184,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
             expert(states, states_to_keep=states_to_keep, **shared, **kwargs)
             for expert, states in zip(self.experts, entering, strict=True)
         ]
-        if self.config.rule in STATIC_LOGIT_RULES and self.config.embedding_size is None:
+        if RULES[self.config.rule].one_head and self.config.embedding_size is None:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
         states = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
         return BaseModelOutputWithPast(last_hidden_state=states, **{CACHE: shared["cache"]})
@@ -254,9 +220,10 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         config = self.config
         if config.embedding_size is not None:
             return self
-        if config.rule not in STATIC_LOGIT_RULES:
+        if not RULES[config.rule].one_head:
             raise ValueError(
-                f"rule={config.rule!r} is no sum of logits, all that one head can do; use mean or weighted"
+                f"rule={config.rule!r} is no sum of logits, all that one head can do; "
+                f"use {' or '.join(rules_with(one_head=True))}"
             )
         if config.trunk_passes != [None]:
             raise ValueError("experts with adapters run shared blocks several times, which servers do not; merge them")
@@ -295,18 +262,18 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
-        ``skip_logits``, which needs ``labels`` and the rule ``mean`` or ``weighted``: the same loss without logits,
-        which are never whole in memory. ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        ``skip_logits``, which needs ``labels`` and a rule that one head computes: the same loss without logits, which
+        are never whole in memory. ``past_key_values`` is the name of ``cache`` before transformers 5.24.
         """
-        rule = self.config.rule
+        rule = RULES[self.config.rule]
         if skip_logits and labels is None:
             raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
-        if skip_logits and rule not in STATIC_LOGIT_RULES:
+        if skip_logits and not rule.one_head:
             raise ValueError(
-                f"skip_logits=True needs one of the rules {', '.join(STATIC_LOGIT_RULES)}, where one head makes the "
-                f"logits; rule={rule!r} combines each expert's own"
+                f"skip_logits=True needs one of the rules {', '.join(rules_with(one_head=True))}, where one head makes "
+                f"the logits; rule={rule.name!r} combines each expert's own"
             )
-        whole = skip_logits or rule in READING_RULES or self.records_states(kwargs)
+        whole = skip_logits or rule.reads_tokens or self.records_states(kwargs)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -321,11 +288,9 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             logits_to_keep = 0  # the states are those already
         states, cache = outputs.last_hidden_state, outputs.get(CACHE)
         one_head = self.config.embedding_size is not None
-        if cache is not None and rule not in READING_RULES and not one_head:
-            # transformers 5.17 crops every layer of a cache, and fails on one without content
+        if cache is not None and not rule.reads_tokens and not one_head:
             length = next(each.shape[1] for each in (input_ids, inputs_embeds) if each is not None)
-            nothing = states.new_zeros(states.shape[0], 1, length, 0)
-            cache.update(nothing, nothing, self.config.evidence_layer)
+            read_nothing(self.config, cache, states, length)
         weights = torch.tensor(self.config.logit_weights, device=states.device)
         logits, loss = None, None
         if skip_logits:
@@ -336,11 +301,13 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             else:
                 head, bias = functools.partial(self.lm_head, expert_weights=weights), None
             loss = chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
-        elif rule in STATIC_LOGIT_RULES:
+        elif rule.one_head:
             states = keep_positions(states, logits_to_keep)
             logits = self.lm_head(states) if one_head else self.lm_head(states, weights)
         else:
-            logits = self.combined_logits(states, input_ids, attention_mask, cache, logits_to_keep)
+            logits = combined_logits(
+                self.config, self.lm_head, states, input_ids, attention_mask, cache, logits_to_keep
+            )
         if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
@@ -350,106 +317,6 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             **{CACHE: cache},
         )
-
-    def combined_logits(
-        self,
-        states: torch.Tensor,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        cache: Cache | None,
-        logits_to_keep: int | torch.Tensor,
-    ) -> torch.Tensor:
-        """Logits [B, T', V], float32, of each expert's own logits (T' as ``logits_to_keep`` says).
-
-        Expert logits exist for one piece of the text at a time, and are combined where they are kept; a piece that is
-        not kept is only read: its tokens say how much each expert counts in the later ones.
-        """
-        rule, reads = self.config.rule, self.config.rule in READING_RULES
-        if not isinstance(self.lm_head, ExpertHead):
-            raise ValueError(
-                f"rule={rule!r} needs each expert's own logits, which an adapter on lm_head mixes; merge the adapter "
-                "(merge_and_unload() in peft), or use rule='mean' or 'weighted'"
-            )
-        if reads and input_ids is None:
-            raise ValueError(f"rule={rule!r} weighs experts by the tokens read: give input_ids, not inputs_embeds")
-        if reads and cache is None:
-            cache = DynamicCache()
-        if not reads:
-            states, logits_to_keep = keep_positions(states, logits_to_keep), 0
-        positions, first_kept = None, 0
-        if isinstance(logits_to_keep, torch.Tensor):
-            positions = torch.arange(states.shape[1], device=logits_to_keep.device)[logits_to_keep]
-            first_kept = min(positions.tolist(), default=0)
-        elif logits_to_keep:
-            first_kept = max(0, states.shape[1] - logits_to_keep)
-        kept = []
-        for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
-            logits = [expert_logits.float() for expert_logits in self.lm_head(states[:, piece])]
-            log_weights = torch.tensor(self.config.expert_weights, device=logits[0].device).log()
-            log_weights = log_weights.expand(*logits[0].shape[:2], -1)
-            if reads:
-                real = real_tokens(input_ids, attention_mask, self.config.pad_token_id)[:, piece]
-                evidence = self.read(cache, input_ids[:, piece], real, states[:, piece], normalisers(logits))
-                log_weights = (log_weights + evidence).log_softmax(-1)
-            if piece.start >= first_kept:
-                combine = log_pool if rule == "evidence" else mixture
-                kept.append(combine(logits, log_weights))
-        combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
-        return combined if positions is None else combined[:, positions - first_kept]
-
-    def read(
-        self,
-        cache: Cache,
-        tokens: torch.Tensor,
-        real: torch.Tensor,
-        states: torch.Tensor,
-        normalisers_BCN: torch.Tensor,
-    ) -> torch.Tensor:
-        """Each expert's evidence [B, C, N] after each of ``tokens``, which follow those already in the ``cache``.
-
-        One more layer of the cache, so that beam search, cropping and static caches treat it like any other: its keys
-        hold each token's log-probability under each expert, whether it counts, the normalisers and whether it is real;
-        its values hold the states, from which, with the normalisers, the next token's log-probability follows.
-        A token counts when it and the token before it are real, that is no padding.
-        """
-        layer, count, device = self.config.evidence_layer, self.lm_head.num_experts, normalisers_BCN.device
-        past, states = cache.get_seq_length(layer) if layer < len(cache.layers) else 0, states.to(device)
-        here = torch.cat([normalisers_BCN, real.to(device).unsqueeze(-1)], dim=-1)
-        before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
-        if not isinstance(past, int) or past > 0:
-            content = cache.layers[layer]
-            last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
-            before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
-            before = before * (last >= 0).to(device)  # a static cache may have been reset
-            before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)
-        before = torch.cat([before, here[:, :-1]], dim=1)
-        before_states = torch.cat([before_states, states[:, :-1]], dim=1)
-        counted_BC1 = before[..., -1:] * here[..., -1:]
-        log_probs_BCN = self.lm_head(before_states, tokens=tokens.to(device)) - before[..., :-1]
-        log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
-
-        positions = torch.arange(tokens.shape[1], device=device) + past
-        keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
-        keys, _ = cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
-        window = self.config.evidence_window if self.config.rule == "evidence" else None
-        known = evidence_of(keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device), window)
-        return known.index_select(1, positions)
-
-
-def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
-    """Cut positions into slices of at most ``size``; one begins at ``first_kept``."""
-    for begin, end in ((0, first_kept), (first_kept, length)):
-        for start in range(begin, end, size):
-            yield slice(start, min(start + size, end))
-
-
-def real_tokens(input_ids: torch.Tensor, attention_mask: Any, pad_token_id: int | None) -> torch.Tensor:
-    """Which of ``input_ids`` [B, T] are text, not padding. A prepared 4-d mask tells nothing, the pad id does."""
-    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
-        return attention_mask[:, -input_ids.shape[1] :].bool()
-    if attention_mask is None or pad_token_id is None:
-        return torch.ones_like(input_ids, dtype=torch.bool)
-    return input_ids != pad_token_id
 
 
 __all__ = ["FrozenGlyphMoEForCausalLM", "FrozenGlyphMoEModel"]

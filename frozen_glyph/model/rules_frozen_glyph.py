@@ -1,27 +1,28 @@
-"""How several experts' predictions of the next token become one: pure functions, composed into the rules below.
+"""The rules by which several experts' predictions of the next token become one: the only list of them.
 
-mean, weighted: the sum of the experts' logits times constant weights, a log-opinion pool (arXiv 2507.07129, section on
-    composition). It needs no function here: one head over the experts' scaled states computes it.
-probability: ``mixture`` with constant weights, a linear opinion pool.
-posterior: ``mixture`` with weights proportional to prior times the probability the expert gave to the tokens read so
-    far: the Bayesian mixture. The total loss of a sequence exceeds an expert's by at most ``-log prior`` nats, which is
-    log N of an equal prior.
-evidence: ``log_pool`` with such weights, read from the last tokens only, so that it forgets.
+Configurations, recipes, the command line, model cards and the README read it. A new rule is a new entry of ``RULES``
+and the function that its ``combine`` names. No torch is imported here, so that the list is at hand without it.
 
 Shapes: B batch, T tokens, N experts, V vocabulary.
 """
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-READING_RULES = ("posterior", "evidence")  # weights depend on the tokens read
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_RULE = "mean"
+EVIDENCE_WINDOW = 16  # tokens that the rule evidence looks back; measured: eval/results/composition-study.md
+SMALLEST = 2.0**-126  # float32's smallest normal number
 
 
 def mixture(logits_NBTV: Sequence[torch.Tensor], log_weights_BTN: torch.Tensor) -> torch.Tensor:
     """Log of the weighted mean of the experts' probabilities [B, T, V]; none below float32's smallest."""
-    mean = weighted_sum((logits.softmax(-1) for logits in logits_NBTV), log_weights_BTN)
-    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+    return weighted_sum((logits.softmax(-1) for logits in logits_NBTV), log_weights_BTN).clamp_min(SMALLEST).log()
 
 
 def log_pool(logits_NBTV: Sequence[torch.Tensor], log_weights_BTN: torch.Tensor) -> torch.Tensor:
@@ -32,34 +33,99 @@ def log_pool(logits_NBTV: Sequence[torch.Tensor], log_weights_BTN: torch.Tensor)
 def weighted_sum(parts_NBTV: Iterable[torch.Tensor], log_weights_BTN: torch.Tensor) -> torch.Tensor:
     """The sum [B, T, V] of what the experts say, one at a time."""
     weights_NBT1 = log_weights_BTN.exp().unsqueeze(-1).movedim(-2, 0)
-    total = torch.zeros((), device=weights_NBT1.device)
+    total = weights_NBT1.new_zeros(())
     for part, weight in zip(parts_NBTV, weights_NBT1, strict=True):
-        total = torch.addcmul(total, part, weight)
+        total = total.addcmul(part, weight)
     return total
 
 
-def normalisers(logits_NBTV: Sequence[torch.Tensor]) -> torch.Tensor:
-    """What is subtracted from an expert's logits to make log-probabilities of them: [B, T, N]."""
-    # From any one token; log_softmax is one fused pass, logsumexp several.
-    return torch.stack([logits[..., 0] - logits.log_softmax(-1)[..., 0] for logits in logits_NBTV], dim=-1)
+@dataclass(frozen=True)
+class MergeRule:
+    """How the experts' predictions of the next token become one.
 
-
-def evidence_of(log_probs_BTN: torch.Tensor, counted_BT: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """Each expert's log-probability of the tokens up to and including each position [B, T, N].
-
-    Args:
-        log_probs_BTN: of each token under each expert; zero where the token is not ``counted_BT`` (1.0, else 0.0).
-        window: how many of the last counted tokens there are in the sum; None: all.
+    name: what configurations, recipes and the command line call it.
+    costs: what it computes, and what that costs, for people. N experts.
+    source: where the method is from.
+    weights: what ``expert_weights`` may be. ``none``: all experts count alike; ``any``: any finite numbers, for a sum
+        of logits; ``prior``: non-negative and of sum 1.
+    combine: logits [B, T, V] from each expert's own, N of [B, T, V] in float32, and the logarithms of what each counts
+        [B, T, N]. None: the sum of the logits times the weights, which one head over the experts' states computes.
+    reads_tokens: an expert counts as much as its weight times the probability that it gave to the tokens read so far.
+    options: fields of the configuration that it takes beside the weights. ``evidence_window``: of the tokens read, how
+        many of the last ones say how much an expert counts.
     """
-    wide = log_probs_BTN if log_probs_BTN.device.type == "mps" else log_probs_BTN.double()  # differences of large sums
-    total = wide.cumsum(1)
-    if window is not None:
-        counts_BT = counted_BT.cumsum(1)
-        # How many positions lie before the window: all those where the count was still so low.
-        before_BT = torch.searchsorted(counts_BT, counts_BT - window, right=True)
-        total_before = torch.nn.functional.pad(total, (0, 0, 1, 0))
-        total = total - total_before.gather(1, before_BT.unsqueeze(-1).expand_as(total))
-    return total.to(log_probs_BTN.dtype)
+
+    name: str
+    costs: str
+    source: str
+    weights: Literal["none", "any", "prior"] = "prior"
+    combine: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor] | None = None
+    reads_tokens: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def one_head(self) -> bool:
+        """Whether one head over the experts' states computes it."""
+        return self.combine is None
+
+    def weights_of(self, expert_weights: Sequence[float]) -> list[float]:
+        """What each expert counts, given the ``expert_weights`` of the configuration."""
+        count = len(expert_weights)
+        return [1 / count] * count if self.weights == "none" else list(expert_weights)
+
+    def covers(self, other: MergeRule) -> bool:
+        """Whether this rule, with the weights that a model has under ``other``, makes the same logits."""
+        return other is self or (other.one_head and self.one_head and self.weights == "any")
 
 
-__all__ = ["READING_RULES", "evidence_of", "log_pool", "mixture", "normalisers"]
+RULES = {
+    rule.name: rule
+    for rule in (
+        MergeRule(
+            "mean",
+            "the published rule: logits are the equal mean of the experts' logits. Where an expert never saw a "
+            "language, it pulls the mean away from the expert that knows it.",
+            source="arXiv 2507.07129, section on composition",
+            weights="none",
+        ),
+        MergeRule(
+            "weighted",
+            "logits are the weighted sum of the experts' logits, one weight for all text: what favours one expert's "
+            "language costs the languages of the others.",
+            source="logarithmic opinion pool, doi 10.1214/ss/1177013825",
+            weights="any",
+        ),
+        MergeRule(
+            "probability",
+            "log of the weighted mean of the experts' probabilities. Every token costs at most minus the log of an "
+            "expert's weight more than under that expert: log N nats a token at equal weights.",
+            source="linear opinion pool, doi 10.1214/ss/1177013825",
+            combine=mixture,
+        ),
+        MergeRule(
+            "posterior",
+            "a Bayesian mixture: each expert counts as much as it has predicted the text so far. The loss of a whole "
+            "sequence exceeds an expert's by at most minus the log of its weight: log N nats at equal weights.",
+            source="Bayesian mixture, doi 10.1017/CBO9780511546921, chapter 9",
+            combine=mixture,
+            reads_tokens=True,
+        ),
+        MergeRule(
+            "evidence",
+            "logits weighted by how well each expert predicted the latest tokens. Nothing bounds what it loses to the "
+            "best expert; measure it on your text.",
+            source="measured in eval/results/composition-study.md",
+            combine=log_pool,
+            reads_tokens=True,
+            options=("evidence_window",),
+        ),
+    )
+}
+
+
+def rules_with(**fields: Any) -> list[str]:
+    """The names of the rules whose attributes are these: ``rules_with(one_head=True)``."""
+    return [name for name, rule in RULES.items() if all(getattr(rule, key) == value for key, value in fields.items())]
+
+
+__all__ = ["DEFAULT_RULE", "EVIDENCE_WINDOW", "RULES", "MergeRule", "rules_with"]

@@ -15,7 +15,7 @@ from frozen_glyph.checkpoint.files import write_tensors
 from frozen_glyph.checkpoint.ladder import describe_checkpoint
 
 SETTINGS = {"config.json", "generation_config.json"}
-MODULES = ("configuration", "embedding", "head", "linear", "loading", "loss", "modeling", "pretrained")
+MODULES = ("configuration", "embedding", "head", "linear", "loading", "loss", "modeling", "pretrained", "rules")
 CODE = {f"{name}_frozen_glyph.py" for name in MODULES}
 STAGE_1 = {"stage-1.safetensors.index.json", "substrate.safetensors", "blocks-1.safetensors", "head-1.safetensors"}
 STAGE_2 = STAGE_1 | {"stage-2.safetensors.index.json", "blocks-2.safetensors", "head-2.safetensors"}

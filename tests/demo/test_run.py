@@ -6,8 +6,8 @@ import pytest
 
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, build_corpus
 from frozen_glyph.demo.run import EXPERTS, STAGES, run_demo
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.rules_frozen_glyph import RULES
 from frozen_glyph.substrate.font import FontError, load_font
 
 KEPT_QUESTIONS = 3  # of each task and language
@@ -40,7 +40,7 @@ def demo_folder(small_corpus, tmp_path_factory):
 def test_report_has_every_section(demo_folder, small_corpus):
     report = json.loads((demo_folder / "report.json").read_text("utf-8"))
     assert report["note"] == SYNTHETIC_NOTE
-    models = {f"merged ({rule})" for rule in MERGE_RULES} | set(EXPERTS)
+    models = {f"merged ({rule})" for rule in RULES} | set(EXPERTS)
     assert {loss["model"] for loss in report["losses"]} == models
     assert {loss["text"] for loss in report["losses"]} == set(small_corpus.valid)
     assert {score["model"] for score in report["scores"]} == models
@@ -50,13 +50,13 @@ def test_report_has_every_section(demo_folder, small_corpus):
     assert {len(stages) for stages in report["growth"].values()} == {STAGES}
     assert [stage["num_hidden_layers"] for stage in report["growth"]["ru"]] == [1, 2, 3]
     compared = {(row["first"], row["second"]) for row in report["comparisons"] if row["name"] == "mixed"}
-    assert compared == {(expert, f"merged ({rule})") for expert in EXPERTS for rule in MERGE_RULES}
+    assert compared == {(expert, f"merged ({rule})") for expert in EXPERTS for rule in RULES}
     grown = {(row["first"], row["second"]) for row in report["comparisons"] if "stage" in row["first"]}
     assert grown == {(f"{expert} stage 1", f"{expert} stage {STAGES}") for expert in EXPERTS}
     assert {(row["model"], row["name"]) for row in report["trends"]} >= {("ru", "en"), ("ru", "ru"), ("zh", "zh")}
     assert all(row["adjusted_p"] >= row["p_value"] for row in report["trends"] + report["comparisons"])
     rules = {facts["label"]: facts["rule"] for facts in report["provenance"]["models"]}
-    assert rules == {f"merged ({rule})": rule for rule in MERGE_RULES} | dict.fromkeys(EXPERTS)
+    assert rules == {f"merged ({rule})": rule for rule in RULES} | dict.fromkeys(EXPERTS)
     assert report["pictures"] and report["samples"]
 
 

@@ -114,10 +114,11 @@ class TestSeveral:
         shares = [1 / 3] * 3 if rule == "mean" else [1 / 2, 1 / 4, 1 / 4]
         assert config_of(nested)["expert_weights"] == shares
         assert same_tensors(nested, merge_experts([trunk, *experts], tmp_path / "flat", rule))
+        other = "posterior" if rule == "mean" else "mean"
         with pytest.raises(
-            ExpertsDoNotMatch, match=rf"is merged by rule '{rule}', this merge by 'other'.*--rule other"
+            ExpertsDoNotMatch, match=rf"is merged by rule '{rule}', this merge by '{other}'.*--rule {other}"
         ):
-            check_rule(open_experts(ExpertRecipe(str(pair))), "other")
+            check_rule(open_experts(ExpertRecipe(str(pair))), other)
 
     @torch.no_grad()
     @pytest.mark.parametrize("rule", ["probability", "posterior"])

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
-from frozen_glyph.model import modeling_frozen_glyph_moe
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
-from frozen_glyph.model.rules_frozen_glyph import READING_RULES
+from frozen_glyph.model import reading_frozen_glyph
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 MIXTURES = ("probability", "posterior")  # rules whose logits are log-probabilities
 
@@ -98,7 +97,7 @@ def test_weighted_mean(merge, three_experts, token_ids):
     torch.testing.assert_close(merged(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rule", MERGE_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_an_expert_merged_with_itself(merge, three_experts, token_ids, rule):
     ids = token_ids(2, 12)
     alone = logits_of([three_experts[1]], ids)[0]
@@ -114,7 +113,7 @@ def test_an_expert_merged_with_itself(merge, three_experts, token_ids, rule):
     ("numbers", "weights"), [((0, 1), None), ((0, 1, 2), None), ((0, 1), [0.9, 0.1]), ((0, 1), [1, 0])]
 )
 def test_rules_by_definition(merge, three_experts, token_ids, monkeypatch, rule, piece_tokens, numbers, weights):
-    monkeypatch.setattr(modeling_frozen_glyph_moe, "PIECE_TOKENS", piece_tokens)
+    monkeypatch.setattr(reading_frozen_glyph, "PIECE_TOKENS", piece_tokens)
     ids = token_ids(2, 9, seed=50)
     merged = merge(numbers, weights, rule=rule, evidence_window=3)
     logits = logits_of([three_experts[number] for number in numbers], ids)
@@ -196,7 +195,7 @@ def test_posterior_is_never_far_from_the_best_expert_on_real_text(merge, three_e
 
 def test_loss_under_every_rule(merged_folder, token_ids):
     ids = token_ids(2, 9)
-    for rule in MERGE_RULES:
+    for rule in RULES:
         output = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)(ids, labels=ids)
         torch.testing.assert_close(output.loss, total_loss(output.logits, ids).sum() / 16)
 
@@ -210,7 +209,7 @@ def test_the_rule_can_be_chosen_at_loading(merged_folder, merge, token_ids):
     assert (plain(ids).logits - chosen(ids).logits).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("rule", MERGE_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, rule):
     model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule), token_ids(2, 9)
     full = model(ids).logits
@@ -220,7 +219,7 @@ def test_logits_to_keep_and_attention_implementations(merged_folder, token_ids, 
     hook = model.lm_head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0].shape[1]))
     torch.testing.assert_close(model(ids, logits_to_keep=some).logits, full[:, some], atol=1e-5, rtol=1e-5)
     hook.remove()
-    assert rule in READING_RULES or seen == [3]  # the other rules need no head elsewhere
+    assert RULES[rule].reads_tokens or seen == [3]  # the other rules need no head elsewhere
     model.set_attn_implementation("eager")
     output = model(ids, output_attentions=True, output_hidden_states=True)
     torch.testing.assert_close(output.logits, full, atol=1e-4, rtol=1e-4)
@@ -249,7 +248,7 @@ def test_reading_needs_token_ids(merged_folder, token_ids, rule):
 
 def test_bfloat16_keeps_the_substrate_and_stays_close(merged_folder, token_ids):
     ids = token_ids(2, 9)
-    for rule in MERGE_RULES:
+    for rule in RULES:
         exact = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
         rough = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule, dtype=torch.bfloat16)
         assert torch.equal(rough.substrate(ids), exact.substrate(ids))

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 PARALLEL = """
 import json, sys, torch
@@ -96,7 +96,7 @@ def test_offloaded_to_disk(experts, merged_folder, token_ids, tmp_path, merged, 
     assert torch.equal(offloaded(ids).logits, expected(ids).logits)
 
 
-@pytest.mark.parametrize("rule", MERGE_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_experts_apart(merged_folder, token_ids, tmp_path, rule):
     """One expert in memory, the other and the head on disk; with a cache, token by token."""
     device_map = {"model.embed_tokens": "cpu", "model.experts.0": "cpu", "model.experts.1": "disk", "lm_head": "disk"}

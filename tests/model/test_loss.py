@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from frozen_glyph import FrozenGlyphMoEForCausalLM
-from frozen_glyph.model import loss_frozen_glyph, modeling_frozen_glyph_moe
-from frozen_glyph.model.configuration_frozen_glyph import MERGE_RULES
+from frozen_glyph.model import loss_frozen_glyph, reading_frozen_glyph
 from frozen_glyph.model.loss_frozen_glyph import chunked_causal_loss
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 BATCH, LENGTH, WIDTH, VOCAB = 3, 11, 16, 50
 
@@ -157,10 +157,10 @@ def test_merged_model_without_logits(merged_folder, token_ids, rule):
 
 def test_no_rule_makes_all_experts_logits_at_once(merged_folder, token_ids, monkeypatch):
     """Of the logits, only the result is whole; without logits to keep, or for the loss alone, nothing is."""
-    monkeypatch.setattr(modeling_frozen_glyph_moe, "PIECE_TOKENS", 8)
+    monkeypatch.setattr(reading_frozen_glyph, "PIECE_TOKENS", 8)
     monkeypatch.setattr(loss_frozen_glyph, "CHUNK_TOKENS", 8)
     ids = token_ids(2, 100)
-    for rule in MERGE_RULES:
+    for rule in RULES:
         model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
         vocab = model.config.vocab_size
         with torch.no_grad(), Largest(vocab) as largest:
@@ -211,5 +211,5 @@ def test_adapters_on_a_merged_model(merged_folder, token_ids, tmp_path, target):
     merged = adapted.merge_and_unload()
     torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=1e-4)
     merged.save_pretrained(tmp_path)
-    for rule in MERGE_RULES:
+    for rule in RULES:
         FrozenGlyphMoEForCausalLM.from_pretrained(tmp_path, rule=rule)(ids)

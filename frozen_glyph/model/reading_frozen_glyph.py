@@ -1,0 +1,157 @@
+"""How a merged model combines its experts' own logits, and weighs the experts by the tokens it has read.
+
+What it knows of them is one more layer of the cache, so that beam search, cropping and static caches treat it like any
+other: the keys hold each token's log-probability under each expert, whether it counts, the normalisers of the experts'
+logits and whether the token is real; the values hold the states, from which, with the normalisers, the next token's
+log-probability follows. A token counts when it and the token before it are real, that is no padding.
+
+Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicCache
+
+from .configuration_frozen_glyph import FrozenGlyphMoEConfig
+from .head_frozen_glyph import ExpertHead
+from .modeling_frozen_glyph import keep_positions
+from .rules_frozen_glyph import RULES, rules_with
+
+PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
+
+
+def combined_logits(
+    config: FrozenGlyphMoEConfig,
+    head: nn.Module,
+    states: torch.Tensor,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
+    cache: Cache | None,
+    logits_to_keep: int | torch.Tensor,
+) -> torch.Tensor:
+    """Logits [B, T', V], float32, of each expert's own logits (T' as ``logits_to_keep`` says).
+
+    Expert logits exist for one piece of the text at a time, and are combined where they are kept; a piece that is not
+    kept is only read: its tokens say how much each expert counts in the later ones.
+
+    Raises:
+        ValueError: an adapter on ``head`` mixes the experts' logits, or the rule reads tokens and there are none.
+    """
+    rule = RULES[config.rule]
+    assert rule.combine is not None, "one head makes these logits"
+    if not isinstance(head, ExpertHead):
+        raise ValueError(
+            f"rule={rule.name!r} needs each expert's own logits, which an adapter on lm_head mixes; merge the adapter "
+            f"(merge_and_unload() in peft), or use rule={' or '.join(map(repr, rules_with(one_head=True)))}"
+        )
+    if not rule.reads_tokens:
+        states, logits_to_keep = keep_positions(states, logits_to_keep), 0
+    elif input_ids is None:
+        raise ValueError(f"rule={rule.name!r} weighs experts by the tokens read: give input_ids, not inputs_embeds")
+    elif cache is None:
+        cache = DynamicCache()
+    positions, first_kept = None, 0
+    if isinstance(logits_to_keep, torch.Tensor):
+        positions = torch.arange(states.shape[1], device=logits_to_keep.device)[logits_to_keep]
+        first_kept = min(positions.tolist(), default=0)
+    elif logits_to_keep:
+        first_kept = max(0, states.shape[1] - logits_to_keep)
+    kept = []
+    for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
+        logits = [expert_logits.float() for expert_logits in head(states[:, piece])]
+        log_weights = torch.tensor(config.logit_weights, device=logits[0].device).log()
+        log_weights = log_weights.expand(*logits[0].shape[:2], -1)
+        if rule.reads_tokens:
+            real = real_tokens(input_ids, attention_mask, config.pad_token_id)[:, piece]
+            evidence = read(config, head, cache, input_ids[:, piece], real, states[:, piece], normalisers(logits))
+            log_weights = (log_weights + evidence).log_softmax(-1)
+        if piece.start >= first_kept:
+            kept.append(rule.combine(logits, log_weights))
+    combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
+    return combined if positions is None else combined[:, positions - first_kept]
+
+
+def read(
+    config: FrozenGlyphMoEConfig,
+    head: ExpertHead,
+    cache: Cache,
+    tokens: torch.Tensor,
+    real: torch.Tensor,
+    states: torch.Tensor,
+    normalisers_BCN: torch.Tensor,
+) -> torch.Tensor:
+    """Each expert's evidence [B, C, N] after each of ``tokens``, which follow those already in the ``cache``."""
+    layer, count, device = config.evidence_layer, head.num_experts, normalisers_BCN.device
+    past, states = cache.get_seq_length(layer) if layer < len(cache.layers) else 0, states.to(device)
+    here = torch.cat([normalisers_BCN, real.to(device).unsqueeze(-1)], dim=-1)
+    before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
+    if not isinstance(past, int) or past > 0:
+        content: Any = cache.layers[layer]
+        last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
+        before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
+        before = before * (last >= 0).to(device)  # a static cache may have been reset
+        before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)
+    before = torch.cat([before, here[:, :-1]], dim=1)
+    before_states = torch.cat([before_states, states[:, :-1]], dim=1)
+    counted_BC1 = before[..., -1:] * here[..., -1:]
+    log_probs_BCN = head(before_states, tokens=tokens.to(device)) - before[..., :-1]
+    log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
+
+    positions = torch.arange(tokens.shape[1], device=device) + past
+    keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
+    keys, _ = cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
+    window = config.evidence_window if "evidence_window" in RULES[config.rule].options else None
+    known = evidence_of(keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device), window)
+    return known.index_select(1, positions)
+
+
+def read_nothing(config: FrozenGlyphMoEConfig, cache: Cache, states: torch.Tensor, length: int) -> None:
+    """Fill the layer of a rule that reads no tokens: transformers 5.17 crops every layer, and fails on an empty one."""
+    nothing = states.new_zeros(states.shape[0], 1, length, 0)
+    cache.update(nothing, nothing, config.evidence_layer)
+
+
+def normalisers(logits_NBTV: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What is subtracted from an expert's logits to make log-probabilities of them: [B, T, N]."""
+    # From any one token; log_softmax is one fused pass, logsumexp several.
+    return torch.stack([logits[..., 0] - logits.log_softmax(-1)[..., 0] for logits in logits_NBTV], dim=-1)
+
+
+def evidence_of(log_probs_BTN: torch.Tensor, counted_BT: torch.Tensor, window: int | None = None) -> torch.Tensor:
+    """Each expert's log-probability of the tokens up to and including each position [B, T, N].
+
+    Args:
+        log_probs_BTN: of each token under each expert; zero where the token is not ``counted_BT`` (1.0, else 0.0).
+        window: how many of the last counted tokens there are in the sum; None: all.
+    """
+    wide = log_probs_BTN if log_probs_BTN.device.type == "mps" else log_probs_BTN.double()  # differences of large sums
+    total = wide.cumsum(1)
+    if window is not None:
+        counts_BT = counted_BT.cumsum(1)
+        # How many positions lie before the window: all those where the count was still so low.
+        before_BT = torch.searchsorted(counts_BT, counts_BT - window, right=True)
+        total_before = nn.functional.pad(total, (0, 0, 1, 0))
+        total = total - total_before.gather(1, before_BT.unsqueeze(-1).expand_as(total))
+    return total.to(log_probs_BTN.dtype)
+
+
+def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
+    """Cut positions into slices of at most ``size``; one begins at ``first_kept``."""
+    for begin, end in ((0, first_kept), (first_kept, length)):
+        for start in range(begin, end, size):
+            yield slice(start, min(start + size, end))
+
+
+def real_tokens(input_ids: torch.Tensor, attention_mask: Any, pad_token_id: int | None) -> torch.Tensor:
+    """Which of ``input_ids`` [B, T] are text, not padding. A prepared 4-d mask tells nothing, the pad id does."""
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+        return attention_mask[:, -input_ids.shape[1] :].bool()
+    if attention_mask is None or pad_token_id is None:
+        return torch.ones_like(input_ids, dtype=torch.bool)
+    return input_ids != pad_token_id
+
+
+__all__ = ["combined_logits", "read_nothing"]
