@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from eval.replication.claims import PARTS
 from eval.replication.rules import MARGIN, Claim, Estimate, Verdict, interval_between
-from eval.studies.common.jobs import write_report
+from eval.studies.common.tables import table, write_report
 from frozen_glyph.checkpoint.files import read_json
 
 EVAL = Path(__file__).parents[1]
@@ -65,13 +65,14 @@ def as_markdown(parts: dict[str, list[Claim]]) -> str:
         "of this scale alone.",
         "",
         "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in get_args(Verdict)) + ".",
+        "",
     ]
     for part, claims in parts.items():
-        lines += ["", f"## {part}", "", *table(claims)]
-    return "\n".join(lines) + "\n"
+        lines += [f"## {part}", "", *table_of(claims)]
+    return "\n".join(lines)
 
 
-def table(claims: list[Claim]) -> list[str]:
+def table_of(claims: list[Claim]) -> list[str]:
     rows = [
         (
             claim.claim,
@@ -85,7 +86,7 @@ def table(claims: list[Claim]) -> list[str]:
         for claim in claims
     ]
     titles = ("claim", "published", "measured here", "seeds", "compute", "verdict", "why")
-    return [f"| {' | '.join(cell or '-' for cell in row)} |" for row in (titles, ["---"] * len(titles), *rows)]
+    return table(titles, [[cell or "-" for cell in row] for row in rows])
 
 
 def measured(claim: Claim) -> str:

@@ -5,8 +5,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-import eval.studies.composition.__main__ as study
-from eval.studies.composition.rules import all_tokens, fixed_share
+from eval.studies.common.windows import score_windows
+from eval.studies.composition.measure import average, mixture
+from eval.studies.composition.report import as_markdown, summarise
+from eval.studies.composition.rules import RULES, all_tokens, fixed_share, log_probs_of
+from eval.studies.composition.runs import SMOKE
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.text.loss import text_loss
 
@@ -22,8 +25,8 @@ def models(experts):
 def nats_of_windows(models, tokenizer, rule):
     """Nats and characters of each window of ``TEXT`` under ``rule``."""
     nats, characters = [], []
-    for logits, targets, scored, sizes in study.score_windows(models, tokenizer, TEXT, CONTEXT, batch_size=3):
-        nats += (rule.nats(logits, study.log_probs_of(logits, targets), targets) * scored).sum(-1).tolist()
+    for logits, targets, scored, sizes in score_windows(models, tokenizer, TEXT, CONTEXT, batch_size=3):
+        nats += (rule.nats(logits, log_probs_of(logits, targets), targets) * scored).sum(-1).tolist()
         characters += sizes
     return nats, characters
 
@@ -34,7 +37,7 @@ def test_rule_is_that_of_a_merged_checkpoint(models, experts, tmp_path, rule):
     merged = FrozenGlyphMoEForCausalLM.from_pretrained(folder, evidence_window=16).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = text_loss(merged, tokenizer, TEXT, CONTEXT)
-    nats, characters = nats_of_windows(models, tokenizer, study.RULES[rule])
+    nats, characters = nats_of_windows(models, tokenizer, RULES[rule])
     np.testing.assert_allclose(nats, expected.nats, rtol=1e-4)
     assert characters == expected.characters.tolist()
 
@@ -46,7 +49,7 @@ def test_fixed_share_without_sharing_is_the_posterior():
 
 
 def test_average_is_the_mean_of_the_weights(models):
-    averaged = study.average(models).state_dict()
+    averaged = average(models).state_dict()
     first, second = (model.state_dict() for model in models)
     assert torch.equal(averaged["lm_head.weight"], (first["lm_head.weight"] + second["lm_head.weight"]) / 2)
     bits = "model.embed_tokens.packed_bits"
@@ -55,7 +58,7 @@ def test_average_is_the_mean_of_the_weights(models):
 
 def test_mixture_holds_every_paragraph_once():
     texts = ["a 1\na 2\n\na 3\n", "b 1\n\nb 2\n"]
-    assert sorted(line for line in study.mixture(texts).splitlines() if line) == ["a 1", "a 2", "a 3", "b 1", "b 2"]
+    assert sorted(line for line in mixture(texts).splitlines() if line) == ["a 1", "a 2", "a 3", "b 1", "b 2"]
 
 
 def test_report_tells_a_better_rule_from_a_worse_one():
@@ -65,15 +68,13 @@ def test_report_tells_a_better_rule_from_a_worse_one():
     base = generator.uniform(8, 12, 50)
     groups = {"single/en": 0, "single/ru": 1, "single/zh": 2, "single/union": -0.2, "single/average": 3}
     groups |= {f"{name}/mean": 0.2 for name in ("two", "three", "six", "twins")}
-    groups |= {
-        f"{name}/{rule}": -0.1 for name in ("two", "three", "six", "twins") for rule in study.RULES if rule != "mean"
-    }
+    groups |= {f"{name}/{rule}": -0.1 for name in ("two", "three", "six", "twins") for rule in RULES if rule != "mean"}
     nats = {key: (base + 10 * shift).tolist() for key, shift in groups.items()}
     cost = {"flops": 1e12, "tokens": 1, "seconds": 1.0, "parameters": 1}
     results = {("measure", 0): {"en": {"characters": characters, "nats": nats}}, ("union", 0): cost}
-    report = study.summarise(results, study.SMOKE, seeds=1)
+    report = summarise(results, SMOKE, seeds=1)
     found = report["losses"]["en"]["three/posterior"]
     assert found["minus_expert"]["en"]["difference"] == pytest.approx(-0.1)
     assert found["minus_expert"]["en"]["high"] < 0
     assert found["minus_rival"]["union"]["difference"] == pytest.approx(0.1)
-    assert "(+0.200; +0.200 to +0.200)" in study.as_markdown(report)
+    assert "(+0.200; +0.200 to +0.200)" in as_markdown(report)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import eval.studies.forgetting.__main__ as study
-from eval.studies.forgetting.report import difference
+from eval.studies.common.ground import build_ground, text_file
+from eval.studies.forgetting.report import as_markdown, difference, summarise
+from eval.studies.forgetting.runs import FIRST, LANGUAGES, MERGED, NEXT, SMOKE, measure, train
 from frozen_glyph import FrozenGlyphForCausalLM
 
 SENTENCES = {
@@ -18,7 +19,7 @@ SENTENCES = {
 
 @pytest.fixture(scope="module")
 def scale():
-    return dataclasses.replace(study.SMOKE, tokens=2048, learning_rate=2e-2)
+    return dataclasses.replace(SMOKE, tokens=2048, learning_rate=2e-2)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(scale, data, work):
     """Every training and the measuring of seed 0."""
-    study.build_ground(scale, data, work)
-    found = {(kind, 0): study.train(kind, 0, scale, data, work) for kind in study.FIRST | study.NEXT}
-    return found | {("measure", 0): study.measure(0, scale, data, work)}
+    build_ground([text_file(data, language) for language in LANGUAGES], scale, work)
+    found = {(kind, 0): train(kind, 0, scale, data, work) for kind in FIRST | NEXT}
+    return found | {("measure", 0): measure(0, scale, data, work)}
 
 
 def blocks(folder, first, **stage):
@@ -52,7 +53,7 @@ def blocks(folder, first, **stage):
 
 
 def test_every_training_reads_and_trains_as_much(results, scale):
-    costs = [results[kind, 0] for kind in study.FIRST | study.NEXT]
+    costs = [results[kind, 0] for kind in FIRST | NEXT]
     assert {cost["tokens"] for cost in costs} == {scale.tokens}
     assert len({cost["trainable_parameters"] for cost in costs}) == 1
     assert results["grown", 0]["flops"] > results["tuned", 0]["flops"]  # it also reads through the frozen blocks
@@ -71,12 +72,12 @@ def test_first_stage_stays_readable_and_is_cheaper_to_keep_when_blocks_are_share
 
 
 def test_models_learn_what_they_read_and_forget_the_rest(results, scale):
-    report = study.summarise(results, scale)
+    report = summarise(results, scale)
     losses = {
         text: {model: entry["loss"] for model, entry in models.items()} for text, models in report["losses"].items()
     }
-    merged = {f"{name}/{rule}" for name, rules in study.MERGED.items() for rule in rules}
-    assert set(losses["en"]) == set(losses["ru"]) == set(study.FIRST | study.NEXT) | merged
+    merged = {f"{name}/{rule}" for name, rules in MERGED.items() for rule in rules}
+    assert set(losses["en"]) == set(losses["ru"]) == set(FIRST | NEXT) | merged
     assert losses["en"]["english"] < losses["en"]["russian"] and losses["ru"]["russian"] < losses["ru"]["english"]
     for kind in ("grown", "tuned"):
         assert losses["ru"][kind] < losses["ru"]["english"] and losses["en"][kind] > losses["en"]["english"]
@@ -88,7 +89,7 @@ def test_report_says_second_minus_first():
     """Losses made up so that ``tuned`` forgets 0.5 nats per character of English, ``grown`` 0.2."""
     characters = [10.0] * 40
     base = np.random.default_rng(0).uniform(8, 12, 40)
-    shifts = dict.fromkeys([*study.FIRST, *study.NEXT, "english+grown/evidence"], 0.0) | {"tuned": 0.5, "grown": 0.2}
+    shifts = dict.fromkeys([*FIRST, *NEXT, "english+grown/evidence"], 0.0) | {"tuned": 0.5, "grown": 0.2}
     entry = {
         "characters": characters,
         "nats": {model: (base + 10 * shift).tolist() for model, shift in shifts.items()},
@@ -101,9 +102,9 @@ def test_report_says_second_minus_first():
     }
     cost = {"tokens": 1, "flops": 1e12, "seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "trainable_parameters": 1}
     results = {("measure", seed): measured for seed in (0, 1)} | {("grown", seed): cost for seed in (0, 1)}
-    report = study.summarise(results, study.SMOKE)
+    report = summarise(results, SMOKE)
     forgot = difference(report, "en", "english", "tuned")
     assert forgot["difference"] == pytest.approx(0.5) and forgot["low"] > 0
     assert forgot["by_seed"] == pytest.approx([0.5, 0.5])
     assert difference(report, "en", "tuned", "grown")["difference"] == pytest.approx(-0.3)
-    assert "| grown - tuned | -0.300 (-0.300 to -0.300; seeds -0.300, -0.300)" in study.as_markdown(report)
+    assert "| grown - tuned | -0.300 (-0.300 to -0.300; seeds -0.300, -0.300)" in as_markdown(report)

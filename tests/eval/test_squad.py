@@ -2,27 +2,27 @@
 
 import pytest
 
-import eval.studies.squad.__main__ as study
+from eval.studies.squad.report import METRICS, as_markdown, summarise
 
 
 def results_of(share_right):
     """One seed, blocks 1, 2 and 4; ``share_right(blocks)`` of ten questions are right under every metric."""
     blocks, questions = [1, 2, 4], 10
     scores = [[float(question < questions * share_right(depth)) for question in range(questions)] for depth in blocks]
-    tasks = {task: dict.fromkeys(metrics, scores) for task, metrics in study.METRICS.items()}
+    tasks = {task: dict.fromkeys(metrics, scores) for task, metrics in METRICS.items()}
     return {("squad", seed): {"blocks": blocks, "scores": tasks, "cpu_seconds": 1.0} for seed in (0, 1)}
 
 
 def test_slope_is_the_gain_of_one_block():
-    report = study.summarise(results_of(lambda blocks: 0.2 * blocks))
+    report = summarise(results_of(lambda blocks: 0.2 * blocks))
     for task, metrics in report["tasks"].items():
         for metric, found in metrics.items():
             assert [entry["value"] for entry in found["by_depth"]] == pytest.approx([0.2, 0.4, 0.8]), (task, metric)
             assert found["slope"]["value"] == pytest.approx(0.2)
             assert found["slope"]["by_seed"] == pytest.approx([0.2, 0.2]) and found["slope"]["low"] > 0
-    assert "+20.00" in study.as_markdown(report) and "4 blocks" in study.as_markdown(report)
+    assert "+20.00" in as_markdown(report) and "4 blocks" in as_markdown(report)
 
 
 def test_nothing_right_at_any_depth_has_no_slope():
-    slope = study.summarise(results_of(lambda blocks: 0))["tasks"]["fg_squad"]["exact_match"]["slope"]
+    slope = summarise(results_of(lambda blocks: 0))["tasks"]["fg_squad"]["exact_match"]["slope"]
     assert (slope["value"], slope["low"], slope["high"]) == (0, 0, 0)

@@ -1,17 +1,15 @@
-"""Summary and report of the study of additive layers (see __main__.py)."""
+"""The report of the study of additive layers: losses, health, single layers, and each statement of the postmortem."""
 
 import math
-import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from frozen_glyph.checkpoint.provenance import versions
+from eval.studies.common.losses import difference_of, loss_of
+from eval.studies.common.tables import circumstances, circumstances_line, interval, signed, table
 from frozen_glyph.health.thresholds import METRICS, flags
-from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
 
 
 def summarise(
@@ -28,29 +26,22 @@ def summarise(
 
     characters = np.array(results[kinds[0], finished[0]]["1"]["characters"])
 
-    def difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-        """``second`` minus ``first`` in nats per character; below zero: ``second`` is better."""
-        by_seed = ((second - first).sum(1) / characters.sum()).tolist()
-        return asdict(paired_bootstrap(first.mean(0), second.mean(0), characters)) | {"by_seed": by_seed}
-
     losses: dict[str, Any] = {}
     for kind in kinds:
         losses[kind] = {}
         for depth in depths:
             values = nats(kind, depth)
-            low, high = bootstrap_interval(values.mean(0), characters)
             runs = [results[kind, seed][str(depth)] for seed in finished]
             losses[kind][str(depth)] = {
-                "loss": float(values.mean(0).sum() / characters.sum()),
-                "low": low,
-                "high": high,
-                "by_seed": (values.sum(1) / characters.sum()).tolist(),
-                "minus_matmul": difference(nats("matmul", depth), values),
+                **loss_of(values, characters),
+                "minus_matmul": difference_of(nats("matmul", depth), values, characters),
                 "nats_per_token": float(np.mean([run["health"]["loss"] for run in runs])),
                 "seconds": float(np.mean([run["seconds"] for run in runs])),
                 "block_parameters": runs[0]["block_parameters"],
             }
-        losses[kind]["deepest_minus_shallowest"] = difference(nats(kind, depths[0]), nats(kind, depths[-1]))
+        losses[kind]["deepest_minus_shallowest"] = difference_of(
+            nats(kind, depths[0]), nats(kind, depths[-1]), characters
+        )
     reports = {
         kind: [results[kind, seed][str(depth)]["health"] for seed in finished for depth in depths] for kind in kinds
     }
@@ -70,8 +61,7 @@ def summarise(
             )
             for same in results["matmul", finished[0]]["1"]["logit_difference"]
         },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
-        "versions": versions(),
+        **circumstances(),
     }
 
 
@@ -98,15 +88,6 @@ def is_flagged(block: dict[str, Any]) -> bool:
 
 def span(values: list[float] | None) -> str:
     return "-" if values is None else f"{values[0]:.3g} to {values[1]:.3g}"
-
-
-def signed(found: dict[str, Any]) -> str:
-    return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines] + [""]
 
 
 def statements(report: dict[str, Any]) -> list[list[str]]:
@@ -191,10 +172,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     loss_rows = [
         [
             kind,
-            *(
-                f"{entry[depth]['loss']:.3f} ({entry[depth]['low']:.3f} to {entry[depth]['high']:.3f})"
-                for depth in depths
-            ),
+            *(f"{entry[depth]['loss']:.3f} ({interval(entry[depth])})" for depth in depths),
             signed(entry["deepest_minus_shallowest"]),
             signed(entry[depths[-1]]["minus_matmul"]),
             f"{entry[depths[-1]]['block_parameters']:,}",
@@ -273,9 +251,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         + ".",
         "",
         *table(["blocks", "flagged", *(metric.title for metric in METRICS.values())], health_rows),
-        f"Machine: {report['machine']}. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-        + ".",
+        circumstances_line(report),
         "",
     ]
     return "\n".join(lines)

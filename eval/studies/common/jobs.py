@@ -1,7 +1,7 @@
-"""Carry out the runs of a study, each in a process of its own with one thread; what has finished is never run again.
+"""Carry out a study: its runs, each in a process of its own with one thread, and its report.
 
-A study that calls ``run_jobs`` is started again by it with ``--run JOB``, and writes the job's ``result_file`` as its
-last act, so that a study that was stopped goes on with the runs that are missing.
+A study starts itself once more for each run, with ``--run JOB``, which writes the job's ``result_file`` as its last
+act; what has finished is never run again. So the same command resumes a study that was stopped.
 """
 
 import argparse
@@ -9,15 +9,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from eval.processes import own_command
-from frozen_glyph.checkpoint.files import write_json, write_text
+import torch
 
-Job = Sequence[str | int]
+from eval.processes import own_command
+from eval.studies.common.tables import write_report
+from frozen_glyph.checkpoint.files import write_text
+
+Job = tuple[str | int | float, ...]
+Parts = Sequence[str | int | float]
+Results = dict[Any, dict[str, Any]]
 
 
 def study_arguments(name: str, description: str | None, data: str) -> argparse.ArgumentParser:
@@ -30,33 +35,47 @@ def study_arguments(name: str, description: str | None, data: str) -> argparse.A
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
     parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
-    parser.add_argument("--run", nargs=2, metavar=("KIND", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs="+", metavar="JOB", help=argparse.SUPPRESS)
     return parser
 
 
-def job_name(job: Job) -> str:
+def carry_out(
+    arguments: argparse.Namespace,
+    prepare: Callable[[], object],
+    phases: Sequence[Sequence[Job]],
+    run: Callable[..., dict[str, Any]],
+    summarise: Callable[[Results], dict[str, Any]],
+    as_markdown: Callable[[dict[str, Any]], str],
+) -> None:
+    """Do what ``arguments`` (of ``study_arguments``) ask for: one run, the report alone, or all of the study.
+
+    ``prepare`` makes what all runs share; ``phases`` are jobs of which a later phase needs the earlier ones'; ``run``
+    gets the parts of one job, as text, and returns its result; ``summarise`` gets the results that there are.
+    """
+    if arguments.run:
+        torch.set_num_threads(1)
+        write_text(result_file(arguments.work, arguments.run), json.dumps(run(*arguments.run)))
+        return
+    if not arguments.report:
+        prepare()
+        for jobs in phases:
+            run_jobs(jobs, arguments.work, arguments.processes)
+    report = summarise(read_results(arguments.work, [job for jobs in phases for job in jobs]))
+    write_report(arguments.out, report, as_markdown(report))
+
+
+def job_name(job: Parts) -> str:
     return "-".join(map(str, job))
 
 
-def result_file(work: Path, job: Job) -> Path:
+def result_file(work: Path, job: Parts) -> Path:
     return work / f"{job_name(job)}.json"
 
 
-def write_result(work: Path, job: Job, result: dict[str, Any]) -> None:
-    write_text(result_file(work, job), json.dumps(result))
-
-
-def read_results(work: Path, jobs: Sequence[Job]) -> dict[Job, dict[str, Any]]:
+def read_results(work: Path, jobs: Sequence[Job]) -> Results:
     """Results of the jobs that have finished."""
     files = {job: result_file(work, job) for job in jobs}
     return {job: json.loads(file.read_text("utf-8")) for job, file in files.items() if file.exists()}
-
-
-def write_report(out: Path, report: dict[str, Any], text: str) -> None:
-    """Write ``report`` as JSON and ``text`` as Markdown, and print the latter."""
-    write_json(out.with_suffix(".json"), report)
-    write_text(out.with_suffix(".md"), text)
-    print(text)
 
 
 def run_jobs(jobs: Sequence[Job], work: Path, processes: int) -> None:

@@ -1,15 +1,13 @@
 """The report of the composition study: losses of models and merged sets by text, and paired differences."""
 
-import os
-import platform
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from eval.studies.common.losses import difference_of, loss_of
+from eval.studies.common.tables import circumstances, circumstances_line, interval, signed, table
 from eval.studies.composition.rules import MODEL_RULES
-from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
 
 SETS = {"two": ("en", "ru"), "three": ("en", "ru", "zh"), "six": ("en", "ru", "zh"), "twins": ("en",)}
 RIVALS = ("union", "average")
@@ -27,21 +25,17 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any, seeds: int) -> dic
         characters = np.array(entry["characters"], dtype=float)
         nats = {key: np.array([run[text]["nats"][key] for run in measured.values()]) for key in entry["nats"]}
 
-        def difference(key: str, rival: str, nats: Any = nats, characters: Any = characters) -> dict[str, Any]:
-            """``key`` minus ``rival``; below zero: ``key`` is better."""
-            found = asdict(paired_bootstrap(nats[rival].mean(0), nats[key].mean(0), characters))
-            return found | {"by_seed": ((nats[key] - nats[rival]).sum(1) / characters.sum()).tolist()}
+        def minus(
+            key: str, rivals: tuple[str, ...], nats: Any = nats, characters: Any = characters
+        ) -> dict[str, dict[str, Any]]:
+            """``key`` minus each of the single models ``rivals``; below zero: ``key`` is better."""
+            return {name: difference_of(nats[f"single/{name}"], nats[key], characters) for name in rivals}
 
         losses[text] = {}
         for key, values in nats.items():
-            group = key.partition("/")[0]
-            low, high = bootstrap_interval(values.mean(0), characters)
-            by_seed = (values.sum(1) / characters.sum()).tolist()
-            losses[text][key] = {"loss": sum(by_seed) / len(by_seed), "low": low, "high": high, "by_seed": by_seed}
-            if group in SETS:
-                experts = {name: difference(key, f"single/{name}") for name in SETS[group]}
-                rivals = {name: difference(key, f"single/{name}") for name in RIVALS}
-                losses[text][key] |= {"minus_expert": experts, "minus_rival": rivals}
+            losses[text][key] = loss_of(values, characters)
+            if (group := key.partition("/")[0]) in SETS:
+                losses[text][key] |= {"minus_expert": minus(key, SETS[group]), "minus_rival": minus(key, RIVALS)}
     costs = {
         kind: {name: float(np.mean([results[kind, seed][name] for seed in measured])) for name in cost}
         for (kind, _), cost in results.items()
@@ -54,8 +48,7 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any, seeds: int) -> dic
         "characters": {text: sum(entry["characters"]) for text, entry in first.items()},
         "costs": costs,
         "losses": losses,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
-        "versions": versions(),
+        **circumstances(),
     }
 
 
@@ -74,11 +67,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         if "minus_expert" not in entry:
             return f"{entry['loss']:.3f}"
         found = entry["minus_expert"][best_expert(losses[text], key.partition("/")[0])]
-        return f"{entry['loss']:.3f} ({found['difference']:+.3f}; {found['low']:+.3f} to {found['high']:+.3f})"
+        return f"{entry['loss']:.3f} ({found['difference']:+.3f}; {interval(found, sign='+')})"
 
-    def table(title: str, keys: list[str]) -> list[str]:
-        rows = [f"| {key.partition('/')[2]} | {' | '.join(cell(text, key) for text in texts)} |" for key in keys]
-        return [f"## {title}", "", f"| | {' | '.join(texts)} |", "| --- |" + " --- |" * len(texts), *rows, ""]
+    def section(title: str, keys: list[str]) -> list[str]:
+        rows = [[key.partition("/")[2], *(cell(text, key) for text in texts)] for key in keys]
+        return [f"## {title}", "", *table(["", *texts], rows)]
 
     def keys_of(group: str) -> list[str]:
         return [key for key in losses[texts[0]] if key.startswith(f"{group}/")]
@@ -90,12 +83,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         "twins": "Two experts of the same language (en, en)",
     }
     rival_rows = [
-        f"| {rule} | {text} | "
-        + " | ".join(
-            f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
-            for found in losses[text][f"three/{rule}"]["minus_rival"].values()
-        )
-        + " |"
+        [rule, text, *map(signed, losses[text][f"three/{rule}"]["minus_rival"].values())]
         for rule in MODEL_RULES
         for text in texts
     ]
@@ -113,21 +101,16 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{len(MODEL_RULES)} are no rules of a checkpoint; they were tried to find one. Seeds one by one, and the "
         "differences from every expert: the JSON file.",
         "",
-        *table("Single models", keys_of("single")),
-        *(line for group, title in titles.items() for line in table(title, keys_of(group))),
+        *section("Single models", keys_of("single")),
+        *(line for group, title in titles.items() for line in section(title, keys_of(group))),
         "## Three experts against one model of the union and against averaged weights",
         "",
-        "| rule | text | minus union | minus average |",
-        "| --- | --- | --- | --- |",
-        *rival_rows,
-        "",
+        *table(["rule", "text", "minus union", "minus average"], rival_rows),
         "Cost of a run (mean): "
         + "; ".join(
             f"{kind} {entry['flops'] / 1e12:.1f} TFLOP, {entry['seconds']:.0f} s" for kind, entry in cost.items()
         )
-        + f". Machine: {report['machine']}. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-        + ".",
+        + f". {circumstances_line(report)}",
         "",
     ]
     return "\n".join(lines)

@@ -1,14 +1,12 @@
 """The report of the forgetting study: what each way of learning Russian does to English and gives in Russian."""
 
-import os
-import platform
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.statistics import bootstrap_interval, paired_bootstrap
+from eval.studies.common.losses import difference_of, loss_of
+from eval.studies.common.tables import circumstances, circumstances_line, signed, table
 
 BEFORE, OTHER = "english", "russian"  # what there was to forget; what the same training learns of Russian from nothing
 PAIRS = (
@@ -39,16 +37,11 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
             for model in entry["nats"]
         }
         texts[text] = {"blocks": len(characters), "characters": int(characters.sum())}
-        losses[text] = {}
-        for model, nats_SB in nats.items():  # seeds, blocks
-            low, high = bootstrap_interval(nats_SB.mean(0), characters)
-            by_seed = (nats_SB.sum(1) / characters.sum()).tolist()
-            losses[text][model] = {"loss": sum(by_seed) / len(by_seed), "low": low, "high": high, "by_seed": by_seed}
+        losses[text] = {model: loss_of(nats_SB, characters) for model, nats_SB in nats.items()}  # seeds, blocks
         against = [(base, model) for base in (BEFORE, OTHER) for model in nats if model != base]
         for first, second in [*against, *PAIRS]:
-            found = asdict(paired_bootstrap(nats[first].mean(0), nats[second].mean(0), characters))
-            by_seed = ((nats[second] - nats[first]).sum(1) / characters.sum()).tolist()
-            differences.append({"text": text, "first": first, "second": second, **found, "by_seed": by_seed})
+            found = difference_of(nats[first], nats[second], characters)
+            differences.append({"text": text, "first": first, "second": second, **found})
     costs = {
         kind: {name: float(np.mean([results[kind, seed][name] for seed in measured])) for name in cost}
         for (kind, _), cost in results.items()
@@ -64,8 +57,7 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
         "bytes_of_first_stage": next(iter(measured.values()))["bytes_of_first_stage"],
         "costs": costs,
         "core_seconds": sum(result["cpu_seconds"] for result in results.values()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
-        "versions": versions(),
+        **circumstances(),
     }
 
 
@@ -82,12 +74,8 @@ def as_markdown(report: dict[str, Any]) -> str:
     """The report as tables, with the protocol above them."""
     scale, losses = report["scale"], report["losses"]
 
-    def signed(text: str, first: str, second: str) -> str:
-        if first == second:
-            return "-"
-        found = difference(report, text, first, second)
-        seeds = ", ".join(f"{value:+.3f}" for value in found["by_seed"])
-        return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}; seeds {seeds})"
+    def cell(text: str, first: str, second: str) -> str:
+        return "-" if first == second else signed(difference(report, text, first, second), seeds=True)
 
     kept = report["bytes_of_first_stage"]
     lines = [
@@ -108,23 +96,25 @@ def as_markdown(report: dict[str, Any]) -> str:
         + ". Differences are second minus first, below zero: the second is better; 95% bootstrap intervals over "
         "windows of the mean over seeds, paired by window.",
         "",
-        "| model | English | minus `english` | Russian | minus `russian` |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {model} | {losses['en'][model]['loss']:.3f} | {signed('en', BEFORE, model)} | "
-            f"{losses['ru'][model]['loss']:.3f} | {signed('ru', OTHER, model)} |"
-            for model in losses["en"]
+        *table(
+            ["model", "English", "minus `english`", "Russian", "minus `russian`"],
+            [
+                [
+                    model,
+                    f"{losses['en'][model]['loss']:.3f}",
+                    cell("en", BEFORE, model),
+                    f"{losses['ru'][model]['loss']:.3f}",
+                    cell("ru", OTHER, model),
+                ]
+                for model in losses["en"]
+            ],
         ),
-        "",
         "## Growing against fine-tuning, replay, the first stage merged in",
         "",
-        "| second minus first | English | Russian |",
-        "| --- | --- | --- |",
-        *(
-            f"| {second} - {first} | {signed('en', first, second)} | {signed('ru', first, second)} |"
-            for first, second in PAIRS
+        *table(
+            ["second minus first", "English", "Russian"],
+            [[f"{second} - {first}", cell("en", first, second), cell("ru", first, second)] for first, second in PAIRS],
         ),
-        "",
         "`grown` loaded with `growth_stage=1` gives the logits of `english` on all held-out English, bit for bit: "
         + ", ".join("yes" if same else "no" for same in report["first_stage_identical"])
         + " (by seed). So does any earlier checkpoint that is kept; what keeping it costs on disk is "
@@ -132,19 +122,23 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         "## Cost of a training (mean over seeds)",
         "",
-        "| training | tokens | TFLOP | trained at a time | parameters | seconds | core-seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {kind} | {cost['tokens']:,.0f} | {cost['flops'] / 1e12:.2f} | {cost['trainable_parameters']:,.0f} | "
-            f"{cost['parameters']:,.0f} | {cost['seconds']:.0f} | {cost['cpu_seconds']:.0f} |"
-            for kind, cost in report["costs"].items()
+        *table(
+            ["training", "tokens", "TFLOP", "trained at a time", "parameters", "seconds", "core-seconds"],
+            [
+                [
+                    kind,
+                    f"{cost['tokens']:,.0f}",
+                    f"{cost['flops'] / 1e12:.2f}",
+                    f"{cost['trainable_parameters']:,.0f}",
+                    f"{cost['parameters']:,.0f}",
+                    f"{cost['seconds']:.0f}",
+                    f"{cost['cpu_seconds']:.0f}",
+                ]
+                for kind, cost in report["costs"].items()
+            ],
         ),
-        "",
-        f"Core-seconds include start and reading the text; {report['core_seconds']:.0f} for all runs. Machine: "
-        + report["machine"]
-        + ". Versions: "
-        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-        + ".",
+        f"Core-seconds include start and reading the text; {report['core_seconds']:.0f} for all runs. "
+        + circumstances_line(report),
         "",
     ]
     return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""The models of the study of additive layers: trained with each kind of layer at each depth, and made sick."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.studies.common import scale as common
+from eval.studies.common.ground import build_ground, held_out_text, text_file, tokenizer_of
+from eval.studies.common.jobs import job_name
+from eval.studies.common.training import recipe_at
+from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
+from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.growth.recipe import StageRecipe
+from frozen_glyph.health.checkpoint import text_batch
+from frozen_glyph.health.measure import model_health
+from frozen_glyph.health.replace import replace_linear
+from frozen_glyph.text.documents import read_text
+from frozen_glyph.text.loss import text_loss
+
+KINDS = ("matmul", "additive", "adder", "low_rank", "quantized")  # that compute different things
+SAME = ("compiled", "fused")  # that compute what matmul computes
+DEPTHS = (1, 2, 3, 4)
+TEXT = "train.txt"
+
+
+@dataclass(frozen=True)
+class Scale(common.Scale):
+    hidden_size: int = 64
+    heads: int = 4
+    vocab_size: int = 1024
+    context_length: int = 64
+    batch_tokens: int = 1024
+    learning_rate: float = 4e-3
+    tokens: int = 204_800  # that a model reads
+    characters: int = 1_500_000  # of training text, from which the vocabulary is learnt too
+    held_out_characters: int = 60_000
+    layer_features: int = 256  # of the layer that is timed; four times as many come out
+    layer_tokens: int = 1024
+    repeats: int = 9
+
+
+SMOKE = Scale(
+    **common.TINY, tokens=1024, characters=20_000, held_out_characters=4_000,
+    layer_features=32, layer_tokens=64, repeats=2,
+)  # fmt: skip
+
+
+def prepare(scale: Scale, data: Path, work: Path) -> None:
+    """The training text of all models, and the substrate that they share."""
+    write_text(work / TEXT, read_text(text_file(data, "en"))[: scale.characters])
+    build_ground([work / TEXT], scale, work)
+
+
+def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Models of every depth: nats and characters of each held-out window, seconds, and health."""
+    tokenizer, held_out = tokenizer_of(work), held_out_text(data, "en", scale.held_out_characters)
+    batch = text_batch(held_out, tokenizer, length=scale.context_length)
+    found: dict[str, Any] = {}
+    for depth in DEPTHS:
+        recipe = recipe_at(
+            scale,
+            f"{kind}-{depth}",
+            [StageRecipe(layers=depth, tokens=scale.tokens)],
+            seed,
+            model={"linear_kinds": [["layers.*", kind]]},
+            training={"precision": "fp32"},
+        )
+        out = work / job_name((kind, seed, depth))
+        provenance = grow_from_recipe(recipe, out, [work / TEXT], substrate=work / "substrate")
+        model = FrozenGlyphForCausalLM.from_pretrained(out).eval()
+        loss = text_loss(model, tokenizer, held_out, scale.context_length)
+        found[str(depth)] = {
+            "nats": loss.nats.tolist(),
+            "characters": loss.characters.tolist(),
+            "seconds": provenance["stages"][-1]["seconds"],
+            "block_parameters": sum(each.numel() for each in model.model.layers.parameters()),
+            "health": model_health(model, [batch]),
+        }
+        if kind == "matmul":
+            with torch.no_grad():
+                logits = model(batch).logits
+                others = {same: replace_linear(model, same)(batch).logits for same in SAME}
+            found[str(depth)]["logit_difference"] = {
+                same: float((other - logits).abs().max()) for same, other in others.items()
+            }
+    return found
+
+
+def make_sick(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Health of the trained model of two blocks, ``healthy``, and of what becomes of it."""
+
+    def identity(block: Any) -> None:
+        for output in (block.self_attn.o_proj.weight, block.mlp.fc_out.weight, block.mlp.fc_out.bias):
+            output.data.zero_()
+
+    def dead(block: Any) -> None:
+        block.mlp.activation = torch.nn.ReLU()
+        block.mlp.fc_in.bias.data.fill_(-1000.0)
+
+    def rank_one(block: Any) -> None:
+        for layer in (each for each in block.modules() if isinstance(each, torch.nn.Linear)):
+            left, values, right = torch.linalg.svd(layer.weight.data, full_matrices=False)
+            layer.weight.data = values[0] * left[:, :1] @ right[:1]
+
+    model = FrozenGlyphForCausalLM.from_pretrained(work / job_name(("matmul", seed, 2))).eval()
+    below = model.model.layers[0]
+    ways = {
+        "frozen at the identity": identity,
+        "dead ReLU": dead,
+        "weights of rank one": rank_one,
+        "copy of the block below": lambda block: block.load_state_dict(below.state_dict()),
+    }
+    held_out = held_out_text(data, "en", scale.held_out_characters)
+    batch = text_batch(held_out, tokenizer_of(work), length=scale.context_length)
+    found = {
+        "healthy": model_health(model, [batch]),
+        "additive": model_health(replace_linear(copy.deepcopy(model), "additive", "layers.1.*"), [batch]),
+    }
+    for name, way in ways.items():
+        sick = copy.deepcopy(model)
+        way(sick.model.layers[1])
+        found[name] = model_health(sick, [batch])
+    return found

@@ -1,0 +1,47 @@
+"""What every report is made of: Markdown tables, values with intervals, machine and versions; its two files."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.files import write_json, write_text
+from frozen_glyph.checkpoint.provenance import versions
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table and an empty one behind it."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in lines] + [""]
+
+
+def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
+    """``low to high``."""
+    return f"{entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f}"
+
+
+def signed(entry: dict[str, Any], digits: int = 3, seeds: bool = False) -> str:
+    """A difference with its interval, and with ``seeds`` its values seed by seed."""
+    by_seed = f"; seeds {', '.join(f'{value:+.{digits}f}' for value in entry['by_seed'])}" if seeds else ""
+    return f"{entry['difference']:+.{digits}f} ({interval(entry, digits, '+')}{by_seed})"
+
+
+def circumstances() -> dict[str, Any]:
+    """Where a study was reported: ``machine`` and ``versions``, as ``circumstances_line`` reads them."""
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run", "versions": versions()}
+
+
+def versions_line(report: dict[str, Any]) -> str:
+    return f"Versions: {', '.join(f'{name} {version}' for name, version in report['versions'].items())}."
+
+
+def circumstances_line(report: dict[str, Any]) -> str:
+    return f"Machine: {report['machine']}. {versions_line(report)}"
+
+
+def write_report(out: Path, report: dict[str, Any], text: str) -> None:
+    """Write ``report`` as OUT.json and ``text`` as OUT.md, and print the latter."""
+    write_json(out.with_suffix(".json"), report)
+    write_text(out.with_suffix(".md"), text)
+    print(text)

@@ -1,0 +1,79 @@
+"""The report of the study of SQuAD by depth: scores by number of blocks and their slopes."""
+
+from typing import Any
+
+import numpy as np
+
+from eval.studies.common.tables import table, versions_line
+from eval.studies.growth.report import BASELINE
+from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.statistics import binomial_interval, bootstrap_interval
+
+METRICS = {"paper_squad": ("hit",), "fg_squad": ("exact_match", "f1")}
+
+
+def summarise(results: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """For each task and metric the score by depth and its slope, each with interval and values by seed."""
+    if not results:
+        raise SystemExit("no finished run; name the folder of a growth study with --grown")
+
+    def estimate(values_SQ: np.ndarray) -> dict[str, Any]:
+        """Mean over seeds and questions; the interval draws questions."""
+        low, high = bootstrap_interval(values_SQ.mean(0))
+        return {"value": float(values_SQ.mean()), "low": low, "high": high, "by_seed": values_SQ.mean(1).tolist()}
+
+    first = next(iter(results.values()))
+    depth = np.array(first["blocks"], dtype=float)
+    centred = depth - depth.mean()
+    tasks: dict[str, Any] = {}
+    for task, metrics in METRICS.items():
+        tasks[task] = {}
+        for metric in metrics:
+            scores_SDQ = np.array([run["scores"][task][metric] for run in results.values()])
+            tasks[task][metric] = {
+                "questions": scores_SDQ.shape[-1],
+                "by_depth": [estimate(scores_SDQ[:, index]) for index in range(len(depth))],
+                "slope": estimate(np.einsum("d,sdq->sq", centred, scores_SDQ) / (centred**2).sum()),
+            }
+    return {
+        "blocks": first["blocks"],
+        "seeds": [seed for _, seed in results],
+        "tasks": tasks,
+        "cpu_seconds": sum(run["cpu_seconds"] for run in results.values()),
+        "versions": versions(),
+    }
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report as one table."""
+
+    def cell(entry: dict[str, Any], sign: str = "") -> str:
+        return f"{100 * entry['value']:{sign}.2f} ({100 * entry['low']:{sign}.2f} to {100 * entry['high']:{sign}.2f})"
+
+    rows = [
+        [
+            f"{task}, {metric}",
+            str(found["questions"]),
+            *(cell(entry) for entry in found["by_depth"]),
+            f"{cell(found['slope'], '+')}; {', '.join(f'{100 * value:+.3f}' for value in found['slope']['by_seed'])}",
+        ]
+        for task, metrics in report["tasks"].items()
+        for metric, found in metrics.items()
+    ]
+    columns = [f"{blocks} block{'s' if blocks > 1 else ''}" for blocks in report["blocks"]]
+    return "\n".join(
+        [
+            "# SQuAD by depth",
+            "",
+            f"The models of `growth-study.md` ({BASELINE}), seeds {', '.join(map(str, report['seeds']))}, zero-shot "
+            "and greedy; percent, mean over seeds, with 95% bootstrap intervals over questions. `paper_squad` "
+            "is the published short-answer protocol, `fg_squad` SQuAD v1.1 as completion. Slope: percentage points "
+            "for each block, then seed by seed. Longer prompts than the context of 256 tokens lose their beginning. "
+            "An interval from 0 to 0 means that no answer was right, not that none could be: 0 of 256 leaves room for "
+            f"{100 * binomial_interval(0, 256).high:.1f}% (exact binomial).",
+            "",
+            *table(["task, metric", "questions", *columns, "slope"], rows),
+            f"{report['cpu_seconds']:.0f} core-seconds. {versions_line(report)}",
+            "",
+        ]
+    )

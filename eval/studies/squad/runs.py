@@ -1,0 +1,30 @@
+"""The runs of the study of SQuAD by depth: both protocols on every stage of one grown model."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from eval.studies.squad.report import METRICS
+from frozen_glyph.evaluation.candidates import load_model
+from frozen_glyph.evaluation.tasks.harness import Tasks, as_lm
+from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+
+QUESTIONS = {"paper_squad": 256, "fg_squad": 500}
+
+
+def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[str, Any]:
+    """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions]."""
+    ladder = FrozenGlyphConfig.from_pretrained(folder).ladder
+    scores: dict[str, dict[str, list[list[float]]]] = {
+        task: {metric: [] for metric in metrics} for task, metrics in METRICS.items()
+    }
+    tasks = Tasks(mirror)
+    loaded = {name: tasks.load(name) for name in METRICS}
+    for stage in range(1, len(ladder) + 1):
+        lm = as_lm(*load_model(folder, growth_stage=stage))
+        for task, metrics in METRICS.items():
+            chosen = loaded[task].choose(questions[task], seed=0)
+            samples = tasks.run(lm, loaded[task], chosen, seed=0)["samples"][task]
+            for metric in metrics:
+                scores[task][metric].append([sample[metric] for sample in samples])
+    return {"blocks": ladder, "scores": scores, "cpu_seconds": time.process_time()}
