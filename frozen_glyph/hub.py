@@ -24,9 +24,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, PLAN, PROVENANCE_FILE, WEIGHTS, is_ours
-from frozen_glyph.checkpoint.files import CheckpointError, read_json
-from frozen_glyph.checkpoint.ladder import describe_checkpoint
-from frozen_glyph.checkpoint.stages import read_weight_map
+from frozen_glyph.checkpoint.describe import describe_checkpoint
+from frozen_glyph.checkpoint.files import CheckpointError, read_json, read_weight_map
 from frozen_glyph.errors import FrozenGlyphError
 
 

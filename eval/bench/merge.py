@@ -27,9 +27,8 @@ import numpy as np
 
 from frozen_glyph.checkpoint.config import identity
 from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, SUBSTRATE_SHARD
-from frozen_glyph.checkpoint.files import hash_contents, read_header, write_json
+from frozen_glyph.checkpoint.files import hash_contents, read_header, write_index, write_json
 from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.checkpoint.stages import write_index
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX, fingerprint, model_shapes
 
 PUBLISHED_PARAMETERS = 671_649_792  # of two such experts on one substrate

@@ -13,21 +13,25 @@ from frozen_glyph.checkpoint.companions import copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.source import Source
+
+FETCHED = ("*.json", "*.safetensors", CARD_FILE)
 
 
-def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None = None, one_head: bool = False) -> Path:
-    """Write the model of ``folder``, grown or merged, into the new folder ``out`` with a dense token embedding.
+def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = False) -> Path:
+    """Write the model of ``source``, grown or merged, into the new folder ``out`` with a dense token embedding.
 
     Every logit keeps its bits, and ``config.json`` the fingerprint of the substrate; ``out`` appears complete or not at
-    all. ``growth_stage`` selects an earlier stage (default: the deepest). ``one_head`` also folds the heads of a merged
-    model into one ordinary Linear, which vLLM asks for; logits are then the same up to rounding.
+    all. ``source`` is a folder or Hub id, ``NAME@STAGE`` for a growth stage. ``one_head`` also folds the heads of a
+    merged model into one ordinary Linear, which vLLM asks for; logits are then the same up to rounding.
 
     Raises:
-        CheckpointError: ``folder`` is no checkpoint of ours, is a dense export itself, or ``out`` exists.
-        ValueError: ``folder`` is damaged, has no such stage, or is a merged model that ``one_head`` cannot express; the
+        CheckpointError: ``source`` is no checkpoint of ours, is a dense export itself, or ``out`` exists.
+        ValueError: ``source`` is damaged, has no such stage, or is a merged model that ``one_head`` cannot express; the
             message names file, stage or rule.
     """
-    folder, out = Path(folder), Path(out)
+    source, out = Source.parse(source), Path(out)
+    folder = source.fetch("model", FETCHED)
     config = read_json(folder / CONFIG_FILE)
     if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):
         raise CheckpointError(
@@ -36,8 +40,7 @@ def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None =
         )
     if config.get("substrate_dense") or config.get("substrate_trainable"):
         raise CheckpointError(f"{str(folder)!r} has an ordinary embedding already; use the folder as it is")
-    stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, **stage)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **source.arguments)
     model.to_dense()
     if one_head and hasattr(model, "to_one_head"):
         model.to_one_head()
@@ -47,24 +50,24 @@ def export_dense(folder: str | Path, out: str | Path, growth_stage: int | None =
         model.save_pretrained(temporary)
         copy_model_code(temporary)
         AutoTokenizer.from_pretrained(folder).save_pretrained(temporary)
-        write_text(temporary / CARD_FILE, dense_card(out.name, folder, model.config))
-        parent = {"name": folder.name, "config_sha256": sha256_file(folder / CONFIG_FILE), **stage}
+        write_text(temporary / CARD_FILE, dense_card(out.name, source.name, folder, model.config))
+        parent = {**source.at(folder).origin, "config_sha256": sha256_file(folder / CONFIG_FILE), **source.arguments}
         files = {path.name: sha256_file(path) for path in sorted(temporary.glob("*.safetensors"))}
         write_provenance(temporary, "dense", {"parents": [parent], "files": files})
     return out
 
 
-def dense_card(name: str, parent: Path, config: Any) -> str:
+def dense_card(name: str, parent: str, folder: Path, config: Any) -> str:
     """The model card of a dense export."""
     one_head = getattr(config, "embedding_size", None) is not None
     width = config.embedding_size if one_head else config.hidden_size
     same = "up to rounding, with one head for all experts" if one_head else "bit for bit"
     return model_card(
         name,
-        f"Dense export of `{parent.name}`: the same logits, {same}. Its frozen token embedding is a table of "
+        f"Dense export of `{parent}`: the same logits, {same}. Its frozen token embedding is a table of "
         f"{config.vocab_size:,} x {width:,} numbers, made from the glyph substrate `"
         f"{config.substrate_fingerprint}`.",
         {"Limitations": "It holds no glyph bits, so it can neither be merged nor checked against its substrate."},
         ["dense"],
-        **inherited([parent]),
+        **inherited([folder]),
     )

@@ -208,6 +208,31 @@ def read_header(path: Path) -> TensorFile:
     return found
 
 
+def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]:
+    """Write a shard index as transformers reads it; return the contents' hash of each shard, which it names too.
+
+    The shards lie beside it.
+    """
+    shards = {shard: read_header(path.parent / shard) for shard in sorted(set(weight_map.values()))}
+    contents = {name: shard.content_sha256 for name, shard in shards.items()}
+    metadata = {"total_size": sum(shard.nbytes for shard in shards.values()), "content_sha256": contents}
+    write_json(path, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
+    return contents
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Read a shard index; ``CheckpointError`` names it when it is missing or damaged."""
+    index = read_json(path)
+    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+        raise CheckpointError(f"{str(path)!r} is damaged: it has no weight_map; fetch or write the folder again")
+    return index
+
+
+def read_weight_map(path: Path) -> dict[str, str]:
+    """The shard of each tensor, from an index file; see ``read_index``."""
+    return read_index(path)["weight_map"]
+
+
 def hash_contents(tensors: Iterable[tuple[str, str, tuple[int, ...], str]]) -> str:
     """Hex sha256 of tensors, each given as name, dtype, shape and sha256 of its bytes, whatever files they are in."""
     lines = sorted(f"{name} {dtype} {list(shape)} {digest}\n" for name, dtype, shape, digest in tensors)

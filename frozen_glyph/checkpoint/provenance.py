@@ -42,3 +42,12 @@ def read_provenance(folder: Path) -> dict[str, Any]:
             "install a newer frozen_glyph"
         )
     return provenance
+
+
+def file_hashes(provenance: dict[str, Any]) -> dict[str, str]:
+    """The sha256 that a provenance records of files, those of its stages included."""
+    return {
+        name: digest
+        for entry in (provenance, *provenance.get("stages", []))
+        for name, digest in entry.get("files", {}).items()
+    }

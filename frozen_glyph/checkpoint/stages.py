@@ -24,9 +24,10 @@ from frozen_glyph.checkpoint.contract import (
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     copy_file,
-    read_header,
     read_json,
+    read_weight_map,
     sha256_file,
+    write_index,
     write_json,
     write_tensors,
 )
@@ -46,26 +47,6 @@ def write_configs(folder: Path, model: Any, index: str) -> None:
         model.generation_config.save_pretrained(temporary)
         copy_file(Path(temporary) / GENERATION_FILE, folder / GENERATION_FILE)
         write_json(folder / CONFIG_FILE, read_json(Path(temporary) / CONFIG_FILE) | said)
-
-
-def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]:
-    """Write a shard index as transformers reads it; return the contents' hash of each shard, which it names too.
-
-    The shards lie beside it.
-    """
-    shards = {shard: read_header(path.parent / shard) for shard in sorted(set(weight_map.values()))}
-    contents = {name: shard.content_sha256 for name, shard in shards.items()}
-    metadata = {"total_size": sum(shard.nbytes for shard in shards.values()), "content_sha256": contents}
-    write_json(path, {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))})
-    return contents
-
-
-def read_weight_map(path: Path) -> dict[str, str]:
-    """The shard of each tensor, from an index file; ``CheckpointError`` names it when it is missing or damaged."""
-    index = read_json(path)
-    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-        raise CheckpointError(f"{str(path)!r} is damaged: it has no weight_map; fetch or write the folder again")
-    return index["weight_map"]
 
 
 def assign_shards(

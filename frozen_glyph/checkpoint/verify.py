@@ -1,10 +1,12 @@
 """Whether the bytes of a checkpoint are those that were written."""
 
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes
-from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.provenance import file_hashes, read_provenance
 from frozen_glyph.checkpoint.streaming import Window, content_sha256
 
 
@@ -24,11 +26,7 @@ def check_contents(folder: Path, shard: str, header: TensorFile, content: str) -
     """
     if content == header.content_sha256:
         return
-    recorded: dict[str, str] = {}
-    if (folder / PROVENANCE_FILE).exists():
-        provenance = read_provenance(folder)
-        for entry in (provenance, *provenance.get("stages", [])):
-            recorded |= entry.get("files", {})
+    recorded = file_hashes(read_provenance(folder)) if (folder / PROVENANCE_FILE).exists() else {}
     if shard in recorded:
         check_hashes(folder, {shard: recorded[shard]})
     elif header.content_sha256 is not None:
@@ -36,3 +34,17 @@ def check_contents(folder: Path, shard: str, header: TensorFile, content: str) -
             f"{str(folder / shard)!r} is damaged: sha256 of its contents {content[:16]}…, written as "
             f"{header.content_sha256[:16]}…; fetch it again"
         )
+
+
+def changed_files(folder: Path, provenance: dict[str, Any], known: Container[str] = ()) -> dict[str, str]:
+    """Files with other bytes than ``provenance`` says, but for those ``known``, and what is wrong with each."""
+    problems = {}
+    for name, content in provenance.get("contents", {}).items():
+        if name not in known and content_sha256(folder / name) != content:
+            problems[name] = "is damaged: other contents than were written; fetch it again"
+    for name, digest in file_hashes(provenance).items():
+        try:
+            check_hashes(folder, {name: digest})
+        except CheckpointError as error:
+            problems[name] = str(error)
+    return {name: problem for name, problem in problems.items() if name not in known}

@@ -17,21 +17,20 @@ app = typer.Typer()
     "Do its layers learn? `frozen-glyph inspect --health runs/ru --text ru.valid.txt --picture health.png`"
 )
 def inspect(
-    source: Annotated[str, typer.Argument(help="A checkpoint folder, or a Hub id.")],
+    source: Annotated[str, typer.Argument(help="A checkpoint folder or a Hub id, NAME@STAGE for a growth stage.")],
     as_json: Annotated[bool, typer.Option("--json", help="Everything known, as JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every shard with its recorded hash.")] = False,
     health: Annotated[
         bool, typer.Option("--health", help="Measure instead whether every layer learns and mixes, on --text.")
     ] = False,
     text: Annotated[Path | None, typer.Option(help="With --health: a UTF-8 text to read.")] = None,
-    stage: Annotated[int | None, typer.Option(help="With --health: growth stage; default: the deepest.")] = None,
     picture: Annotated[Path | None, typer.Option(help="With --health: PNG file to write.")] = None,
 ) -> None:
     """Show the stages or experts of a checkpoint: blocks, parameters, losses, sizes, provenance, state of its files."""
     if health:
-        return inspect_health(source, text, stage, as_json, picture)
+        return inspect_health(source, text, as_json, picture)
 
-    from frozen_glyph.checkpoint.ladder import describe_checkpoint
+    from frozen_glyph.checkpoint.describe import describe_checkpoint
     from frozen_glyph.cli.tables import checkpoint_table
 
     facts = describe_checkpoint(source, verify)
@@ -43,7 +42,7 @@ def inspect(
         sys.exit(1)
 
 
-def inspect_health(source: str, text: Path | None, stage: int | None, as_json: bool, picture: Path | None) -> None:
+def inspect_health(source: str, text: Path | None, as_json: bool, picture: Path | None) -> None:
     """Print the health of every block and Linear, for people or as JSON; exit code 1 if a block is flagged."""
     if text is None:
         raise typer.BadParameter("--health reads a text; name a UTF-8 file", param_hint="--text")
@@ -52,7 +51,7 @@ def inspect_health(source: str, text: Path | None, stage: int | None, as_json: b
     from frozen_glyph.health.report import draw_health
 
     quiet_transformers()
-    report, name = measure_health(source, text, stage), Path(source).resolve().name
+    report, name = measure_health(source, text), Path(source).resolve().name
     if picture is not None:
         draw_health(name, report, picture)
     if as_json:
@@ -65,9 +64,8 @@ def inspect_health(source: str, text: Path | None, stage: int | None, as_json: b
 
 @app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
 def to_dense(
-    model: Annotated[Path, typer.Argument(help="A checkpoint folder, grown or merged.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint, grown or merged: a folder or Hub id, or NAME@STAGE.")],
     out: Out,
-    stage: Annotated[int | None, typer.Option(help="Growth stage to export; default: the deepest.")] = None,
     one_head: Annotated[
         bool,
         typer.Option(
@@ -79,4 +77,4 @@ def to_dense(
     from frozen_glyph.checkpoint.dense import export_dense
 
     quiet_transformers()
-    typer.echo(f"dense: {export_dense(model, out, stage, one_head)}")
+    typer.echo(f"dense: {export_dense(model, out, one_head)}")

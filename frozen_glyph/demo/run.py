@@ -15,7 +15,7 @@ from rich.console import Console
 
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.provenance import versions
-from frozen_glyph.checkpoint.weights import checkpoint_sha256
+from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, build_corpus
 from frozen_glyph.demo.questions import Question
 from frozen_glyph.errors import FrozenGlyphError

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
-from frozen_glyph.checkpoint.fetch import fetch
-from frozen_glyph.checkpoint.weights import checkpoint_sha256
+from frozen_glyph.checkpoint.reader import checkpoint_sha256
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
@@ -37,21 +37,14 @@ class Candidate:
         return [self.weights_sha256, self.rule, stage]
 
 
-def split_stage(model: str) -> tuple[str, int | None]:
-    """``NAME@STAGE`` -> name and stage; a folder whose name holds an @ is that folder."""
-    name, at, stage = model.rpartition("@")
-    if not at or Path(model).exists():
-        return model, None
-    if not stage.isdecimal() or not int(stage):
-        raise FrozenGlyphError(f"model {model!r}: growth stage {stage!r} must be a number from 1 on, as in runs/ru@2")
-    return name, int(stage)
-
-
-def _labels(models: Sequence[str]) -> list[str]:
+def _labels(models: Sequence[Source]) -> list[str]:
     """Name models by the last part of their path, or by the last two where that is not unique."""
-    paths = [Path(model).resolve() if Path(split_stage(model)[0]).exists() else Path(model) for model in models]
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]
+    paths = [model.folder.resolve() if model.folder else Path(model.source) for model in models]
+    stages = ["" if model.stage is None else f"@{model.stage}" for model in models]
+    names = [f"{path.name}{stage}" for path, stage in zip(paths, stages, strict=True)]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{path.parent.name}/{name}" for path, name in zip(paths, names, strict=True)]
 
 
 def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]:
@@ -93,12 +86,12 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
     from transformers import AutoConfig
 
     candidates = []
-    for model, label in zip(models, _labels(models), strict=True):
-        name, stage = split_stage(model)
-        folder = fetch("model", name, FILES).resolve()
+    sources = [Source.parse(model) for model in models]
+    for model, source, label in zip(models, sources, _labels(sources), strict=True):
+        folder = source.fetch("model", FILES).resolve()
         if not (folder / CONFIG_FILE).is_file():
             raise FrozenGlyphError(
-                f"model {name!r} has no config.json; name a folder written by save_pretrained, grow or merge"
+                f"model {source.source!r} has no config.json; name a folder written by save_pretrained, grow or merge"
             )
         config = AutoConfig.from_pretrained(folder)
         candidate = Candidate(
@@ -106,7 +99,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
             name=model,
             folder=folder,
             rule=None,
-            stages=_stages_of(label, config, stage, every_stage),
+            stages=_stages_of(label, config, source.stage, every_stage),
             context_length=getattr(config, "max_position_embeddings", None),
             substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
             weights_sha256=checkpoint_sha256(folder),

@@ -15,26 +15,26 @@ from frozen_glyph.checkpoint.contract import (
     WEIGHTS,
     stage_index,
 )
-from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
     copy_file,
     link_file,
     read_json,
+    read_weight_map,
     sha256_file,
     sha256_json,
     write_json,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
-from frozen_glyph.checkpoint.stages import read_weight_map, write_stage
-from frozen_glyph.growth.recipe import ParentRecipe
+from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 
-def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | None = None) -> list[StageRecord]:
+def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = None) -> list[StageRecord]:
     """Put stages 1..k of ``parent`` into ``out`` and return their provenance entries.
 
     Shards are linked, or copied from another disk, after their bytes were compared with the parent's provenance; of a
@@ -51,7 +51,8 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
         CheckpointError: the parent is merged or of another model family; it has no such stage, no provenance, or
             another substrate than ``substrate_fingerprint`` or ``out``; a file is missing or damaged.
     """
-    folder = fetch("parent", parent.source, ["*.json", "*.jsonl", CARD_FILE])
+    folder = parent.fetch("parent", ["*.json", "*.jsonl", CARD_FILE])
+    parent = parent.at(folder)
     config = read_json(folder / CONFIG_FILE)
     if config.get("model_type") != "frozen_glyph":
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
@@ -74,7 +75,7 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
     entries = [stages[number] for number in range(1, stage + 1)]
     hashes = {name: digest for entry in entries for name, digest in entry["files"].items()}
     check_indices(folder, entries)
-    fetch("parent", parent.source, hashes, revision=folder.name)
+    parent.fetch("parent", hashes)
     check_hashes(folder, hashes)
     for name in hashes:
         link_file(folder / name, out / name)
@@ -86,7 +87,7 @@ def adopt_parent(parent: ParentRecipe, out: Path, substrate_fingerprint: str | N
     return [descendant(parent, folder, entry) for entry in entries]
 
 
-def check_substrate(parent: ParentRecipe, config: dict[str, Any], expected: str | None, out: Path) -> None:
+def check_substrate(parent: Source, config: dict[str, Any], expected: str | None, out: Path) -> None:
     """Raise ``CheckpointError`` when the run's substrate is known and is not the parent's."""
     stored = read_json(out / SUBSTRATE_FILE).get("fingerprint") if (out / SUBSTRATE_FILE).exists() else None
     for fingerprint, owner in ((expected, "the recipe"), (stored, repr(str(out)))):
@@ -107,17 +108,12 @@ def check_indices(folder: Path, entries: list[StageRecord]) -> None:
             )
 
 
-def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> StageRecord:
+def adopt_plain(parent: Source, folder: Path, out: Path) -> StageRecord:
     """Write a checkpoint without stages into ``out`` as stage 1."""
     if parent.stage not in (None, 1):
         raise CheckpointError(f"parent {parent.source!r} was not grown in stages, so it has no stage {parent.stage}")
     index = folder / DEFAULT_INDEX
-    fetch(
-        "parent",
-        parent.source,
-        set(read_weight_map(index).values()) if index.exists() else {WEIGHTS},
-        revision=folder.name,
-    )
+    parent.fetch("parent", set(read_weight_map(index).values()) if index.exists() else {WEIGHTS})
     model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0
@@ -134,10 +130,10 @@ def adopt_plain(parent: ParentRecipe, folder: Path, out: Path) -> StageRecord:
     return descendant(parent, folder, entry)
 
 
-def descendant(parent: ParentRecipe, folder: Path, entry: StageRecord) -> StageRecord:
+def descendant(parent: Source, folder: Path, entry: StageRecord) -> StageRecord:
     """The provenance entry of a stage with its origin."""
     origin: ParentRecord = {
-        "name": Path(parent.source).name if Path(parent.source).is_dir() else parent.source,
+        "name": parent.name,
         "stage": entry["stage"],
         "config_sha256": sha256_file(folder / CONFIG_FILE),
         "weights_sha256": sha256_json(entry["files"]),

@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from pydantic import BeforeValidator
 
 from frozen_glyph.checkpoint.files import read_json, sha256_json
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import nearest
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.recipes.errors import RecipeError, require
@@ -89,9 +90,20 @@ class ParentRecipe:
     """The grown checkpoint on which a run goes on."""
 
     source: Text
-    """Folder (relative to the recipe) or Hub id."""
+    """Folder (relative to the recipe) or Hub id; ``NAME@STAGE`` says the stage too."""
     stage: Count | None = None
     """Its stage; default: the deepest."""
+
+    @property
+    def where(self) -> Source:
+        return Source(self.source, self.stage)
+
+    def beside(self, folder: Path) -> "ParentRecipe":
+        """With what ``source`` means in a recipe in ``folder``: an absolute path or a Hub id, and its stage."""
+        found = Source.parse(self.source, folder)
+        allowed = f"left out: parent.source={self.source!r} says stage {found.stage}"
+        require(found.stage in (None, self.stage) or self.stage is None, "parent.stage", self.stage, allowed)
+        return ParentRecipe(beside(folder, found.source), found.stage or self.stage)
 
 
 @recipe()
@@ -209,7 +221,7 @@ def resolve_paths(recipe: GrowthRecipe, folder: Path) -> GrowthRecipe:
     """The recipe with local paths made absolute; what does not exist beside the recipe is taken for a Hub id."""
     changes: dict[str, Any] = {"substrate": recipe.substrate.beside(folder)}
     if recipe.parent is not None:
-        changes["parent"] = dataclasses.replace(recipe.parent, source=beside(folder, recipe.parent.source))
+        changes["parent"] = recipe.parent.beside(folder)
     if recipe.data is not None:
         changes["data"] = recipe.data.beside(folder)
     return dataclasses.replace(recipe, **changes)

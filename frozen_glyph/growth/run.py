@@ -78,7 +78,7 @@ def open_everything(
         if recipe.parent is not None:
             claim(out, provenance)
             if "parent" not in provenance:
-                provenance["stages"] = adopt_parent(recipe.parent, out)
+                provenance["stages"] = adopt_parent(recipe.parent.where, out)
                 provenance["parent"] = {"stages": len(provenance["stages"])}
                 write_provenance(out, "growth", provenance)
         texts = (text for source in data.sources for text in documents(source))

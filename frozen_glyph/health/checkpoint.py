@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.measure import LEAST_EXAMPLES, model_health
 from frozen_glyph.text.documents import read_text
@@ -16,18 +17,18 @@ from frozen_glyph.text.documents import read_text
 EXAMPLES, LENGTH = 32, 64
 
 
-def measure_health(source: str | Path, text: str | Path, growth_stage: int | None = None) -> dict[str, Any]:
-    """``model_health`` of a folder or Hub id, at a growth stage or the deepest, on windows of the file ``text``.
+def measure_health(source: str | Path | Source, text: str | Path) -> dict[str, Any]:
+    """``model_health`` of a folder or Hub id, ``NAME@STAGE`` for a growth stage, on windows of the file ``text``.
 
     Raises:
         FrozenGlyphError: the text is missing, or too short for 3 windows.
         ValueError, OSError: there is no such checkpoint or stage.
     """
     content = read_text(text)
-    stage: dict[str, Any] = {} if growth_stage is None else {"growth_stage": growth_stage}
-    model: Any = AutoModelForCausalLM.from_pretrained(source, **stage)
+    source = Source.parse(source)
+    model: Any = AutoModelForCausalLM.from_pretrained(source.source, **source.arguments)
     length = min(LENGTH, model.config.max_position_embeddings)
-    return model_health(model, [text_batch(content, AutoTokenizer.from_pretrained(source), length)])
+    return model_health(model, [text_batch(content, AutoTokenizer.from_pretrained(source.source), length)])
 
 
 def text_batch(text: str, tokenizer: Any, length: int = LENGTH, count: int = EXAMPLES) -> torch.Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_FOLDER, ADAPTER_WEIGHTS, CONFIG_FILE
-from frozen_glyph.checkpoint.fetch import fetch
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file, write_json
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
 from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, layer_of
 
@@ -60,7 +60,7 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
     Raises:
         CheckpointError: it is of a kind that cannot be merged, does not fit the base, or a file is missing.
     """
-    folder = fetch("adapter", source, [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+    folder = Source(source).fetch("adapter", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
     config = read_json(folder / ADAPTER_CONFIG)
     unsupported = [f"{name}={config.get(name)!r}" for name in ABSENT if config.get(name)]
     unsupported += [

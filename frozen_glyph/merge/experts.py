@@ -4,24 +4,15 @@ Only small files and headers are read. Every tensor becomes a window into the fi
 in a model of its own, whatever it is called there.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.config import EXPERT_FIELDS, expert_blocks, shared_blocks
-from frozen_glyph.checkpoint.contract import (
-    ADAPTER_CONFIG,
-    CARD_FILE,
-    CONFIG_FILE,
-    PROVENANCE_FILE,
-    SUBSTRATE_SHARD,
-)
-from frozen_glyph.checkpoint.fetch import fetch
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file
-from frozen_glyph.checkpoint.ladder import Source
-from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, CONFIG_FILE
+from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Window
 from frozen_glyph.checkpoint.tensors import (
     ADAPTERS_PREFIX,
@@ -34,10 +25,8 @@ from frozen_glyph.checkpoint.tensors import (
     model_shapes,
     rename,
 )
-from frozen_glyph.checkpoint.weights import check_index, find_index, list_shards, weights_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
-from frozen_glyph.merge.recipe import ExpertRecipe
 from frozen_glyph.model.rules_frozen_glyph import rules_with
 
 UNRECORDED = "file:"  # a block of a shard without recorded contents is told from others by where it lies
@@ -46,39 +35,6 @@ TUNED = "tune-head"  # the kind of a tuned checkpoint; it records the contents o
 
 class ExpertsDoNotMatch(FrozenGlyphError):
     """Two experts differ in what they must share."""
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """A folder with weights. ``label`` is what the user called it, ``parent`` what is recorded of it."""
-
-    label: str
-    folder: Path
-    config: dict[str, Any]
-    shards: dict[str, TensorFile]
-    provenance: dict[str, Any]
-    parent: dict[str, Any]
-
-    @property
-    def merged(self) -> bool:
-        return "experts" in self.config
-
-    @functools.cached_property
-    def windows(self) -> dict[str, Window]:
-        """Every tensor, by the name it has here."""
-        return {
-            name: Window.whole(self.folder / shard, tensor)
-            for shard, header in self.shards.items()
-            for name, tensor in header.tensors.items()
-        }
-
-    @property
-    def linkable(self) -> dict[str, Path]:
-        """The substrate's shard and the file that holds the same and nothing else, where its contents are recorded."""
-        for shard, header in self.shards.items():
-            if header.content_sha256 and all(name.startswith(SUBSTRATE_PREFIX) for name in header.tensors):
-                return {SUBSTRATE_SHARD: self.folder / shard}
-        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +65,7 @@ class Expert:
         return {name: window for name, window in self.tensors.items() if name.startswith(SUBSTRATE_PREFIX)}
 
 
-def open_experts(recipe: ExpertRecipe, headers_only: bool = False) -> list[Expert]:
+def open_experts(source: Source, headers_only: bool = False) -> list[Expert]:
     """The experts of one source, in order.
 
     Of a Hub id, the files that the chosen stage needs are fetched; with ``headers_only`` no shard is.
@@ -118,53 +74,23 @@ def open_experts(recipe: ExpertRecipe, headers_only: bool = False) -> list[Exper
         CheckpointError: a file is missing, truncated, or does not fit the ``config.json``; there is no such stage.
         ExpertsDoNotMatch: the source holds no frozen glyph bits, or is of another model family.
     """
-    recipe = with_base(recipe)
-    checkpoint = open_checkpoint(recipe, headers_only)
+    source = with_base(source)
+    checkpoint = open_checkpoint("expert", source, headers_only)
+    check_expert_config(checkpoint.label, checkpoint.config)
     if checkpoint.merged:
-        if recipe.adapter:
-            raise CheckpointError(f"{str(recipe)!r}: an adapter stands on a grown model, {recipe.source!r} is merged")
+        if source.adapter:
+            raise CheckpointError(f"{str(source)!r}: an adapter stands on a grown model, {source.source!r} is merged")
         return merged_experts(checkpoint)
-    return [single_expert(checkpoint, recipe)]
+    return [single_expert(checkpoint)]
 
 
-def with_base(recipe: ExpertRecipe) -> ExpertRecipe:
+def with_base(source: Source) -> Source:
     """An expert that is given as an adapter's folder alone, with the base that its files or its place name."""
-    folder = Path(recipe.source)
-    if recipe.adapter or not (folder / ADAPTER_CONFIG).exists() or (folder / CONFIG_FILE).exists():
-        return recipe
+    folder = Path(source.source)
+    if source.adapter or not (folder / ADAPTER_CONFIG).exists() or (folder / CONFIG_FILE).exists():
+        return source
     base, stage = find_base(folder)
-    return ExpertRecipe(base, recipe.stage or stage, recipe.source, recipe.revision)
-
-
-def open_checkpoint(recipe: ExpertRecipe, headers_only: bool) -> Checkpoint:
-    """Read config, provenance, index and headers, after the shards were fetched if they are on the Hub."""
-    folder = fetch("expert", recipe.source, ["*.json", CARD_FILE], recipe.revision)
-    local = Path(recipe.source).is_dir()
-    config = read_json(folder / CONFIG_FILE)
-    check_expert_config(recipe.source, config)
-    index = find_index(folder, config, recipe.stage)
-    if recipe.stage is not None:
-        config = config | {"num_hidden_layers": config["ladder"][recipe.stage - 1]}
-    names = list_shards(folder, index)
-    read: Callable[[str], TensorFile] = lambda name: read_header(folder / name)  # noqa: E731
-    if headers_only and not local:
-        read = Source(recipe.source, folder.name).header
-    else:
-        fetch("expert", recipe.source, names, None if local else folder.name)
-    shards = {name: read(name) for name in names}
-    check_index(folder, index, shards)
-    parent = {
-        "name": folder.resolve().name if local else recipe.source,
-        **({} if local else {"revision": folder.name}),
-        **({} if recipe.stage is None else {"stage": recipe.stage}),
-        "config_sha256": sha256_file(folder / CONFIG_FILE),
-    }
-    provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
-    if provenance.get("parents"):
-        parent["parents"] = provenance["parents"]
-    if not headers_only:
-        parent["weights_sha256"] = weights_sha256(folder, names)
-    return Checkpoint(recipe.source, folder, config, shards, provenance, parent)
+    return Source(base, source.stage or stage, source.source, source.revision)
 
 
 def check_expert_config(label: str, config: Any) -> None:
@@ -190,15 +116,15 @@ def check_expert_config(label: str, config: Any) -> None:
         raise ExpertsDoNotMatch(f"the config.json of expert {label!r} has no {missing[0]!r}; write the folder again")
 
 
-def single_expert(checkpoint: Checkpoint, recipe: ExpertRecipe) -> Expert:
+def single_expert(checkpoint: Checkpoint) -> Expert:
     """A grown checkpoint as an expert, maybe with an adapter on it."""
-    tensors = checkpoint.windows
-    layers = checkpoint.config["num_hidden_layers"]
+    config, source, tensors = checkpoint.config, checkpoint.source, checkpoint.windows
+    layers = config["num_hidden_layers"] if source.stage is None else config["ladder"][source.stage - 1]
     blocks = tuple(block_identity(checkpoint, f"{BLOCKS_PREFIX}{layer}.") for layer in range(layers))
-    adapter = open_adapter(recipe.adapter, tensors) if recipe.adapter else None
+    adapter = open_adapter(source.adapter, tensors) if source.adapter else None
     if adapter:
         checkpoint.parent["adapter"] = adapter.record
-    fields = {name: checkpoint.config[name] for name in EXPERT_FIELDS}
+    fields = {name: config[name] for name in EXPERT_FIELDS} | {"num_hidden_layers": layers}
     name = adapter.name if adapter else checkpoint.parent["name"].rpartition("/")[2]
     return Expert(name, checkpoint, fields, tensors, blocks, adapter=adapter)
 

@@ -18,16 +18,23 @@ from frozen_glyph.checkpoint.contract import (
     SUBSTRATE_SHARD,
     blocks_shard,
 )
-from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, sha256_file, write_json, write_text
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    check_vacant,
+    new_folder,
+    sha256_file,
+    write_index,
+    write_json,
+    write_text,
+)
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.stages import write_index
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shards
 from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, SUBSTRATE_PREFIX, layer_of
 from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter
 from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
-from frozen_glyph.merge.recipe import ExpertRecipe
 from frozen_glyph.merge.verify import expert_sha256, hash_substrates
 
 
@@ -66,7 +73,7 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
 
 def find_expert(merged: str, name: str) -> Expert:
     """The expert ``name`` of ``merged``; see ``extract_expert`` for the errors."""
-    experts = {expert.name: expert for expert in open_experts(ExpertRecipe(merged))}
+    experts = {expert.name: expert for expert in open_experts(Source.parse(merged))}
     first = next(iter(experts.values()))
     if not first.checkpoint.merged:
         raise CheckpointError(f"{merged!r} is a grown model, not a merged one; use it as it is")

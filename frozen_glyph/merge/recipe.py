@@ -11,41 +11,26 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES
 from frozen_glyph.recipes.errors import RecipeError, require
-from frozen_glyph.recipes.fields import AsNumber, Count, Integer, Text, parse, recipe
+from frozen_glyph.recipes.fields import AsNumber, Count, Text, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
 
 
 @recipe("experts")
-class ExpertRecipe:
+class ExpertRecipe(Source):
     """One expert."""
 
     source: Text
     """Folder or Hub id."""
-    stage: Integer | None = None
+    stage: Count | None = None
     """Its growth stage; default: what a plain load gives."""
     adapter: Text | None = None
     """PEFT folder or Hub id with a LoRA adapter of that stage."""
     revision: Text | None = None
     """Of the Hub."""
-
-    @classmethod
-    def from_word(cls, word: str) -> "ExpertRecipe":
-        """Read ``SOURCE[@STAGE][+ADAPTER]``; an existing folder of that very name comes first."""
-        if Path(word).exists():
-            return cls(word)
-        source, _, adapter = word.partition("+")
-        if "@" in source:
-            source, _, stage = source.rpartition("@")
-            require(stage.isdecimal(), "experts", word, "SOURCE@STAGE with a number behind the @")
-            return cls(source, int(stage), adapter or None)
-        return cls(source, None, adapter or None)
-
-    def __str__(self) -> str:
-        stage = "" if self.stage is None else f"@{self.stage}"
-        return f"{self.source}{stage}{f'+{self.adapter}' if self.adapter else ''}"
 
 
 @recipe()
@@ -71,8 +56,8 @@ class MergeRecipe:
             allowed = f"{count} different names, one for each expert"
             require(len(set(self.names)) == len(self.names) == count and all(self.names), "names", self.names, allowed)
 
-    def sources(self) -> list[ExpertRecipe]:
-        return [ExpertRecipe.from_word(expert) if isinstance(expert, str) else expert for expert in self.experts]
+    def sources(self) -> list[Source]:
+        return [Source.parse(expert, adapters=True) for expert in self.experts]
 
 
 def load_merge_recipe(path: Path | None, settings: Sequence[str] = (), **fields: Any) -> MergeRecipe:

@@ -24,17 +24,18 @@ from frozen_glyph.checkpoint.files import (
     link_file,
     new_folder,
     read_json,
+    write_index,
     write_json,
     write_tensors,
     write_text,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
+from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.records import TrainedPhase
-from frozen_glyph.checkpoint.stages import write_index
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.tensors import HEAD_BIAS, HEAD_WEIGHT
 from frozen_glyph.checkpoint.verify import verify_shards
-from frozen_glyph.merge.experts import TUNED, Checkpoint, open_checkpoint
-from frozen_glyph.merge.recipe import ExpertRecipe
+from frozen_glyph.merge.experts import TUNED, check_expert_config
 from frozen_glyph.merge.tune_card import tuned_card
 from frozen_glyph.merge.tune_losses import score_tuning
 from frozen_glyph.merge.tune_recipe import TuneRecipe
@@ -114,7 +115,8 @@ def tune_head(
 
 def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRecipe) -> Tuning:
     """Check everything that can be checked before the text is read."""
-    parent = open_checkpoint(ExpertRecipe(str(merged)), headers_only=False)
+    parent = open_checkpoint("merged checkpoint", Source.parse(merged))
+    check_expert_config(parent.label, parent.config)
     check_tunable(parent, recipe)
     held_out = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []
     run = {
@@ -124,8 +126,7 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
         "valid": held_out,
     }
     if (out / PROVENANCE_FILE).exists() and run.items() <= read_provenance(out).items():
-        finished = open_checkpoint(ExpertRecipe(str(out)), headers_only=False)
-        verify_shards(out, finished.shards, {})
+        verify_shards(out, open_checkpoint("merged checkpoint", Source(str(out))).shards, {})
     else:
         check_vacant(out)
         verify_shards(parent.folder, parent.shards, {})

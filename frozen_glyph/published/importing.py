@@ -28,10 +28,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.card import model_card
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, WEIGHTS
-from frozen_glyph.checkpoint.fetch import fetch
-from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, read_tensors, sha256_file, write_text
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    new_folder,
+    read_json,
+    read_tensors,
+    read_weight_map,
+    sha256_file,
+    write_text,
+)
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.stages import read_weight_map, write_stage
+from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, HEAD_WEIGHT, SUBSTRATE_PREFIX
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE
@@ -67,7 +75,8 @@ def import_published(
             or has another shape than the others say; ``out`` exists.
     """
     keys = keys or PublishedKeys()
-    folder = fetch("published model", str(source), FETCHED)
+    where = Source(str(source))
+    folder = where.fetch("published model", FETCHED)
     published, files = read_weights(folder)
     tensors = rename(published, keys)
     rows = tensors.pop(TABLE, None)
@@ -81,9 +90,7 @@ def import_published(
     substrate = pack(rows, words, fields["hidden_size"])
     model = convert(tensors, rows, fields | {"tokenizer_sha256": tokenizer_sha256(words)}, substrate, keys.rotary)
 
-    origin = (
-        {"name": folder.resolve().name} if Path(source).is_dir() else {"name": str(source), "revision": folder.name}
-    )
+    origin = where.at(folder).origin
     parent = origin | {"files": {path.name: sha256_file(path) for path in files}}
     with new_folder(Path(out)) as temporary:
         if substrate is not None:

@@ -16,7 +16,7 @@ def test_names_are_those_of_the_model_room():
 def test_merging_and_inspecting_import_no_torch():
     code = (
         "import sys; import frozen_glyph.merge.write, frozen_glyph.merge.extract, frozen_glyph.merge.reweigh, "
-        "frozen_glyph.cli.tables, frozen_glyph.checkpoint.ladder\n"
+        "frozen_glyph.cli.tables, frozen_glyph.checkpoint.describe\n"
         "print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

@@ -11,8 +11,8 @@ from hub_server import LoopbackHub
 
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import write_tensors
-from frozen_glyph.checkpoint.ladder import describe_checkpoint
 
 SETTINGS = {"config.json", "generation_config.json"}
 MODULES = ("configuration", "embedding", "head", "linear", "loading", "loss", "modeling", "pretrained", "rules")
@@ -43,9 +43,9 @@ found = {}
 """
 OWNER = """
 from frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.checkpoint.ladder import describe_checkpoint
+from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.growth.parent import adopt_parent
-from frozen_glyph.growth.recipe import ParentRecipe
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.hub import push
 
 push(task["folder"], "user/trunk")
@@ -54,12 +54,12 @@ FrozenGlyphForCausalLM.from_pretrained(task["folder"]).push_to_hub("user/saved")
 found["class"] = digest(FrozenGlyphForCausalLM.from_pretrained("user/trunk", growth_stage=1))
 found["deepest"] = digest(FrozenGlyphForCausalLM.from_pretrained("user/deepest"))
 found["facts"] = describe_checkpoint("user/facts")
-found["entries"] = adopt_parent(ParentRecipe("user/parent", 2), Path(task["out"]))
+found["entries"] = adopt_parent(Source("user/parent", 2), Path(task["out"]))
 found["damaged"] = {}
 for repo in task["damaged"]:
     load = lambda: FrozenGlyphForCausalLM.from_pretrained(repo, growth_stage=1)
     found["damaged"][repo] = message(load)
-found["no parent"] = message(lambda: adopt_parent(ParentRecipe("user/nobody"), Path(task["out"] + "-none")))
+found["no parent"] = message(lambda: adopt_parent(Source("user/nobody"), Path(task["out"] + "-none")))
 """
 STRANGER = """
 class NoPackage:

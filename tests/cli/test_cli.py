@@ -121,14 +121,14 @@ class TestOtherCommands:
 
 class TestToDense:
     def test_it_writes_a_checkpoint(self, run, experts, tmp_path):
-        code, out, err = run("to-dense", experts[1], "-o", tmp_path / "dense", "--stage", "1")
+        code, out, err = run("to-dense", f"{experts[1]}@1", "-o", tmp_path / "dense")
         assert (code, out.split(), err) == (0, ["dense:", str(tmp_path / "dense")], "")
         config = json.loads((tmp_path / "dense" / "config.json").read_text())
         assert (config["substrate_dense"], config["num_hidden_layers"]) == (True, 1)
 
     def test_what_cannot_be_exported(self, refused, experts, tmp_path):
-        assert "config.json' does not exist" in refused("to-dense", tmp_path / "no", "-o", tmp_path / "dense")
-        assert "growth_stage=7 does not exist" in refused(
-            "to-dense", experts[0], "-o", tmp_path / "dense", "--stage", "7"
+        assert "no' is no folder and cannot be fetched" in refused(
+            "to-dense", tmp_path / "no", "-o", tmp_path / "dense"
         )
+        assert "growth_stage=7 does not exist" in refused("to-dense", f"{experts[0]}@7", "-o", tmp_path / "dense")
         assert "is not empty; choose a new folder" in refused("to-dense", experts[0], "-o", experts[1])

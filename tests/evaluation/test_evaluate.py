@@ -10,7 +10,7 @@ import pytest
 
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation import candidates as candidates_module
-from frozen_glyph.evaluation.candidates import find_candidates, load_model, split_stage
+from frozen_glyph.evaluation.candidates import find_candidates, load_model
 from frozen_glyph.evaluation.evaluate import evaluate_models, find_texts
 from frozen_glyph.evaluation.measure import SAMPLED_RUNS, opening
 from frozen_glyph.evaluation.parts import Parts
@@ -263,13 +263,6 @@ def test_without_a_choice_tasks_without_data_are_skipped_and_said_so(
     report = evaluate_models(model_folders[:1], tmp_path / "data", tmp_path / "out", suite="standard")
     assert {score["task"] for score in report["scores"]} == {"boolq"}
     assert any(remark.startswith("mmlu was not run") for remark in report["provenance"]["remarks"])
-
-
-@pytest.mark.parametrize(
-    ("model", "split"), [("a/b@2", ("a/b", 2)), ("a/b", ("a/b", None)), ("runs/x@12", ("runs/x", 12))]
-)
-def test_a_stage_is_named_after_an_at(model: str, split: tuple[str, int | None]) -> None:
-    assert split_stage(model) == split
 
 
 @pytest.mark.slow  # lm-eval reads all its task files before it can say that none has this name

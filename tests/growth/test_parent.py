@@ -9,9 +9,9 @@ import torch
 from frozen_glyph import FrozenGlyphForCausalLM, grow
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, sha256_json
 from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.parent import adopt_parent
-from frozen_glyph.growth.recipe import ParentRecipe
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def same_bits(first, second) -> bool:
 
 @pytest.mark.parametrize(("stage", "depth"), [(1, 1), (2, 2), (3, 4), (None, 4)])
 def test_the_adopted_stages_are_the_parents(trunk, tmp_path, stage, depth):
-    entries = adopt_parent(ParentRecipe(str(trunk), stage), tmp_path / "run")
+    entries = adopt_parent(Source(str(trunk), stage), tmp_path / "run")
     count = stage or 3
     assert [entry["stage"] for entry in entries] == list(range(1, count + 1))
     for number in range(1, count + 1):
@@ -44,7 +44,7 @@ def test_the_adopted_stages_are_the_parents(trunk, tmp_path, stage, depth):
 
 
 def test_origin_is_recorded(trunk, tmp_path):
-    (entry,) = adopt_parent(ParentRecipe(str(trunk), 1), tmp_path / "run")
+    (entry,) = adopt_parent(Source(str(trunk), 1), tmp_path / "run")
     assert entry["parents"] == [
         {
             "name": "trunk",
@@ -55,7 +55,7 @@ def test_origin_is_recorded(trunk, tmp_path):
     ]
     assert str(tmp_path) not in json.dumps(entry)
     write_provenance(tmp_path / "run", "growth", {"stages": [entry]})
-    (again,) = adopt_parent(ParentRecipe(str(tmp_path / "run")), tmp_path / "grandchild")
+    (again,) = adopt_parent(Source(str(tmp_path / "run")), tmp_path / "grandchild")
     assert [origin["name"] for origin in again["parents"]] == ["trunk", "run"]
     assert len({origin["weights_sha256"] for origin in again["parents"]}) == 1
 
@@ -63,7 +63,7 @@ def test_origin_is_recorded(trunk, tmp_path):
 def test_experts_of_one_trunk_share_its_files(trunk, tmp_path):
     hashes = []
     for name in ("ru", "zh"):
-        adopt_parent(ParentRecipe(str(trunk), 2), tmp_path / name)
+        adopt_parent(Source(str(trunk), 2), tmp_path / name)
         model = grow(FrozenGlyphForCausalLM.from_pretrained(tmp_path / name), 1, init="random")
         torch.nn.init.normal_(model.lm_head.weight, std=1 + len(hashes))
         hashes.append(write_stage(tmp_path / name, model, 3))
@@ -79,7 +79,7 @@ def test_experts_of_one_trunk_share_its_files(trunk, tmp_path):
 
 
 def test_adopting_again_changes_nothing(trunk, tmp_path):
-    parent = ParentRecipe(str(trunk), 2)
+    parent = Source(str(trunk), 2)
     first = adopt_parent(parent, tmp_path / "run")
     before = {path.name: sha256_file(path) for path in (tmp_path / "run").iterdir()}
     assert adopt_parent(parent, tmp_path / "run") == first
@@ -91,7 +91,7 @@ def test_copies_where_links_are_not_possible(trunk, tmp_path, monkeypatch):
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
-    adopt_parent(ParentRecipe(str(trunk), 2), tmp_path / "run")
+    adopt_parent(Source(str(trunk), 2), tmp_path / "run")
     assert same_bits(bits(tmp_path / "run"), bits(trunk, 2))
     assert (tmp_path / "run" / "blocks-1.safetensors").stat().st_ino != (trunk / "blocks-1.safetensors").stat().st_ino
 
@@ -100,7 +100,7 @@ def test_copies_where_links_are_not_possible(trunk, tmp_path, monkeypatch):
 def test_a_checkpoint_without_stages_becomes_stage_1(trunk, tmp_path, shard_size):
     model = FrozenGlyphForCausalLM.from_pretrained(trunk)
     model.save_pretrained(tmp_path / "plain", max_shard_size=shard_size)
-    (entry,) = adopt_parent(ParentRecipe(str(tmp_path / "plain")), tmp_path / "run")
+    (entry,) = adopt_parent(Source(str(tmp_path / "plain")), tmp_path / "run")
     assert (entry["stage"], entry["layers"], entry["parents"][0]["name"]) == (1, 4, "plain")
     adopted = FrozenGlyphForCausalLM.from_pretrained(tmp_path / "run", growth_stage=1)
     assert same_bits(adopted.state_dict(), model.state_dict())
@@ -108,7 +108,7 @@ def test_a_checkpoint_without_stages_becomes_stage_1(trunk, tmp_path, shard_size
     write_stage(tmp_path / "run", grow(adopted, 1), 2)
     assert same_bits(bits(tmp_path / "run", 1), model.state_dict())
     with pytest.raises(CheckpointError, match=r"was not grown in stages, so it has no stage 2"):
-        adopt_parent(ParentRecipe(str(tmp_path / "plain"), 2), tmp_path / "other")
+        adopt_parent(Source(str(tmp_path / "plain"), 2), tmp_path / "other")
 
 
 def lose_index(folder):
@@ -141,24 +141,24 @@ def test_a_damaged_parent_is_refused(trunk, tmp_path, damage):
     harm, message = DAMAGES[damage]
     harm(parent)
     with pytest.raises(CheckpointError, match=message):
-        adopt_parent(ParentRecipe(str(parent), 2), tmp_path / "run")
+        adopt_parent(Source(str(parent), 2), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_who_cannot_be_a_parent(trunk, merged_folder, tmp_path, substrate):
     with pytest.raises(CheckpointError, match=r"has no stage 4; its stages are 1\.\.3"):
-        adopt_parent(ParentRecipe(str(trunk), 4), tmp_path / "run")
+        adopt_parent(Source(str(trunk), 4), tmp_path / "run")
     with pytest.raises(CheckpointError, match="is a merged model, grow its experts"):
-        adopt_parent(ParentRecipe(str(merged_folder)), tmp_path / "run")
+        adopt_parent(Source(str(merged_folder)), tmp_path / "run")
     with pytest.raises(CheckpointError, match="the run's own folder"):
-        adopt_parent(ParentRecipe(str(trunk)), trunk)
+        adopt_parent(Source(str(trunk)), trunk)
     with pytest.raises(CheckpointError, match=r"stands on substrate sha256:\w+, the recipe on sha256:other"):
-        adopt_parent(ParentRecipe(str(trunk)), tmp_path / "run", "sha256:other")
+        adopt_parent(Source(str(trunk)), tmp_path / "run", "sha256:other")
     substrate.save_pretrained(tmp_path / "docked")
-    adopt_parent(ParentRecipe(str(trunk)), tmp_path / "docked", substrate.fingerprint)
+    adopt_parent(Source(str(trunk)), tmp_path / "docked", substrate.fingerprint)
     facts = json.loads((tmp_path / "docked" / "substrate.json").read_text())
     (tmp_path / "docked" / "substrate.json").write_text(json.dumps(facts | {"fingerprint": "sha256:other"}))
     with pytest.raises(CheckpointError, match="docked' on sha256:other"):
-        adopt_parent(ParentRecipe(str(trunk)), tmp_path / "docked")
+        adopt_parent(Source(str(trunk)), tmp_path / "docked")
     with pytest.raises(CheckpointError, match="is no folder and cannot be fetched from the Hub"):
-        adopt_parent(ParentRecipe(str(tmp_path / "nowhere")), tmp_path / "run")
+        adopt_parent(Source(str(tmp_path / "nowhere")), tmp_path / "run")

@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe, load_recipe
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.recipes.fields import parse
@@ -189,6 +191,28 @@ OTHER_VALUES = {
     "training.save_steps": 5,
     "seed": 6,
 }
+
+
+def test_a_parent_and_its_stage_can_be_said_in_one_word(recipe_content, tmp_path):
+    """The recipe is the same whichever way it says the stage; a folder is seen from the recipe, a Hub id as it is."""
+    for name in ("trunk", "odd@1"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "growth.yaml"
+
+    def load(**parent):
+        path.write_text(yaml.safe_dump(recipe_content() | {"parent": parent}), encoding="utf-8")
+        return load_recipe(path)
+
+    said, fields = load(source="trunk@2"), load(source="trunk", stage=2)
+    assert said.parent.where == fields.parent.where == Source(str(tmp_path / "trunk"), 2)
+    assert said.sha256 == fields.sha256
+    assert load(source="odd@1", stage=2).parent.where == Source(str(tmp_path / "odd@1"), 2)
+    assert load(source="user/ru@3").parent.where == Source("user/ru", 3)
+    assert load(source="trunk@2", stage=2).parent == said.parent
+    with pytest.raises(RecipeError, match=r"parent.stage=1 is not allowed: .* parent.source='trunk@2' says stage 2"):
+        load(source="trunk@2", stage=1)
+    with pytest.raises(FrozenGlyphError, match="'trunk@two': growth stage 'two' must be a number from 1 on"):
+        load(source="trunk@two")
 
 
 @pytest.mark.parametrize(

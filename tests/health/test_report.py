@@ -65,7 +65,7 @@ def test_json_is_what_measure_found(run, folders, text_file):
 
 
 def test_a_stage_can_be_chosen(experts, text_file):
-    assert len(measure_health(experts[1], text_file, growth_stage=1)["blocks"]) == 1
+    assert len(measure_health(f"{experts[1]}@1", text_file)["blocks"]) == 1
     assert len(measure_health(experts[1], text_file)["blocks"]) == 3
 
 

@@ -7,10 +7,11 @@ import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, grow
 from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.lora import adapters, add_adapters, drop_adapters, write_adapters
 from frozen_glyph.growth.parent import adopt_parent
-from frozen_glyph.growth.recipe import LoraRecipe, ParentRecipe
+from frozen_glyph.growth.recipe import LoraRecipe
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def branches(trunk, tmp_path_factory):
     found = []
     for name, layers in (("a", 1), ("b", 2)):
         out = tmp_path_factory.mktemp("branches") / name
-        entries = adopt_parent(ParentRecipe(str(trunk), 2), out)
+        entries = adopt_parent(Source(str(trunk), 2), out)
         model = grow(FrozenGlyphForCausalLM.from_pretrained(out), layers, init="random")
         torch.manual_seed(layers)
         for parameter in (*model.model.layers[2:].parameters(), *model.lm_head.parameters()):

@@ -15,8 +15,8 @@ from frozen_glyph import (
     merge_experts,
     reweigh_experts,
 )
+from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
-from frozen_glyph.checkpoint.ladder import describe_checkpoint
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge import reweigh
 

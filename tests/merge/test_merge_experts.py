@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
+from frozen_glyph.checkpoint.reader import weights_sha256
 from frozen_glyph.checkpoint.streaming import content_sha256
-from frozen_glyph.checkpoint.weights import weights_sha256
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.experts import ExpertsDoNotMatch
 from frozen_glyph.recipes.errors import RecipeError

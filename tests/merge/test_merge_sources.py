@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.experts import ExpertsDoNotMatch, open_experts
 from frozen_glyph.merge.plan import check_rule, plan_merge
 from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe, load_merge_recipe
 from frozen_glyph.merge.write import write_merged
-from frozen_glyph.recipes.errors import RecipeError
 
 HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
 LINEAR = ("mean", "weighted")
@@ -71,7 +72,7 @@ class TestStages:
     def test_stages_that_are_not_there(self, experts, tmp_path):
         with pytest.raises(CheckpointError, match=r"ru' has no stage 3; its stages are 1\.\.2"):
             merge_experts([f"{experts[0]}@3", experts[1]], tmp_path / "m")
-        with pytest.raises(RecipeError, match=r"two' is not allowed: it must be SOURCE@STAGE with a number"):
+        with pytest.raises(FrozenGlyphError, match=r"growth stage 'two' must be a number from 1 on, as in runs/ru@2"):
             merge_experts([f"{experts[0]}@two", experts[1]], tmp_path / "m")
 
     def test_a_folder_of_that_very_name_comes_first(self, experts, tmp_path):
@@ -118,7 +119,7 @@ class TestSeveral:
         with pytest.raises(
             ExpertsDoNotMatch, match=rf"is merged by rule '{rule}', this merge by '{other}'.*--rule {other}"
         ):
-            check_rule(open_experts(ExpertRecipe(str(pair))), other)
+            check_rule(open_experts(Source(str(pair))), other)
 
     @torch.no_grad()
     @pytest.mark.parametrize("rule", ["probability", "posterior"])

@@ -17,9 +17,15 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from frozen_glyph import tune_head
-from frozen_glyph.checkpoint.files import CheckpointError, read_json, read_tensors, sha256_file, write_tensors
-from frozen_glyph.checkpoint.ladder import describe_checkpoint
-from frozen_glyph.checkpoint.stages import write_index
+from frozen_glyph.checkpoint.describe import describe_checkpoint
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    read_json,
+    read_tensors,
+    sha256_file,
+    write_index,
+    write_tensors,
+)
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.reweigh import reweigh_experts
 from frozen_glyph.merge.tune_recipe import TuneRecipe, load_tune_recipe

@@ -49,7 +49,7 @@ def test_it_stays_frozen_saved_or_not(build_model, token_ids, tmp_path):
 @pytest.mark.parametrize("growth_stage", [None, 1])
 def test_export_of_a_grown_checkpoint(experts, token_ids, tmp_path, growth_stage):
     parent = AutoModelForCausalLM.from_pretrained(experts[1], growth_stage=growth_stage or 2).eval()
-    out = export_dense(experts[1], tmp_path / "dense", growth_stage)
+    out = export_dense(experts[1] if growth_stage is None else f"{experts[1]}@{growth_stage}", tmp_path / "dense")
     dense, ids = AutoModelForCausalLM.from_pretrained(out).eval(), token_ids(2, 9)
     assert type(dense) is FrozenGlyphForCausalLM and type(dense.substrate) is nn.Embedding
     assert torch.equal(dense(ids).logits, parent(ids).logits)
@@ -87,10 +87,10 @@ def test_what_cannot_be_exported(experts, tmp_path):
         export_dense(out, tmp_path / "again")
     with pytest.raises(CheckpointError, match="exists and is not empty"):
         export_dense(experts[0], out)
-    with pytest.raises(CheckpointError, match="does not exist; give the folder of a checkpoint"):
+    with pytest.raises(CheckpointError, match="nowhere' is no folder and cannot be fetched from the Hub"):
         export_dense(tmp_path / "nowhere", tmp_path / "again")
     with pytest.raises(ValueError, match=r"growth_stage=9 does not exist; stages here: 1\.\.2"):
-        export_dense(experts[0], tmp_path / "again", 9)
+        export_dense(f"{experts[0]}@9", tmp_path / "again")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match="has model_type 'llama'"):
         export_dense(tmp_path, tmp_path / "again")

@@ -15,7 +15,7 @@ from eval.studies.common.windows import nats_of_windows
 from eval.studies.composition.rules import RULES, log_probs_of
 from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
 from frozen_glyph.checkpoint.contract import stage_index
-from frozen_glyph.checkpoint.stages import read_weight_map
+from frozen_glyph.checkpoint.files import read_weight_map
 from frozen_glyph.growth.recipe import GrowthRecipe, ParentRecipe, StageRecipe
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 

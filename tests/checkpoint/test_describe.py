@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, grow
+from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError, write_tensors
-from frozen_glyph.checkpoint.ladder import describe_checkpoint
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.stages import write_stage
 
@@ -57,6 +57,16 @@ def test_numbers_are_those_of_the_loaded_models(described):
     assert facts["stages"][2]["own_bytes"] == sum(tensor.nbytes for tensor in (*blocks, *head))
     assert facts["problems"] == {}
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_an_earlier_stage_is_described_as_it_was(described):
+    """``NAME@STAGE``: the stages up to it, and the numbers of the model that loads there."""
+    whole, facts = describe_checkpoint(described), describe_checkpoint(f"{described}@2")
+    assert (facts["name"], facts["layers"], facts["stages"]) == ("run@2", 2, whole["stages"][:2])
+    model = FrozenGlyphForCausalLM.from_pretrained(described, growth_stage=2)
+    assert facts["parameters"] == model.num_parameters()
+    with pytest.raises(CheckpointError, match=r"run' has no stage 4; its stages are 1\.\.3"):
+        describe_checkpoint(f"{described}@4")
 
 
 def test_only_headers_are_read(described, tmp_path):

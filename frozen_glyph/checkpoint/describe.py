@@ -1,0 +1,188 @@
+"""What a checkpoint holds, stage by stage, from its small files and the headers of its shards: no tensor is read.
+
+Command: ``frozen-glyph inspect FOLDER``
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.config import blocks_of, expert_blocks, shared_blocks
+from frozen_glyph.checkpoint.contract import (
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    PROVENANCE_FILE,
+    WEIGHTS,
+    stage_index,
+)
+from frozen_glyph.checkpoint.files import CheckpointError, TensorFile
+from frozen_glyph.checkpoint.reader import find_index, foreign_shards
+from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
+from frozen_glyph.checkpoint.verify import changed_files
+from frozen_glyph.model.rules_frozen_glyph import RULES
+
+
+class Inventory:
+    """Shards of a checkpoint: ``headers`` of those that can be read, ``problems`` of files that cannot."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.headers: dict[str, TensorFile] = {}
+        self.problems: dict[str, str] = {}
+
+    def read(self, index_name: str | None) -> list[str]:
+        """The readable shards that an index names; without one, the file that holds everything."""
+        try:
+            index = self.source.json(index_name) if index_name else {"weight_map": {"": WEIGHTS}}
+            if index is None:
+                raise CheckpointError("missing")
+            shards = sorted(set(index["weight_map"].values()))
+        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+            self.problems[str(index_name)] = str(error)
+            return []
+        for shard in shards:
+            if shard not in self.headers and shard not in self.problems:
+                try:
+                    self.headers[shard] = self.source.header(shard)
+                except CheckpointError as error:
+                    self.problems[shard] = str(error)
+        readable = {shard: self.headers[shard] for shard in shards if shard in self.headers}
+        for shard in foreign_shards(index, readable):
+            self.problems[shard] = f"is of another checkpoint than {index_name} or was changed"
+        return list(readable)
+
+    def parameters(self, shards: list[str]) -> int:
+        """Number of parameters, as ``num_parameters`` counts them: a frozen substrate has none."""
+        buffers = SUBSTRATE_PREFIX + "packed_bits", SUBSTRATE_PREFIX + "center", SUBSTRATE_PREFIX + "projection"
+        return sum(
+            math.prod(tensor.shape)
+            for shard in shards
+            for name, tensor in self.headers[shard].tensors.items()
+            if name not in buffers
+        )
+
+    def nbytes(self, shards: Iterable[str]) -> int:
+        return sum(self.headers[shard].nbytes for shard in shards)
+
+
+def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> dict[str, Any]:
+    """Describe a grown, merged or plain checkpoint: a folder, or a Hub id, whose shards are not downloaded.
+
+    ``NAME@STAGE`` is described as it was after that growth stage.
+
+    Returns a dictionary of plain values. ``stages``: for each its blocks, parameters (all, trained), losses, shards,
+    bytes (all, own: not shared with the stage before). ``experts`` of a merged checkpoint. ``problems``: file -> what
+    is wrong with it. ``bytes`` of all shards together. Of provenance: recipe, seed, versions, parents.
+
+    Args:
+        verify: also compare every shard with its hash in the provenance, which reads all of a folder.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, its ``config.json`` or provenance is damaged, or ``verify`` is
+            asked of a Hub id.
+    """
+    source = Source.parse(source)
+    config = source.json(CONFIG_FILE)
+    if config is None:
+        raise CheckpointError(
+            f"{source.source!r} has no config.json; give a checkpoint, or finish the run's first stage"
+        )
+    if not isinstance(config, dict) or not str(config.get("model_type")).startswith("frozen_glyph"):
+        raise CheckpointError(f"{source.source!r} holds no checkpoint of frozen_glyph: its config.json says otherwise")
+    provenance = source.json(PROVENANCE_FILE) or {}
+    default = find_index(source.source, config, source.stage, source.json(DEFAULT_INDEX) is not None)
+    inventory = Inventory(source)
+    stages = describe_stages(inventory, (config.get("ladder") or [])[: source.stage], default, provenance)
+    loaded = inventory.read(default)
+    problems = inventory.problems | unfinished_reweigh(config, provenance)
+    if verify:
+        if source.folder is None:
+            raise CheckpointError(f"{source.source!r} is on the Hub; download it to verify its bytes")
+        problems |= changed_files(source.folder, provenance, set(problems))
+    return {
+        "name": source.name if source.stage is None else f"{source.name}@{source.stage}",
+        "kind": provenance.get("kind", "plain"),
+        "model_type": config["model_type"],
+        "layers": blocks_of(config) if source.stage is None else stages[-1]["layers"],
+        "parameters": inventory.parameters(loaded),
+        "loaded_bytes": inventory.nbytes(loaded),
+        "bytes": inventory.nbytes(inventory.headers),
+        "substrate_fingerprint": config.get("substrate_fingerprint"),
+        "stages": stages,
+        "experts": describe_experts(config, provenance),
+        "rule": config.get("rule"),
+        "costs": RULES[config["rule"]].costs if config.get("rule") in RULES else None,
+        "recipe": provenance.get("recipe"),
+        "seed": provenance.get("seed"),
+        "versions": provenance.get("versions"),
+        "parents": provenance.get("parents", []),
+        "verified": verify,
+        "problems": dict(sorted(problems.items())),
+    }
+
+
+def describe_stages(
+    inventory: Inventory, ladder: list[int], default: str | None, provenance: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Each stage, its shards read; none where a plain load, by the index ``default``, gives no stage."""
+    if default != stage_index(len(ladder)):
+        return []
+    stages, before = [], set[str]()
+    entries = {entry["stage"]: entry for entry in provenance.get("stages", [])}
+    for number, layers in enumerate(ladder, start=1):
+        shards, entry = inventory.read(stage_index(number)), entries.get(number, {})
+        stages.append(
+            {
+                "stage": number,
+                "layers": layers,
+                "parameters": inventory.parameters(shards),
+                "trained_parameters": entry.get("trainable_parameters"),
+                "train_loss": entry.get("train_loss"),
+                "nats_per_character": entry.get("nats_per_character", {}),
+                "bytes": inventory.nbytes(shards),
+                "own_bytes": inventory.nbytes(set(shards) - before),
+                "shards": shards,
+                **({"parents": entry["parents"]} if "parents" in entry else {}),
+            }
+        )
+        before |= set(shards)
+    return stages
+
+
+def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Name, blocks (all, shared), weight, adapter and origin of each expert of a merged checkpoint."""
+    experts, parents = config.get("experts") or [], provenance.get("parents", [])
+    records = provenance.get("experts") or []
+    if len(records) != len(experts):
+        records = [{}] * len(experts)
+    found, weights, names = [], config.get("expert_weights") or [], config.get("expert_names") or []
+    for name, expert, layers, weight, record in zip(
+        names, experts, expert_blocks(config), weights, records, strict=True
+    ):
+        found.append(
+            {
+                "name": name,
+                "layers": layers,
+                "shared_layers": shared_blocks(config),
+                "weight": weight,
+                "adapter": expert.get("lora"),
+                "content_sha256": record.get("content_sha256"),
+                "origin": parents[record["parent"]] if "parent" in record else None,
+            }
+        )
+    return found
+
+
+def unfinished_reweigh(config: dict[str, Any], provenance: dict[str, Any]) -> dict[str, str]:
+    """The problem of a merged checkpoint whose rule was being changed when the process was killed."""
+    recipe = provenance.get("recipe") or {}
+    if provenance.get("kind") != "merge" or (recipe.get("rule"), recipe.get("weights")) == (
+        config.get("rule"), config.get("expert_weights"),
+    ):  # fmt: skip
+        return {}
+    return {
+        PROVENANCE_FILE: f"says rule {recipe.get('rule')!r}, weights {recipe.get('weights')}; in force is config.json; "
+        "reweigh again"
+    }

@@ -1,0 +1,158 @@
+"""Open a checkpoint: what its small files and the headers of its shards say; no tensor is read."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.contract import (
+    CARD_FILE,
+    CONFIG_FILE,
+    DEFAULT_INDEX,
+    PROVENANCE_FILE,
+    SUBSTRATE_SHARD,
+    TOKENIZER_FILE,
+    WEIGHTS,
+    stage_index,
+)
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    TensorFile,
+    read_header,
+    read_index,
+    read_json,
+    sha256_file,
+    sha256_json,
+)
+from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.streaming import Window
+from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A folder with weights, whose headers are read where they are first asked for.
+
+    ``headers_only``: of a source on the Hub no shard is fetched. Properties raise ``CheckpointError`` where there is no
+    such stage, or a file is missing, truncated or of another checkpoint.
+    """
+
+    source: Source
+    folder: Path
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    headers_only: bool = False
+
+    @property
+    def label(self) -> str:
+        """What the user called it."""
+        return self.source.source
+
+    @property
+    def merged(self) -> bool:
+        return "experts" in self.config
+
+    @functools.cached_property
+    def index(self) -> str | None:
+        """File name of the index of its stage; None where one file holds everything."""
+        return find_index(self.folder, self.config, self.source.stage, (self.folder / DEFAULT_INDEX).exists())
+
+    @functools.cached_property
+    def shards(self) -> dict[str, TensorFile]:
+        """The header of every weight file of its stage."""
+        index = {} if self.index is None else read_index(self.folder / self.index)
+        names = sorted(set(index["weight_map"].values())) if index else [WEIGHTS]
+        if not self.headers_only:
+            self.source.fetch("checkpoint", names)
+        where = self.source if self.headers_only else Source(str(self.folder))
+        found = {name: where.header(name) for name in names}
+        for name in foreign_shards(index, found):
+            raise CheckpointError(
+                f"{str(self.folder / name)!r} is of another checkpoint than {self.index} or was changed; fetch it again"
+            )
+        return found
+
+    @functools.cached_property
+    def windows(self) -> dict[str, Window]:
+        """Every tensor, by the name it has here."""
+        return {
+            name: Window.whole(self.folder / shard, tensor)
+            for shard, header in self.shards.items()
+            for name, tensor in header.tensors.items()
+        }
+
+    @property
+    def linkable(self) -> dict[str, Path]:
+        """The substrate's shard and the file that holds the same and nothing else, where its contents are recorded."""
+        for shard, header in self.shards.items():
+            if header.content_sha256 and all(name.startswith(SUBSTRATE_PREFIX) for name in header.tensors):
+                return {SUBSTRATE_SHARD: self.folder / shard}
+        return {}
+
+    @functools.cached_property
+    def parent(self) -> dict[str, Any]:
+        """What is recorded of it as a parent."""
+        stage, parents = self.source.stage, self.provenance.get("parents")
+        return {
+            **self.source.origin,
+            **({} if stage is None else {"stage": stage}),
+            "config_sha256": sha256_file(self.folder / CONFIG_FILE),
+            **({"parents": parents} if parents else {}),
+            **({} if self.headers_only else {"weights_sha256": weights_sha256(self.folder, self.shards)}),
+        }
+
+
+def open_checkpoint(what: str, source: Source, headers_only: bool = False) -> Checkpoint:
+    """Read the small files of ``source``, which are fetched if it is on the Hub; ``what`` it is, is for errors.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or a small file is missing or damaged.
+    """
+    folder = source.fetch(what, ["*.json", CARD_FILE])
+    provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
+    return Checkpoint(source.at(folder), folder, read_json(folder / CONFIG_FILE), provenance, headers_only)
+
+
+def find_index(label: object, config: dict[str, Any], stage: int | None, default: bool) -> str | None:
+    """File name of the index of ``stage``, or of what a plain load gives; None where one file holds everything.
+
+    ``default``: whether there is an index of the default name.
+
+    Raises:
+        CheckpointError: the checkpoint, called ``label``, has no such stage.
+    """
+    ladder = config.get("ladder") or []
+    if stage is not None:
+        if not 1 <= stage <= len(ladder):
+            known = f"its stages are 1..{len(ladder)}" if ladder else "it was not grown in stages"
+            raise CheckpointError(f"{str(label)!r} has no stage {stage}; {known}")
+        return stage_index(stage)
+    if named := config.get("transformers_weights"):
+        return named
+    return DEFAULT_INDEX if default else None
+
+
+def foreign_shards(index: dict[str, Any], shards: dict[str, TensorFile]) -> list[str]:
+    """Those of ``shards`` that are not the ones that ``index`` was written for."""
+    expected = index.get("metadata", {}).get("content_sha256", {})
+    found = {name: header.content_sha256 for name, header in shards.items()}
+    return [name for name, content in found.items() if content != expected.get(name, content)]
+
+
+def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:
+    """Hex sha256 that identifies weight files of a folder, by default all: equal for equal contents.
+
+    Headers say the hash of a shard's contents, so that no tensor is read; a file that does not say it is hashed.
+    """
+    names = sorted(shards if shards is not None else (path.name for path in folder.glob("*.safetensors")))
+    return sha256_json(
+        {name: read_header(folder / name).content_sha256 or sha256_file(folder / name) for name in names}
+    )
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer."""
+    files = [folder / name for name in (CONFIG_FILE, TOKENIZER_FILE) if (folder / name).exists()]
+    return sha256_json([weights_sha256(folder), *((path.name, sha256_file(path)) for path in files)])

@@ -1,0 +1,159 @@
+"""Which checkpoint a word means, and its files: in a folder, or on the Hub, of which only what is needed is fetched.
+
+A word is ``NAME``, ``NAME@STAGE`` or, where experts are merged, ``NAME[@STAGE]+ADAPTER``. The Hub's library, which is
+slow to import, is imported when it is needed.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.files import CheckpointError, StoredTensor, TensorFile, read_header, read_json
+from frozen_glyph.errors import FrozenGlyphError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint by name.
+
+    Args:
+        source: a folder or Hub id.
+        stage: its growth stage, from 1; None: what a plain load gives.
+        adapter: a PEFT folder or Hub id with a LoRA adapter of that stage.
+        revision: of the Hub.
+
+    Raises:
+        FrozenGlyphError: a name is empty, or the stage is not above 0.
+    """
+
+    source: str
+    stage: int | None = None
+    adapter: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.source or self.adapter == "":
+            raise FrozenGlyphError(f"{str(self)!r} has an empty name; give a folder or Hub id, as in runs/ru@2")
+        if self.stage is not None and self.stage < 1:
+            raise FrozenGlyphError(f"{str(self)!r}: growth stage {self.stage} must be a number from 1 on")
+
+    @classmethod
+    def parse(cls, word: "str | Path | Source", folder: Path = Path(), adapters: bool = False) -> "Source":
+        """Read a word, whose names are relative to ``folder``; what was parsed already is given back.
+
+        Names that hold an ``@`` or ``+`` themselves are found where they exist. ``adapters``: one may be named.
+
+        >>> Source.parse("runs/ru@2")
+        Source(source='runs/ru', stage=2, adapter=None, revision=None)
+
+        Raises:
+            FrozenGlyphError: behind an @ stands no number above 0, a name is empty, or an adapter is not allowed.
+        """
+        if isinstance(word, Source):
+            return word
+        word = str(word)
+        readings = list(split(word))
+        name, stage, adapter = next((r for r in readings if there(folder, *r)), readings[-1])
+        if stage is not None and not (stage.isdecimal() and int(stage)):
+            raise FrozenGlyphError(f"{word!r}: growth stage {stage!r} must be a number from 1 on, as in runs/ru@2")
+        if adapter is not None and not adapters:
+            raise FrozenGlyphError(f"{word!r}: only experts of a merge can have an adapter; leave +{adapter} out")
+        return cls(name, None if stage is None else int(stage), adapter)
+
+    def __str__(self) -> str:
+        stage = "" if self.stage is None else f"@{self.stage}"
+        return f"{self.source}{stage}" + ("" if self.adapter is None else f"+{self.adapter}")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None of a Hub id."""
+        return Path(self.source) if Path(self.source).is_dir() else None
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint is called: the folder's own name, or the Hub id."""
+        return self.source if self.folder is None else self.folder.resolve().name
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What is recorded of where it was: its name, and of the Hub the revision."""
+        return {"name": self.name, **({} if self.folder is not None else {"revision": self.revision})}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What ``from_pretrained`` takes beside the folder."""
+        return {} if self.stage is None else {"growth_stage": self.stage}
+
+    def fetch(self, what: str, names: Iterable[str]) -> Path:
+        """The folder, or that of the cache after the files ``names`` (patterns) were fetched from the Hub.
+
+        The cache's folder has the name of the commit. ``what`` the checkpoint is, such as ``parent``, is for the error.
+
+        Raises:
+            CheckpointError: the name is no folder and cannot be fetched.
+        """
+        if self.folder is not None:
+            return self.folder
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.source, revision=self.revision, allow_patterns=list(names)))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{what} {self.source!r} is no folder and cannot be fetched from the Hub: {error}; "
+                "name a checkpoint folder or a repository that you can read"
+            ) from error
+
+    def at(self, fetched: Path) -> "Source":
+        """The same at the commit that ``fetch`` found, so that files fetched one after the other belong together."""
+        return self if self.folder is not None else dataclasses.replace(self, revision=fetched.name)
+
+    def json(self, name: str) -> Any:
+        """Content of a JSON file; None when there is no such file."""
+        if self.folder is not None:
+            return read_json(self.folder / name) if (self.folder / name).exists() else None
+        if Path(self.source).is_absolute() or self.source.count("/") > 1:
+            raise CheckpointError(
+                f"{self.source!r} is no folder, and no Hub id either; give the folder of a checkpoint"
+            )
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            return read_json(Path(hf_hub_download(self.source, name, revision=self.revision)))
+        except EntryNotFoundError:
+            return None
+
+    def header(self, shard: str) -> TensorFile:
+        """Header of a shard, which is not fetched; ``CheckpointError`` when it is missing or damaged."""
+        if self.folder is not None:
+            return read_header(self.folder / shard)
+        from huggingface_hub import parse_safetensors_file_metadata
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            found = parse_safetensors_file_metadata(self.source, shard, revision=self.revision)
+        except EntryNotFoundError:
+            raise CheckpointError(f"{shard!r} is missing in {self.source!r}") from None
+        tensors = {}
+        for name, tensor in found.tensors.items():
+            start, end = tensor.data_offsets
+            tensors[name] = StoredTensor(tensor.dtype, tuple(tensor.shape), start, end - start)
+        return TensorFile(tensors, found.metadata.get("content_sha256"))
+
+
+def split(word: str) -> Iterator[tuple[str, str | None, str | None]]:
+    """Every name, stage and adapter that ``word`` may mean, the longest name first; last what it means by itself."""
+    for place in [len(word), *(place for place in reversed(range(len(word))) if word[place] == "+")]:
+        base, adapter = word[:place], word[place + 1 :] if place < len(word) else None
+        yield base, None, adapter
+        if "@" in base:
+            name, _, stage = base.rpartition("@")
+            yield name, stage, adapter
+
+
+def there(folder: Path, name: str, stage: str | None, adapter: str | None) -> bool:
+    """Whether a reading names something that exists in ``folder``."""
+    return name != "" and (stage is None or stage.isdecimal()) and (folder / name).exists()
