@@ -6,6 +6,7 @@ that a part left out of a computation changes the result.
 
 import hashlib
 import itertools
+import logging
 import os
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_deprecated_calls():
+    """What transformers only logs of deprecated names fails a test, as its warnings do (see pyproject.toml)."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage()) if "deprecated" in record.getMessage() else None
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert said == []
 
 
 @pytest.fixture(scope="session")

@@ -181,27 +181,28 @@ def train_further(model, seed: int, prefixes: tuple[str, ...]):
 HEAD = ("model.norm", "lm_head")
 
 
+@pytest.fixture(scope="module")
+def versions(substrate, build_model, tmp_path_factory):
+    """Stages: grown, grown, blocks changed below, newest blocks trained on, grown, changed below again."""
+    folder = tmp_path_factory.mktemp("versions")
+    substrate.save_pretrained(folder)
+    models = [build_model(seed=1, num_hidden_layers=1, ladder=[1])]
+    models.append(grow(models[-1], 1, init="random"))
+    models.append(train_further(grow(models[-1], 1, init="random"), 3, ("model.layers", *HEAD)))
+    models.append(train_further(models[-1], 4, ("model.layers.2.", *HEAD)))
+    models[-1].config.ladder = [1, 2, 3, 3]
+    models.append(grow(models[-1], 1, init="random"))
+    models.append(train_further(grow(models[-1], 1, init="random"), 6, ("model.layers", *HEAD)))
+    changed_below = (False, False, True, False, False, True)
+    hashes, snapshots = [], []
+    for stage, (model, changed) in enumerate(zip(models, changed_below, strict=True), start=1):
+        hashes.append(write_stage(folder, model, stage, changed))
+        snapshots.append({path.name: identity(path) for path in folder.glob("*.safetensors")})
+    return folder, models, hashes, snapshots
+
+
 class TestVersions:
     """Blocks that a later stage trains again get a new shard; whoever used the old one still does."""
-
-    @pytest.fixture(scope="class")
-    def versions(self, substrate, build_model, tmp_path_factory):
-        """Stages: grown, grown, blocks changed below, newest blocks trained on, grown, changed below again."""
-        folder = tmp_path_factory.mktemp("versions")
-        substrate.save_pretrained(folder)
-        models = [build_model(seed=1, num_hidden_layers=1, ladder=[1])]
-        models.append(grow(models[-1], 1, init="random"))
-        models.append(train_further(grow(models[-1], 1, init="random"), 3, ("model.layers", *HEAD)))
-        models.append(train_further(models[-1], 4, ("model.layers.2.", *HEAD)))
-        models[-1].config.ladder = [1, 2, 3, 3]
-        models.append(grow(models[-1], 1, init="random"))
-        models.append(train_further(grow(models[-1], 1, init="random"), 6, ("model.layers", *HEAD)))
-        changed_below = (False, False, True, False, False, True)
-        hashes, snapshots = [], []
-        for stage, (model, changed) in enumerate(zip(models, changed_below, strict=True), start=1):
-            hashes.append(write_stage(folder, model, stage, changed))
-            snapshots.append({path.name: identity(path) for path in folder.glob("*.safetensors")})
-        return folder, models, hashes, snapshots
 
     @pytest.mark.parametrize("stage", [1, 2, 3, 4, 5, 6, None])
     def test_every_stage_loads_bit_exactly(self, versions, stage):

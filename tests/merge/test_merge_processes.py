@@ -93,17 +93,18 @@ def test_bytes_to_write_are_those_written(experts, merged_folder):
     assert (merged_folder / "substrate.safetensors").samefile(experts[0] / "substrate.safetensors")
 
 
-class TestHub:
-    @pytest.fixture(scope="class")
-    def hub(self, experts):
-        with LoopbackHub() as hub:
-            for name in ("zh", "dry", "damaged"):
-                hub.commit_folder(f"user/{name}", experts[1])
-            whole = hub.repos["user/damaged"][-1][1]
-            shard = whole["blocks-1.safetensors"]
-            hub.commit("user/damaged", whole | {"blocks-1.safetensors": shard[:-1] + bytes([shard[-1] ^ 1])})
-            yield hub
+@pytest.fixture(scope="module")
+def hub(experts):
+    with LoopbackHub() as hub:
+        for name in ("zh", "dry", "damaged"):
+            hub.commit_folder(f"user/{name}", experts[1])
+        whole = hub.repos["user/damaged"][-1][1]
+        shard = whole["blocks-1.safetensors"]
+        hub.commit("user/damaged", whole | {"blocks-1.safetensors": shard[:-1] + bytes([shard[-1] ^ 1])})
+        yield hub
 
+
+class TestHub:
     def client(self, hub, home, *words):
         return subprocess.run(
             [*MERGE, *map(str, words)], env=hub.client_environment(home), capture_output=True, text=True, timeout=300
