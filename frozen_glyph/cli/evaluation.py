@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from frozen_glyph.cli.options import Out
+from frozen_glyph.cli.options import Out, rule_names
 from frozen_glyph.cli.terminal import quiet_transformers
 
 app = typer.Typer()
@@ -33,7 +33,10 @@ def evaluate(
         typer.Option(help="Held-out text; repeat for several. Default: text/*.valid.txt of the data."),
     ] = None,
     rule: Annotated[
-        list[str] | None, typer.Option(help="Rule to score merged models under; repeat for several. Default: its own.")
+        list[str] | None,
+        typer.Option(
+            help="Rule to score merged models under; repeat for several. Default: its own.", autocompletion=rule_names
+        ),
     ] = None,
     stages: Annotated[bool, typer.Option(help="Measure grown models after every stage, or only the last.")] = True,
     paper_sampling: Annotated[

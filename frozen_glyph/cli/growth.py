@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
-from frozen_glyph.cli.options import OutUnlessDry, Private, PushTo, Settings
+from frozen_glyph.cli.options import HeldOutText, OutUnlessDry, Private, PushTo, Settings, TrainingText
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
 
 app = typer.Typer()
@@ -21,11 +21,8 @@ app = typer.Typer()
 def grow(
     recipe: Annotated[Path, typer.Argument(help="A growth.yaml.")],
     out: OutUnlessDry = None,
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(help="UTF-8 training text; repeat for several files. Not needed when the recipe names its data."),
-    ] = None,
-    valid: Annotated[list[Path] | None, typer.Option(help="Held-out text, scored after every stage.")] = None,
+    text: TrainingText = None,
+    valid: HeldOutText = None,
     substrate: Annotated[Path | None, typer.Option(help="Substrate folder to dock on.")] = None,
     settings: Settings = None,
     dry_run: Annotated[

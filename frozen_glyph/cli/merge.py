@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
-from frozen_glyph.cli.options import ONE_HEAD_RULES, Out, OutUnlessDry, Private, PushTo, Settings
+from frozen_glyph.cli.options import (
+    ONE_HEAD_RULES,
+    HeldOutText,
+    Out,
+    OutUnlessDry,
+    Private,
+    PushTo,
+    Settings,
+    TrainingText,
+    rule_names,
+)
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
 from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES, rules_with
 
@@ -28,7 +38,7 @@ def merge(
     out: OutUnlessDry = None,
     rule: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(RULE_NAMES[:-1])} or {RULE_NAMES[-1]}."),
+        typer.Option(help=f"{', '.join(RULE_NAMES[:-1])} or {RULE_NAMES[-1]}.", autocompletion=rule_names),
     ] = None,
     weights: Annotated[
         str | None,
@@ -94,7 +104,9 @@ def extract(
 @app.command(epilog="Example: `frozen-glyph reweigh runs/merged --rule weighted --weights 0.7,0.3`")
 def reweigh(
     merged: Annotated[Path, typer.Argument(help="A merged checkpoint folder.")],
-    rule: Annotated[str | None, typer.Option(help="The new rule; default: it stays.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="The new rule; default: it stays.", autocompletion=rule_names)
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Comma-separated weight of each expert; default: they stay.")
     ] = None,
@@ -116,12 +128,8 @@ def tune_head(
         typer.Argument(help=f"A merged checkpoint of rule {' or '.join(ONE_HEAD_RULES)}: a folder or Hub id."),
     ],
     out: Out,
-    text: Annotated[
-        list[Path] | None, typer.Option(help="UTF-8 training text, best a mixture; repeat for several files.")
-    ] = None,
-    valid: Annotated[
-        list[Path] | None, typer.Option(help="Held-out text, scored under each expert, merged and tuned.")
-    ] = None,
+    text: TrainingText = None,
+    valid: HeldOutText = None,
     what: Annotated[str | None, typer.Option(help="head (default), low-rank or scales (one per expert).")] = None,
     rank: Annotated[int | None, typer.Option(help="Of low-rank; default: 16.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens to train on.")] = None,
@@ -130,7 +138,7 @@ def tune_head(
     config: Annotated[Path | None, typer.Option(help="A tune.yaml; options go before it.")] = None,
     settings: Settings = None,
 ) -> None:
-    """Train the joint head of a merged model on a mixture; experts and substrate stay frozen."""
+    """Train the joint head of a merged model, best on a mixture; experts and substrate stay frozen."""
     from frozen_glyph.cli.tables import loss_table
     from frozen_glyph.merge.tune import tune_head as tune
     from frozen_glyph.merge.tune_recipe import load_tune_recipe

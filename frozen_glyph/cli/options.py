@@ -5,12 +5,19 @@ from typing import Annotated
 
 import typer
 
-from frozen_glyph.model.rules_frozen_glyph import rules_with
+from frozen_glyph.model.rules_frozen_glyph import RULES, rules_with
 
 ONE_HEAD_RULES = rules_with(one_head=True)
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")]
 OutUnlessDry = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")]
+TrainingText = Annotated[
+    list[Path] | None,
+    typer.Option("--text", help="UTF-8 training text; repeat for several files. Not needed where the recipe names it."),
+]
+HeldOutText = Annotated[
+    list[Path] | None, typer.Option("--valid", help="Held-out text to score on; repeat for several files.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),
@@ -19,3 +26,8 @@ PushTo = Annotated[
     str | None, typer.Option("--push-to-hub", metavar="USER/NAME", help="Push it to the Hub afterwards.")
 ]
 Private = Annotated[bool, typer.Option("--private", help="Push to a repository that others cannot see.")]
+
+
+def rule_names() -> list[str]:
+    """What a shell completes the name of a merge rule from."""
+    return list(RULES)

@@ -55,17 +55,22 @@ class TestHelp:
         assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
         assert project["tool"]["hatch"]["version"] == {"path": "frozen_glyph/__init__.py"}
 
-    def test_a_shell_completes_words_without_torch(self):
+    @pytest.mark.parametrize(
+        ("words", "completed"),
+        [("grow --d", ["--dry-run"]), ("substrate b", ["build"]), ("merge ru zh --rule e", ["evidence"])],
+    )
+    def test_a_shell_completes_words_without_torch(self, words, completed):
         code = (
             "import sys; from frozen_glyph import cli; sys.argv = ['frozen-glyph']\n"
             "try: cli.main()\n"
             "finally: print('LOADED', sorted({'torch', 'transformers', 'numpy', 'rich'} & sys.modules.keys()))"
         )
-        asked = {"_FROZEN_GLYPH_COMPLETE": "complete_bash", "COMP_WORDS": "frozen-glyph grow --d", "COMP_CWORD": "2"}
+        asked = {"_FROZEN_GLYPH_COMPLETE": "complete_bash", "COMP_WORDS": f"frozen-glyph {words}"}
+        asked["COMP_CWORD"] = str(len(words.split()))
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=os.environ | asked
         )
-        assert (done.stdout.split("\n"), done.returncode) == (["--dry-run", "LOADED []", ""], 0), done.stderr
+        assert (done.stdout.split("\n"), done.returncode) == ([*completed, "LOADED []", ""], 0), done.stderr
 
     @pytest.mark.parametrize(
         ("path", "command"), list(commands()), ids=lambda part: part if isinstance(part, str) else ""
@@ -111,6 +116,13 @@ class TestOtherCommands:
         message = refused("eval", experts[0], "--data", tmp_path / "absent", "-o", tmp_path / "report")
         assert message.startswith(f"data folder '{tmp_path / 'absent'}' does not exist")
         assert not (tmp_path / "report").exists()
+
+    def test_an_error_is_one_line_that_does_not_command_the_terminal(self, refused, monkeypatch):
+        def app():
+            raise ValueError("name 'ru\x1b[2J'\nis not allowed")
+
+        monkeypatch.setattr(cli, "app", app)
+        assert refused("merge") == r"name 'ru\x1b[2J' is not allowed"
 
     def test_debugging_shows_where_an_error_came_from(self, monkeypatch, tmp_path):
         monkeypatch.setenv("FROZEN_GLYPH_DEBUG", "1")
