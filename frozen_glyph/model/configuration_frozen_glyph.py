@@ -1,6 +1,7 @@
 """Configurations: one stack of blocks over a frozen glyph substrate, and several such experts side by side."""
 
 import math
+from dataclasses import field
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -171,7 +172,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     vocab_size: int = 65536
     hidden_size: int = 1024
     embedding_size: int | None = None
-    experts: list[dict] | None = None
+    experts: list[dict] = field(default_factory=list)
     expert_names: list[str] | None = None
     expert_weights: list[float] | None = None
     rule: str = DEFAULT_RULE
@@ -194,7 +195,6 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     tokenizer_sha256: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.experts = self.experts or []
         if self.expert_names is None:
             self.expert_names = [f"expert-{index}" for index in range(len(self.experts))]
         if self.expert_weights is None:
@@ -213,7 +213,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     @property
     def trunk_passes(self) -> list[int | None]:
         """Who runs the shared blocks, in turn: all experts without adapters at once (None), then each with its own."""
-        adapted = [expert.get("lora") is not None for expert in self.experts or []]
+        adapted = [expert.get("lora") is not None for expert in self.experts]
         together: list[int | None] = [] if adapted and all(adapted) else [None]
         return together + [index for index, own in enumerate(adapted) if own]
 
@@ -225,7 +225,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     @property
     def evidence_layer(self) -> int:
         """Index of the cache layer behind all blocks."""
-        return self.first_own_layer + sum(expert.get("num_hidden_layers", 0) for expert in self.experts or [])
+        return self.first_own_layer + sum(expert.get("num_hidden_layers", 0) for expert in self.experts)
 
     @property
     def expert_size(self) -> int:
@@ -239,11 +239,15 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
 
     def expert_configs(self) -> list[FrozenGlyphConfig]:
         """One configuration of its own blocks per expert."""
-        return [self.block_config(expert) for expert in self.experts or []]
+        return [self.block_config(expert) for expert in self.experts]
 
     def block_config(self, expert: dict[str, Any], **changes: Any) -> FrozenGlyphConfig:
         """The configuration of blocks shaped as ``expert`` says."""
-        shared = {"vocab_size": self.vocab_size, "hidden_size": self.expert_size, "substrate_bits": self.substrate_bits}
+        shared: dict[str, Any] = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.expert_size,
+            "substrate_bits": self.substrate_bits,
+        }
         return FrozenGlyphConfig(**shared, **({name: expert[name] for name in self.EXPERT_FIELDS} | changes))
 
     def trunk_config(self) -> FrozenGlyphConfig | None:
@@ -259,23 +263,26 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         for name, least in (("evidence_window", 1), ("num_shared_layers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        count = len(self.experts or [])
+        count = len(self.experts)
         for name, value in (("expert_names", self.expert_names), ("expert_weights", self.expert_weights)):
             if len(value or []) != count:
                 raise ValueError(f"{name} has {len(value or [])} entries for {count} experts; give one for each")
-        one_head = self.embedding_size is not None
-        if one_head and not RULES[self.rule].one_head:
+        if self.embedding_size is not None:
+            self.check_one_head(self.embedding_size, count)
+        self.check_weights()
+        for index, expert in enumerate(self.experts):
+            self.check_expert(index, expert)
+
+    def check_one_head(self, embedding_size: int, count: int) -> None:
+        if not RULES[self.rule].one_head:
             raise ValueError(
                 f"rule={self.rule!r} is not possible with one head, which embedding_size says this model has"
             )
-        if one_head and self.hidden_size != count * self.embedding_size:
+        if self.hidden_size != count * embedding_size:
             raise ValueError(
-                f"hidden_size={self.hidden_size} must be {count} times embedding_size={self.embedding_size}, for "
+                f"hidden_size={self.hidden_size} must be {count} times embedding_size={embedding_size}, for "
                 f"{count} experts with one head"
             )
-        self.check_weights()
-        for index, expert in enumerate(self.experts or []):
-            self.check_expert(index, expert)
 
     def check_weights(self) -> None:
         weights = self.expert_weights or []
@@ -295,7 +302,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
                 f"it must have exactly {allowed}, and may have lora"
             )
         if self.num_shared_layers:
-            first = (self.experts or [])[0]
+            first = self.experts[0]
             for name in self.EXPERT_FIELDS:
                 if name != "num_hidden_layers" and expert[name] != first[name]:
                     raise ValueError(

@@ -48,6 +48,10 @@ class FrozenGlyphEmbedding(nn.Module):
     more than ``hidden_size`` are used as they are, or when ``rotated`` projected too, to as many numbers.
     """
 
+    packed_bits: torch.Tensor
+    center: torch.Tensor
+    projection: torch.Tensor | None
+
     def __init__(self, vocab_size: int, hidden_size: int, substrate_bits: int, rotated: bool = False) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.substrate_bits = vocab_size, hidden_size, substrate_bits

@@ -31,15 +31,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         with_gradients: bool,
     ) -> torch.Tensor:
         needs = [with_gradients and need for need in ctx.needs_input_grad[:3]]
-        parts = (states, weight, bias)
-        grads = [
+        parts: list[Any] = [states, weight, bias]  # of which a bias may be missing
+        grads: list[Any] = [
             torch.zeros_like(part, dtype=torch.float32) if need else None
             for part, need in zip(parts, needs, strict=True)
         ]
         dtypes = [None if part is None else part.dtype for part in parts]
         dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
         if dtype is not None:
-            states, weight, bias = (part if part is None else part.to(dtype) for part in parts)
+            states, weight, bias = parts = [part if part is None else part.to(dtype) for part in parts]
         total = torch.zeros((), device=states.device)
         with torch.autocast(states.device.type, enabled=False):
             for begin in range(0, len(states), CHUNK_TOKENS):

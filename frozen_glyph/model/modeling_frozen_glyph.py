@@ -8,13 +8,14 @@ Shapes: B batch, T tokens, D hidden size, H heads, K head size, V vocabulary.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -46,7 +47,8 @@ class FrozenGlyphRotaryEmbedding(nn.Module):
         self.config = config
         # transformers refills these buffers after loading, and finds them by these names.
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
-        self.rope_type = config.rope_parameters["rope_type"]
+        rope: Any = config.rope_parameters
+        self.rope_type = rope["rope_type"]
         compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         inv_freq, self.attention_scaling = compute(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
@@ -57,7 +59,8 @@ class FrozenGlyphRotaryEmbedding(nn.Module):
         """Inverse frequencies [K / 2] and the scaling of the result, which is 1."""
         head_dim = config.hidden_size // config.num_attention_heads
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        return config.rope_parameters["rope_theta"] ** -exponents, 1.0
+        rope: Any = config.rope_parameters
+        return rope["rope_theta"] ** -exponents, 1.0
 
     @torch.no_grad()
     @dynamic_rope_update
@@ -106,7 +109,8 @@ class FrozenGlyphAttention(nn.Module):
 
     def __init__(self, config: FrozenGlyphConfig, layer_idx: int) -> None:
         super().__init__()
-        self.config, self.layer_idx = config, layer_idx
+        self.config: PreTrainedConfig = config  # of the whole model, once it stands
+        self.layer_idx = layer_idx
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_dropout
@@ -147,6 +151,7 @@ class FrozenGlyphMLP(nn.Module):
 
     def __init__(self, config: FrozenGlyphConfig) -> None:
         super().__init__()
+        assert config.intermediate_size is not None, "the configuration filled it"
         self.fc_in = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
         self.fc_out = nn.Linear(config.intermediate_size, config.hidden_size)
@@ -196,7 +201,7 @@ class FrozenGlyphBlock(GradientCheckpointingLayer):
 class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
     """What single and merged models share: how they start, and what a frozen substrate allows."""
 
-    config_class = FrozenGlyphConfig
+    config_class: type[PreTrainedConfig] = FrozenGlyphConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["FrozenGlyphBlock"]
@@ -206,7 +211,7 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
     _supports_attention_backend = True
-    _can_record_outputs: ClassVar = {"hidden_states": FrozenGlyphBlock, "attentions": FrozenGlyphAttention}
+    _can_record_outputs = {"hidden_states": FrozenGlyphBlock, "attentions": FrozenGlyphAttention}
 
     def __init__(self, config: Any) -> None:
         config.validate_architecture()  # again: from_pretrained(..., field=value) sets fields of a finished config
@@ -241,7 +246,7 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
     def enable_input_require_grads(self) -> None:
         """Do nothing: gradients at the frozen input would force a backward pass through every frozen block."""
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Refuse: token ids and glyph bits are one frozen object."""
         if new_num_tokens in (None, self.config.vocab_size):
             return self.substrate
@@ -282,14 +287,14 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         cache: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
-        prefix_states: torch.FloatTensor | None = None,
+        prefix_states: torch.Tensor | None = None,
         states_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -314,9 +319,9 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
     @torch.no_grad()
     def prefix(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the embedding and the ``config.num_frozen_layers`` frozen blocks make of ``input_ids``: [B, T, D]."""
         hidden_states, shared = prepare_blocks(self, input_ids, attention_mask, position_ids, None, None, False)
@@ -411,8 +416,8 @@ def keep_positions(states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tens
 class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
     """Token ids [B, T] -> logits [B, T, V]."""
 
-    _tp_plan: ClassVar = {"lm_head": "colwise_gather_output"}
-    _pp_plan: ClassVar = {"lm_head": (["hidden_states"], ["logits"])}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # so are transformers' own
 
     def __init__(self, config: FrozenGlyphConfig) -> None:
         super().__init__(config)
@@ -426,17 +431,17 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         cache: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
         skip_logits: bool = False,
-        prefix_states: torch.FloatTensor | None = None,
+        prefix_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).

@@ -39,10 +39,10 @@ from .reading_frozen_glyph import combined_logits, read_nothing
 from .rules_frozen_glyph import RULES, rules_with
 
 
-class LowRank(nn.Module):
+class LoraTerm(nn.Module):
     """x [..., I] -> x @ A^T @ B^T * alpha / rank [..., O] (LoRA, arXiv 2106.09685)."""
 
-    def __init__(self, linear: nn.Linear, lora: dict[str, Any]) -> None:
+    def __init__(self, linear: Any, lora: dict[str, Any]) -> None:
         super().__init__()
         self.scaling = lora["alpha"] / lora["rank"]
         self.lora_A = nn.Parameter(torch.zeros(lora["rank"], linear.in_features))
@@ -55,9 +55,9 @@ class LowRank(nn.Module):
 class ExpertAdapters(nn.ModuleDict):
     """What one expert adds to the Linears of one shared block, and the layer of the cache where that leads."""
 
-    def __init__(self, block: FrozenGlyphBlock, lora: dict[str, Any], cache_layer: int) -> None:
+    def __init__(self, block: Any, lora: dict[str, Any], cache_layer: int) -> None:
         super().__init__(
-            {target.replace(".", "_"): LowRank(block.get_submodule(target), lora) for target in lora["targets"]}
+            {target.replace(".", "_"): LoraTerm(block.get_submodule(target), lora) for target in lora["targets"]}
         )
         self.cache_layer = cache_layer
         self.keys_by_name = {target.split(".")[1]: target.replace(".", "_") for target in lora["targets"]}
@@ -85,7 +85,7 @@ class FrozenGlyphExpert(nn.Module):
 class NamedModules(nn.ModuleDict):
     """A ``ModuleList`` whose entries have names of their own."""
 
-    def __iter__(self) -> Iterator[nn.Module]:
+    def __iter__(self) -> Iterator[nn.Module]:  # type: ignore[override]  # as a ModuleList does, not a ModuleDict
         return iter(self.values())
 
 
@@ -93,6 +93,7 @@ class FrozenGlyphMoEPreTrainedModel(FrozenGlyphPreTrainedModel):
     """The strict loading of a single model; everything but the joint head is frozen."""
 
     config_class = FrozenGlyphMoEConfig
+    config: FrozenGlyphMoEConfig
 
     def _get_static_cache_init_shape(self) -> None:
         """Experts and the evidence layer differ in shape, so a static cache takes its shapes from the first update."""
@@ -109,7 +110,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         if trunk := config.trunk_config():
             self.trunk.extend(FrozenGlyphBlock(trunk, index) for index in range(config.num_shared_layers))
             self.rotary_emb = FrozenGlyphRotaryEmbedding(trunk)
-        self.experts = nn.ModuleList()
+        self.experts: Any = nn.ModuleList()
         first_layer = config.first_own_layer
         for expert_config in config.expert_configs():
             self.experts.append(FrozenGlyphExpert(expert_config, first_layer))
@@ -159,11 +160,11 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         cache: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
         states_to_keep: int | torch.Tensor = 0,
@@ -186,8 +187,8 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         ]
         if RULES[self.config.rule].one_head and self.config.embedding_size is None:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
-        states = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
-        return BaseModelOutputWithPast(last_hidden_state=states, **{CACHE: shared["cache"]})
+        side_by_side = torch.cat([state.to(hidden_states.device) for state in states], dim=-1)  # experts may live apart
+        return BaseModelOutputWithPast(last_hidden_state=side_by_side, **{CACHE: shared["cache"]})
 
 
 class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
@@ -197,7 +198,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = FrozenGlyphMoEModel(config)
         if config.embedding_size is None:
-            self.lm_head: nn.Module = ExpertHead(len(config.experts or []), config.hidden_size, config.vocab_size)
+            self.lm_head: Any = ExpertHead(len(config.experts), config.hidden_size, config.vocab_size)
         else:
             self.lm_head = OutputHead(config.hidden_size, config.vocab_size)
         self.post_init()
@@ -234,7 +235,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             )
         weights = torch.tensor(config.logit_weights, device=self.lm_head.weight.device)
         columns = weights.repeat_interleave(config.hidden_size)
-        head = OutputHead(*self.lm_head.weight.shape[::-1], device="meta")
+        head = OutputHead(columns.numel(), config.vocab_size, device="meta")
         head.weight = nn.Parameter((self.lm_head.weight.float() * columns).to(self.dtype))
         head.bias = nn.Parameter((weights @ self.lm_head.bias.float()).to(self.dtype))
         self.lm_head = head
@@ -248,12 +249,12 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         cache: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
@@ -266,13 +267,6 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         are never whole in memory. ``past_key_values`` is the name of ``cache`` before transformers 5.24.
         """
         rule = RULES[self.config.rule]
-        if skip_logits and labels is None:
-            raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
-        if skip_logits and not rule.one_head:
-            raise ValueError(
-                f"skip_logits=True needs one of the rules {', '.join(rules_with(one_head=True))}, where one head makes "
-                f"the logits; rule={rule.name!r} combines each expert's own"
-            )
         whole = skip_logits or rule.reads_tokens or self.records_states(kwargs)
         outputs = self.model(
             input_ids=input_ids,
@@ -294,13 +288,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         weights = torch.tensor(self.config.logit_weights, device=states.device)
         logits, loss = None, None
         if skip_logits:
-            if one_head:
-                head, bias = self.lm_head, None
-            elif isinstance(self.lm_head, ExpertHead):
-                head, bias = self.lm_head, self.lm_head.joint_bias(weights)
-            else:
-                head, bias = functools.partial(self.lm_head, expert_weights=weights), None
-            loss = chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
+            loss = self.loss_without_logits(states, labels, weights, **kwargs)
         elif rule.one_head:
             states = keep_positions(states, logits_to_keep)
             logits = self.lm_head(states) if one_head else self.lm_head(states, weights)
@@ -317,6 +305,24 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             **{CACHE: cache},
         )
+
+    def loss_without_logits(
+        self, states: torch.Tensor, labels: torch.Tensor | None, weights: torch.Tensor, **kwargs: Any
+    ) -> torch.Tensor:
+        """See ``skip_logits`` of ``forward``; the experts' ``weights`` [N] have scaled ``states`` already."""
+        if labels is None:
+            raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
+        rule, head, bias = RULES[self.config.rule], self.lm_head, None
+        if not rule.one_head:
+            raise ValueError(
+                f"skip_logits=True needs one of the rules {', '.join(rules_with(one_head=True))}, where one head makes "
+                f"the logits; rule={rule.name!r} combines each expert's own"
+            )
+        if isinstance(head, ExpertHead):
+            bias = head.joint_bias(weights)
+        elif self.config.embedding_size is None:  # an adapter around it
+            head = functools.partial(head, expert_weights=weights)
+        return chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
 
 
 __all__ = ["FrozenGlyphMoEForCausalLM", "FrozenGlyphMoEModel"]

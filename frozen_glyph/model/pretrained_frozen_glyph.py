@@ -42,12 +42,13 @@ class StrictPreTrainedModel(PreTrainedModel):
         kwargs["use_safetensors"] = True  # never a pickle
         kwargs["ignore_mismatched_sizes"] = True  # they are refused below, by name
         try:
-            model, info = super().from_pretrained(source, *model_args, output_loading_info=True, **kwargs)
+            loaded: Any = super().from_pretrained(source, *model_args, output_loading_info=True, **kwargs)
         except (SafetensorError, json.JSONDecodeError) as error:
             damaged = [f"{name} {complaint}" for name, complaint in cls.weight_files(source, kwargs)[1].items()]
             raise ValueError(
                 f"checkpoint {str(source)!r} is damaged: {'; '.join(damaged) or error}; fetch or write it again"
             ) from error
+        model, info = loaded
         owners, complaints = cls.weight_files(source, kwargs)
         tensors = {
             "missing": sorted(info["missing_keys"]),

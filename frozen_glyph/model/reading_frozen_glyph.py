@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V voca
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,10 +50,12 @@ def combined_logits(
         )
     if not rule.reads_tokens:
         states, logits_to_keep = keep_positions(states, logits_to_keep), 0
+        reader = None
     elif input_ids is None:
         raise ValueError(f"rule={rule.name!r} weighs experts by the tokens read: give input_ids, not inputs_embeds")
-    elif cache is None:
-        cache = DynamicCache()
+    else:
+        real = real_tokens(input_ids, attention_mask, config.pad_token_id)
+        reader = TokenReader(config, head, DynamicCache() if cache is None else cache, input_ids, real)
     positions, first_kept = None, 0
     if isinstance(logits_to_keep, torch.Tensor):
         positions = torch.arange(states.shape[1], device=logits_to_keep.device)[logits_to_keep]
@@ -64,9 +67,8 @@ def combined_logits(
         logits = [expert_logits.float() for expert_logits in head(states[:, piece])]
         log_weights = torch.tensor(config.logit_weights, device=logits[0].device).log()
         log_weights = log_weights.expand(*logits[0].shape[:2], -1)
-        if rule.reads_tokens:
-            real = real_tokens(input_ids, attention_mask, config.pad_token_id)[:, piece]
-            evidence = read(config, head, cache, input_ids[:, piece], real, states[:, piece], normalisers(logits))
+        if reader is not None:
+            evidence = reader.read(piece, states[:, piece], normalisers(logits))
             log_weights = (log_weights + evidence).log_softmax(-1)
         if piece.start >= first_kept:
             kept.append(rule.combine(logits, log_weights))
@@ -74,38 +76,41 @@ def combined_logits(
     return combined if positions is None else combined[:, positions - first_kept]
 
 
-def read(
-    config: FrozenGlyphMoEConfig,
-    head: ExpertHead,
-    cache: Cache,
-    tokens: torch.Tensor,
-    real: torch.Tensor,
-    states: torch.Tensor,
-    normalisers_BCN: torch.Tensor,
-) -> torch.Tensor:
-    """Each expert's evidence [B, C, N] after each of ``tokens``, which follow those already in the ``cache``."""
-    layer, count, device = config.evidence_layer, head.num_experts, normalisers_BCN.device
-    past, states = cache.get_seq_length(layer) if layer < len(cache.layers) else 0, states.to(device)
-    here = torch.cat([normalisers_BCN, real.to(device).unsqueeze(-1)], dim=-1)
-    before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
-    if not isinstance(past, int) or past > 0:
-        content: Any = cache.layers[layer]
-        last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
-        before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
-        before = before * (last >= 0).to(device)  # a static cache may have been reset
-        before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)
-    before = torch.cat([before, here[:, :-1]], dim=1)
-    before_states = torch.cat([before_states, states[:, :-1]], dim=1)
-    counted_BC1 = before[..., -1:] * here[..., -1:]
-    log_probs_BCN = head(before_states, tokens=tokens.to(device)) - before[..., :-1]
-    log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
+@dataclass
+class TokenReader:
+    """Reads ``tokens`` [B, T], of which the ``real`` [B, T] are no padding, and keeps what it knows in ``cache``."""
 
-    positions = torch.arange(tokens.shape[1], device=device) + past
-    keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
-    keys, _ = cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
-    window = config.evidence_window if "evidence_window" in RULES[config.rule].options else None
-    known = evidence_of(keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device), window)
-    return known.index_select(1, positions)
+    config: FrozenGlyphMoEConfig
+    head: ExpertHead
+    cache: Cache
+    tokens: torch.Tensor
+    real: torch.Tensor
+
+    def read(self, piece: slice, states: torch.Tensor, normalisers_BCN: torch.Tensor) -> torch.Tensor:
+        """Each expert's evidence [B, C, N] after each token of ``piece``, which follows what is in the cache."""
+        layer, count, device = self.config.evidence_layer, self.head.num_experts, normalisers_BCN.device
+        tokens, real, states = self.tokens[:, piece].to(device), self.real[:, piece].to(device), states.to(device)
+        past = self.cache.get_seq_length(layer) if layer < len(self.cache.layers) else 0
+        here = torch.cat([normalisers_BCN, real.unsqueeze(-1)], dim=-1)
+        before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
+        if not isinstance(past, int) or past > 0:
+            content: Any = self.cache.layers[layer]
+            last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
+            before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
+            before = before * (last >= 0).to(device)  # a static cache may have been reset
+            before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)
+        before = torch.cat([before, here[:, :-1]], dim=1)
+        before_states = torch.cat([before_states, states[:, :-1]], dim=1)
+        counted_BC1 = before[..., -1:] * here[..., -1:]
+        log_probs_BCN = self.head(before_states, tokens=tokens) - before[..., :-1]
+        log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
+
+        positions = torch.arange(tokens.shape[1], device=device) + past
+        keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
+        keys, _ = self.cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
+        window = self.config.evidence_window if "evidence_window" in RULES[self.config.rule].options else None
+        known = evidence_of(keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device), window)
+        return known.index_select(1, positions)
 
 
 def read_nothing(config: FrozenGlyphMoEConfig, cache: Cache, states: torch.Tensor, length: int) -> None:
