@@ -1,0 +1,114 @@
+"""What the runs of the substrate study read: a sample of three languages and its tokenizer; what guessing would cost."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from eval.studies.common import scale as common
+from eval.studies.common.ground import held_out_text, text_file
+from frozen_glyph import build_tokenizer
+from frozen_glyph.checkpoint.files import sha256_file, sha256_json, write_json, write_text
+from frozen_glyph.substrate.vocabulary import tokenizer_sha256
+from frozen_glyph.text.documents import read_text, split_documents
+from frozen_glyph.training.data import TokenWindows, pack
+from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+
+LANGUAGES = ("en", "ru", "zh")
+PIECE = 4096  # characters: at least so much of a book stays together in the training text
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale(common.Scale):
+    hidden_size: int = 256
+    heads: int = 8
+    layers: int = 2
+    steps: int = 400
+    megabytes: float = 3.0  # of training text, all languages together
+    warmup_steps: int = 50
+    final_learning_rate_ratio: float = 0.1
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+
+    def settings(self) -> dict[str, Any]:
+        """As the results name them."""
+        return dataclasses.asdict(self) | {
+            "width": self.hidden_size,
+            "batch_size": self.batch_tokens // self.context_length,
+            "tokens": self.steps * self.batch_tokens,
+        }
+
+
+SMOKE = Scale(
+    hidden_size=64, heads=2, vocab_size=512, context_length=64, batch_tokens=128, layers=1, steps=8, megabytes=0.06,
+    warmup_steps=2,
+)  # fmt: skip
+
+
+def sample_text(text: str, size: int) -> str:
+    """About ``size`` bytes of ``text``: runs of whole paragraphs, drawn with a fixed seed, each its own document."""
+    pieces = []
+    for document in split_documents(text):
+        lines: list[str] = []
+        for line in document.splitlines():
+            lines.append(line)
+            if sum(map(len, lines)) >= PIECE:
+                pieces.append("\n".join(lines))
+                lines = []
+        pieces += ["\n".join(lines)] if lines else []
+    taken, total = [], 0
+    for index in np.random.default_rng(0).permutation(len(pieces)):
+        if total >= size:
+            break
+        taken.append(pieces[index])
+        total += len(pieces[index].encode())
+    return "\n\n".join(taken) + "\n"
+
+
+def study_folder(scale: Scale, data: Path, work: Path) -> Path:
+    """The folder in ``work`` of a study of just this scale and these texts, so that runs of others are not taken."""
+    return work / sha256_json(identity(scale, data))[:12]
+
+
+def identity(scale: Scale, data: Path) -> dict[str, Any]:
+    files = [text_file(data, language, held_out) for language in LANGUAGES for held_out in (False, True)]
+    for path in files:
+        read_text(path)  # a missing file is named before anything is written
+    return {"settings": dataclasses.asdict(scale), "texts": {path.name: sha256_file(path) for path in files}}
+
+
+def prepare(scale: Scale, data: Path, folder: Path) -> None:
+    """Sample the training text, learn the tokenizer and pack the text, once."""
+    if not (folder / "study.json").exists():
+        share = int(scale.megabytes * 1e6 / len(LANGUAGES))
+        for language in LANGUAGES:
+            write_text(folder / f"{language}.txt", sample_text(read_text(text_file(data, language)), share))
+        texts = [read_text(folder / f"{language}.txt") for language in LANGUAGES]
+        build_tokenizer(texts, scale.vocab_size).save_pretrained(folder)
+        open_windows(folder, AutoTokenizer.from_pretrained(folder), scale.context_length)
+        write_json(folder / "study.json", identity(scale, data))  # the mark that the folder is complete
+
+
+def open_windows(folder: Path, tokenizer: Any, context_length: int) -> TokenWindows:
+    """The training text of all languages as numbered windows of tokens."""
+    sources = [SourceRecipe(files=[str(folder / f"{language}.txt") for language in LANGUAGES])]
+    tokens = pack(DataRecipe(sources), tokenizer, tokenizer_sha256(tokenizer), folder)
+    return TokenWindows(tokens, context_length, with_index=True)
+
+
+def chance_levels(data: Path, folder: Path, scale: Scale) -> dict[str, dict[str, float]]:
+    """Nats per character of guessing: all tokens equally likely, and as often as in the training text (plus one)."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    counts = np.bincount(open_windows(folder, tokenizer, scale.context_length).tokens, minlength=len(tokenizer)) + 1
+    nats = -np.log(counts / counts.sum())
+    levels = {}
+    for language in LANGUAGES:
+        documents = split_documents(held_out_text(data, language))
+        ids = np.concatenate([tokenizer(text, add_special_tokens=False)["input_ids"] for text in documents])
+        characters = sum(map(len, documents))
+        uniform = len(ids) * math.log(len(tokenizer)) / characters
+        levels[language] = {"uniform": uniform, "unigram": float(nats[ids].sum()) / characters}
+    return levels
