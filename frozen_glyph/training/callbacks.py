@@ -37,7 +37,7 @@ class StageProgress(TrainerCallback):
 
     def __init__(self, title: str, visible: bool) -> None:
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
@@ -65,7 +65,7 @@ class StageProgress(TrainerCallback):
             if self.visible and not self.bar.console.is_terminal and tenth > self.tenth:
                 self.tenth = tenth
                 progress = f"{state.global_step}/{state.max_steps} loss {loss} {speed} tokens/s"
-                self.bar.console.print(f"{self.title} {progress}")
+                self.bar.console.print(f"{self.title} {progress}", markup=False)
 
     def close(self) -> None:
         """Give the terminal back, also after an error."""

@@ -103,9 +103,10 @@ def test_dry_run_as_json(run, files):
 
 
 def test_settings_change_the_recipe(run, refused, files):
-    assert run(*GROW, "--set", "stages=[{steps: 1}]", "--set", "name=other")[0] == 0
+    code, _, err = run(*GROW, "--set", "stages=[{steps: 1}]", "--set", 'name="[/a]"')
+    assert code == 0 and "[/a] stage 1/1" in err  # no markup
     recipe = json.loads((files / "run" / "provenance.json").read_text())["recipe"]
-    assert (recipe["name"], len(recipe["stages"])) == ("other", 1)
+    assert (recipe["name"], len(recipe["stages"])) == ("[/a]", 1)
     assert "'batch_token' in training. Did you mean 'batch_tokens'?" in refused(
         *GROW, "--set", "training.batch_token=1"
     )
