@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-# The files of a checkpoint folder.
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 CARD_FILE, PROVENANCE_FILE = "README.md", "provenance.json"
 TOKENIZER_FILE, SUBSTRATE_FILE = "tokenizer.json", "substrate.json"

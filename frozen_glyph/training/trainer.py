@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, RandomSampler
 from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 
+from frozen_glyph.checkpoint.contract import WEIGHTS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
@@ -32,7 +33,6 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.training.recipe import TrainingRecipe
 
 MANIFEST_FILE = "manifest.json"
-WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "trainer_state.json"
 Batch = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class StageTrainer(Trainer):
             self.seconds_before = state.log_history[-1]["seconds"]
             if read_json(checkpoint / MANIFEST_FILE)["finished"]:
                 self.state = state
-                load_trainable(self.model, read_tensors(checkpoint / WEIGHTS_FILE), checkpoint)
+                load_trainable(self.model, read_tensors(checkpoint / WEIGHTS), checkpoint)
                 return
         self.started = time.monotonic()
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -189,14 +189,14 @@ class StageTrainer(Trainer):
         folder = Path(output_dir or self.work)
         tensors = {name: whole(parameter).detach().cpu() for name, parameter in trainable(self.model).items()}
         if self.args.should_save:
-            write_tensors(folder / WEIGHTS_FILE, tensors)
+            write_tensors(folder / WEIGHTS, tensors)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         folder = Path(resume_from_checkpoint)
-        load_trainable(self.model, read_tensors(folder / WEIGHTS_FILE), folder)
+        load_trainable(self.model, read_tensors(folder / WEIGHTS), folder)
 
 
 def stored_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
