@@ -45,10 +45,10 @@ def identity(merged: bool) -> dict[str, Any]:
     }
 
 
-def blocks_of(config: Mapping[str, Any]) -> int | None:
+def stored_blocks(config: Mapping[str, Any]) -> int | None:
     """How many blocks a model stores: all of a grown one; the trunk, once, and each expert's own of a merged one.
 
-    >>> blocks_of({"num_shared_layers": 3, "experts": [{"num_hidden_layers": 2}, {"num_hidden_layers": 2}]})
+    >>> stored_blocks({"num_shared_layers": 3, "experts": [{"num_hidden_layers": 2}, {"num_hidden_layers": 2}]})
     7
     """
     if not (experts := config.get("experts")):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.config import blocks_of, expert_blocks, shared_blocks
+from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks
 from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
@@ -105,7 +105,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> di
         "name": source.name if source.stage is None else f"{source.name}@{source.stage}",
         "kind": provenance.get("kind", "plain"),
         "model_type": config["model_type"],
-        "layers": blocks_of(config) if source.stage is None else stages[-1]["layers"],
+        "layers": stored_blocks(config) if source.stage is None else stages[-1]["layers"],
         "parameters": inventory.parameters(loaded),
         "loaded_bytes": inventory.nbytes(loaded),
         "bytes": inventory.nbytes(inventory.headers),

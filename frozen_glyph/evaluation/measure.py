@@ -6,7 +6,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frozen_glyph.checkpoint.config import blocks_of
+from frozen_glyph.checkpoint.config import stored_blocks
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.evaluation.candidates import Candidate
 from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
@@ -92,7 +92,7 @@ def measure_facts(model: Any) -> Facts:
     config = model.config
     merged = hasattr(config, "experts")
     return {
-        "num_hidden_layers": blocks_of(config.to_dict()) if merged else getattr(config, "num_hidden_layers", None),
+        "num_hidden_layers": stored_blocks(config.to_dict()) if merged else getattr(config, "num_hidden_layers", None),
         "parameters": model.num_parameters(),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
     }

@@ -37,12 +37,12 @@ def test_blocks_of_a_merged_model(shared, own, passed):
     config = merged_config(shared, own)
     model = FrozenGlyphMoEForCausalLM(config)
     stored = {name.partition(".self_attn.")[0] for name in model.state_dict() if ".self_attn." in name}
-    assert said.blocks_of(config.to_dict()) == len(stored) == shared + sum(own)
+    assert said.stored_blocks(config.to_dict()) == len(stored) == shared + sum(own)
     assert said.expert_blocks(config.to_dict()) == passed
     assert measure_facts(model)["num_hidden_layers"] == shared + sum(own)
 
 
 def test_blocks_of_a_grown_model():
     config = FrozenGlyphConfig(**SIZES, num_hidden_layers=3)
-    assert said.blocks_of(config.to_dict()) == 3
+    assert said.stored_blocks(config.to_dict()) == 3
     assert measure_facts(FrozenGlyphForCausalLM(config))["num_hidden_layers"] == 3
