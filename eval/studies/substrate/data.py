@@ -1,4 +1,4 @@
-"""What the runs of the substrate study read: a sample of three languages and its tokenizer; what guessing would cost."""
+"""What the runs of the substrate study read: a sample of three languages, its tokenizer, and the losses of guessing."""
 
 import dataclasses
 import math
