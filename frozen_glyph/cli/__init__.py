@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import frozen_glyph
-from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, substrate
+from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate
 from frozen_glyph.cli.terminal import printable
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Language models over a frozen embedding of glyph pictures: **grow** them layer by layer, **merge** experts "
     "without training, **eval**uate what came out.\n\nStart with: `frozen-glyph demo`",
 )
-for room in (demo, growth, merge, evaluation, checkpoint, hub, published):
+for room in (demo, growth, merge, evaluation, checkpoint, hub, published, recipes):
     app.add_typer(room.app)
 app.add_typer(substrate.app, name="substrate")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 from huggingface_hub.errors import StrictDataclassError
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.checkpoint.source import Source
@@ -16,11 +16,20 @@ from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, as_off, parse, recipe
 from frozen_glyph.recipes.files import beside, override, read_recipe
+from frozen_glyph.recipes.schema import or_path
 from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
+
+
+def model_schema(schema: dict[str, Any]) -> None:
+    """Name the fields of ``model``, in place; not those of transformers, which differ by its version."""
+    own = FrozenGlyphConfig.__annotations__
+    fields = [entry for entry in dataclasses.fields(FrozenGlyphConfig) if entry.name in own]
+    schema["properties"] = {entry.name: {"default": entry.default} for entry in fields}
+    or_path(schema)
 
 
 @recipe("stages")
@@ -112,11 +121,13 @@ class GrowthRecipe:
 
     name: Text
     """Of the model, for cards and plots."""
-    model: dict[Any, Any]
+    model: Annotated[dict[Any, Any], Field(json_schema_extra=model_schema)]
     """``FrozenGlyphConfig`` fields, or the path of a config.json, relative to the recipe."""
     stages: Annotated[list[StageRecipe], MinLen(1), "at least one stage"]
     """In the order they are trained."""
-    substrate: SubstrateRecipe = dataclasses.field(default_factory=SubstrateRecipe)
+    substrate: Annotated[SubstrateRecipe, Field(json_schema_extra=or_path)] = dataclasses.field(
+        default_factory=SubstrateRecipe
+    )
     """Token ids and their vectors, or the path of a substrate recipe, relative to this one."""
     data: DataRecipe | None = None
     """Training and held-out text, where the call names none."""

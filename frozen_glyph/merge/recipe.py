@@ -39,7 +39,8 @@ class MergeRecipe:
 
     experts: list[Text | ExpertRecipe]
     """At least two, on one substrate: SOURCE, SOURCE@STAGE or SOURCE@STAGE+ADAPTER, or the same in fields."""
-    rule: Annotated[Text, Field(description=f"{', '.join(RULES)}: what becomes of the experts' logits.")] = DEFAULT_RULE
+    rule: Annotated[Text, Field(json_schema_extra={"enum": list(RULES)})] = DEFAULT_RULE
+    """What becomes of the experts' logits."""
     weights: list[Annotated[float, AsNumber]] | None = None
     """One for each expert, of a kind that the rule takes; default: equal."""
     names: list[Text] | None = None

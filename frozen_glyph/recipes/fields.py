@@ -4,6 +4,7 @@ Fields have strict types, because a recipe is read as it is written; only what Y
 text to it, and ``off`` is false. A text in the metadata of an annotation says what is allowed where bounds do not.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any, TypeVar, dataclass_transform
@@ -11,7 +12,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticKnownError
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from frozen_glyph.recipes.errors import recipe_error
 
@@ -31,6 +32,16 @@ def as_number(value: Any) -> Any:
 def as_off(value: Any) -> Any:
     """YAML 1.1 reads ``off`` as false."""
     return "off" if value is False else value
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """A text of a table that stands elsewhere; where the recipe itself lists what is allowed, ``Literal`` does."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))
 
 
 Text = Annotated[str, Strict()]

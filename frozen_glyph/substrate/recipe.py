@@ -12,10 +12,10 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from frozen_glyph.recipes.errors import require
-from frozen_glyph.recipes.fields import Flag, Integer, Text, parse, recipe
+from frozen_glyph.recipes.fields import Flag, Integer, OneOf, Text, parse, recipe
 from frozen_glyph.recipes.files import beside, put, read_recipe
 from frozen_glyph.substrate.artifact import GlyphSubstrate
-from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.substrate.build import LAYOUTS, SubstrateError
 from frozen_glyph.substrate.font import load_font
 from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.vocabulary import build_tokenizer
@@ -41,7 +41,7 @@ class SubstrateRecipe:
         Field(validation_alias=AliasChoices("vocab_size", "vocab")),
     ] = 4096
     """Ids to learn: a number, compact (4,096), bmp (65,536) or wide (131,072)."""
-    layout: Literal["grid", "published", "binary", "random", "float", "trainable"] = "grid"
+    layout: Annotated[str, OneOf((*LAYOUTS, "trainable"))] = "grid"
     """What a vector is made of: pictures (grid: no two alike; published: as published), codes (binary, random, float),
     or, in growth only, trainable: no substrate but an ordinary table that stage 1 trains, the baseline."""
     bits: Integer | None = None
@@ -61,7 +61,7 @@ class SubstrateRecipe:
         if self.layout == "trainable":
             for name in ("pca", "seed", "font"):
                 value = getattr(self, name)
-                require(value in (None, False), name, value, "left out where substrate.layout is trainable")
+                require(value is None or value is False, name, value, "left out where substrate.layout is trainable")
 
     def beside(self, folder: Path) -> "SubstrateRecipe":
         """The recipe with tokenizer and font absolute where they lie in ``folder``."""
@@ -74,7 +74,7 @@ class SubstrateRecipe:
         content = dataclasses.asdict(self)
         for name in ("tokenizer", "font"):
             content[name] = content[name] and Path(content[name]).name
-        unset = [name for name in LATER_FIELDS if content[name] in (None, False)]
+        unset = [name for name in LATER_FIELDS if content[name] is None or content[name] is False]
         return {name: value for name, value in content.items() if name not in unset}
 
 
