@@ -64,10 +64,11 @@ class Checkpoint:
         """The header of every weight file of its stage."""
         index = {} if self.index is None else read_index(self.folder / self.index)
         names = sorted(set(index["weight_map"].values())) if index else [WEIGHTS]
-        if not self.headers_only:
+        if self.headers_only:
+            found = {name: self.source.header(name) for name in names}
+        else:
             self.source.fetch("checkpoint", names)
-        where = self.source if self.headers_only else Source(str(self.folder))
-        found = {name: where.header(name) for name in names}
+            found = {name: read_header(self.folder / name) for name in names}
         for name in foreign_shards(index, found):
             raise CheckpointError(
                 f"{str(self.folder / name)!r} is of another checkpoint than {self.index} or was changed; fetch it again"

@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command(
     epilog="Example: `frozen-glyph inspect runs/ru`, or a Hub id, whose shards are not downloaded.\n\n"
-    "Do its layers learn? `frozen-glyph inspect --health runs/ru --text ru.valid.txt --picture health.png`"
+    "Do its layers learn? `frozen-glyph inspect runs/ru@2 --health --text ru.valid.txt --picture health.png`"
 )
 def inspect(
     source: Annotated[str, typer.Argument(help="A checkpoint folder or a Hub id, NAME@STAGE for a growth stage.")],

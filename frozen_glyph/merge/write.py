@@ -56,12 +56,12 @@ def write_merged(plan: MergePlan, out: Path) -> Path:
     """Carry out ``plan``; see ``merge_experts``."""
     check_vacant(out)
     check_space(plan, out)
-    config = plan.config()
     with new_folder(out) as temporary:
         digests = write_shards(temporary, plan.shards, plan.experts[0].checkpoint.linkable)
         verify_experts(plan.experts, digests)
         weight_map = {name: shard for shard, tensors in plan.shards.items() for name in tensors}
         contents = write_index(temporary / DEFAULT_INDEX, weight_map)
+        config = plan.config()
         write_json(temporary / CONFIG_FILE, config)
         record = provenance(plan, digests) | {"contents": contents}
         folders = [expert.checkpoint.folder for expert in plan.experts]
