@@ -206,10 +206,8 @@ def kind_of(name: str, linear_kinds: Sequence[Sequence[str]] | None) -> str:
     return next((kind for pattern, kind in reversed(linear_kinds or []) if fnmatchcase(name, pattern)), "matmul")
 
 
-def apply_linear_kinds(model: nn.Module, linear_kinds: Sequence[Sequence[str]] | None) -> None:
+def apply_linear_kinds(model: nn.Module, linear_kinds: Sequence[Sequence[str]]) -> None:
     """Put layers of the kinds that ``linear_kinds`` says, without values yet, in the place of ``model``'s Linears."""
-    if not linear_kinds:
-        return
     linears = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
     for name, old in linears:
         kind = kind_of(name, linear_kinds)

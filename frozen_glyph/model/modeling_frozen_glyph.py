@@ -273,7 +273,8 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         self.layers = nn.ModuleList(FrozenGlyphBlock(config, index) for index in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.rotary_emb = FrozenGlyphRotaryEmbedding(config)
-        apply_linear_kinds(self, config.linear_kinds)
+        if config.linear_kinds:
+            apply_linear_kinds(self, config.linear_kinds)
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()

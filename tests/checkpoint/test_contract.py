@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from frozen_glyph.checkpoint import contract
-from frozen_glyph.model import loading_frozen_glyph as loading
+from frozen_glyph.model import pretrained_frozen_glyph as loading
 
 
 def test_names_are_those_of_the_model_room():
