@@ -125,5 +125,6 @@ def tokenizer_of(recipe: SubstrateRecipe, text: Iterable[str]) -> PreTrainedToke
 def draw_tokens(recipe: SubstrateRecipe, tokenizer: PreTrainedTokenizerBase, width: int, seed: int) -> GlyphSubstrate:
     """The vectors of a tokenizer's tokens; ``width`` and ``seed`` are for a recipe that names none."""
     font = load_font(recipe.font) if recipe.font is not None else None
-    width, seed = recipe.width or width, seed if recipe.seed is None else recipe.seed
+    width = width if recipe.width is None else recipe.width
+    seed = seed if recipe.seed is None else recipe.seed
     return GlyphSubstrate.build(tokenizer, width, recipe.layout, font, recipe.bits, seed, recipe.pca)

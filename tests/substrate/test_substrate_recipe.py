@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from frozen_glyph.recipes.errors import RecipeError
+from frozen_glyph.substrate.build import SubstrateError
 from frozen_glyph.substrate.font import DEBIAN_OUTLINES
 from frozen_glyph.substrate.ngrams import stream_text
-from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe, tokenizer_of
+from frozen_glyph.substrate.recipe import build_from_recipe, draw_tokens, load_substrate_recipe, tokenizer_of
 from frozen_glyph.substrate.tokens import BYTE_TOKENS, list_tokens
 from frozen_glyph.substrate.vocabulary import FREE_IDS
 
@@ -66,6 +67,12 @@ def test_a_recipe_is_the_call_it_stands_for(text, font_file, font, tokenizer):
     built = build_from_recipe(load_substrate_recipe(path), [text])
     assert (built.vocab_size, built.width, built.provenance["font"]["sha256"]) == (380, 64, font.sha256)
     assert built.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_width_that_is_given_is_taken_whatever_it_is(tokenizer):
+    with pytest.raises(SubstrateError, match="width 0 is not allowed"):
+        draw_tokens(load_substrate_recipe(None, layout="binary", width=0), tokenizer, 256, 0)
+    assert draw_tokens(load_substrate_recipe(None, layout="binary"), tokenizer, 256, 0).width == 256
 
 
 @pytest.mark.parametrize(
