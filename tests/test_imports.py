@@ -12,8 +12,8 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"health", "published", "recipes", "statistics", "errors"}
-FOUNDATION = {"recipes", "statistics", "text", "checkpoint", "model", "errors"}
+ROOMS |= {"health", "published", "recipes", "statistics", "errors", "memory"}
+FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
@@ -31,6 +31,7 @@ ARROWS = {
     "statistics": set(),
     "model": set(),  # travels to machines without this package
     "errors": set(),
+    "memory": set(),
     "registration": {"model"},
     "__init__": {"registration"},
     "__main__": {"cli"},

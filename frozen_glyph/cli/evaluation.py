@@ -27,6 +27,9 @@ def evaluate(
     ] = "hub",
     suite: Annotated[str, typer.Option(help="quick, standard, paper (the papers' protocol) or text.")] = "quick",
     tasks: Annotated[str | None, typer.Option(help="lm-eval tasks in place of the suite's, with commas.")] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="lm-eval tasks of your own; repeat for several.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Items of each task (at random) and paragraphs of a text.")] = None,
     text: Annotated[
         list[Path] | None,
@@ -59,6 +62,7 @@ def evaluate(
         out,
         suite=suite,
         tasks=[name for name in tasks.split(",") if name] if tasks is not None else None,
+        task_folders=include or [],
         limit=limit,
         texts=text or [],
         rules=rule or [],

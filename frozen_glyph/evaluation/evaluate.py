@@ -5,7 +5,7 @@ Every finished (model, stage, task) is kept in ``parts/`` and reused, and every 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates
 from frozen_glyph.evaluation.measure import Protocol, Say, measure_model
+from frozen_glyph.evaluation.progress import MeasuringBar
 from frozen_glyph.evaluation.report.schema import Report
 from frozen_glyph.evaluation.report.write import write_report
 from frozen_glyph.evaluation.tasks.contamination import contamination
@@ -70,6 +71,7 @@ def evaluate_models(
     *,
     suite: str = "quick",
     tasks: Sequence[str] | None = None,
+    task_folders: Sequence[str | Path] = (),
     limit: int | None = None,
     texts: Sequence[Path] = (),
     rules: Sequence[str] = (),
@@ -80,6 +82,8 @@ def evaluate_models(
     batch_size: int = 16,
     device: str | None = None,
     say: Say = lambda line: None,
+    progress: bool = False,
+    amend: Callable[[Report], object] = lambda report: None,
 ) -> Report:
     """Score every model on held-out texts and tasks and write the report into ``out``.
 
@@ -90,6 +94,7 @@ def evaluate_models(
         out: receives report.json, report.md, report.html, and parts/ and answers/ (reused next time).
         suite: quick, standard, paper or text: which tasks to run, as eval/suites lists them.
         tasks: names of tasks instead; an empty list runs none.
+        task_folders: folders of lm-eval tasks of your own, as its ``--include_path``, that ``tasks`` may name.
         limit: items of each task, drawn at random, and paragraphs of each text; None takes what the suite says.
         texts: held-out text files; without any, ``text/NAME.valid.txt`` of ``data``.
         rules: rules to score a merged model under; without any, its own.
@@ -98,6 +103,8 @@ def evaluate_models(
         training_texts: text that the models were trained on, looked through for items of the tasks.
         seed: of the bootstrap, of the choice of items, and of sampling.
         say: is told in a line what is being done.
+        progress: show one bar over all measurements on standard error, in place of lm-eval's bars.
+        amend: is given the report before it is written, to add what only the caller knows.
 
     Returns:
         The report (see report/schema.py).
@@ -120,7 +127,7 @@ def evaluate_models(
         mirrored = write_mirror(Path(data), out / "mirror")
         mirror, remarks = (out / "mirror").resolve(), mirrored.remarks
         texts = texts or sorted(Path(data).glob("text/*.valid.txt"))
-    source = Tasks(mirror)
+    source = Tasks(mirror, task_folders, bars=not progress)
     # The tasks of the suite "text" let a plain lm_eval do what is done here for any text.
     suite_tasks = [] if suite == TEXT_SUITE else listed["tasks"]
     loaded, left_out = load_tasks(suite_tasks if tasks is None else tasks, source, tasks is not None, say)
@@ -143,9 +150,11 @@ def evaluate_models(
             f"nothing to evaluate in {str(data)!r}: neither a text (text/NAME.valid.txt, or name one) "
             "nor data of a task; eval/tasks/README.md gives the layout"
         )
-    measured = [
-        [measure_model(candidate, stage, protocol, out, say) for stage in candidate.stages] for candidate in candidates
-    ]
+    with MeasuringBar(protocol.measurements * sum(len(c.stages) for c in candidates), progress) as bar:
+        measured = [
+            [measure_model(candidate, stage, protocol, out, say, bar) for stage in candidate.stages]
+            for candidate in candidates
+        ]
     report = assemble(candidates, measured, seed)
     if limit is not None:
         report["note"] = (
@@ -169,5 +178,6 @@ def evaluate_models(
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.monotonic() - started, 1),
     }
+    amend(report)
     write_report(report, out)
     return report

@@ -1,21 +1,19 @@
 """Measure one model on everything that a protocol names; what an earlier run has measured is read, not repeated."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from frozen_glyph.checkpoint.config import stored_blocks
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.evaluation.candidates import Candidate
 from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
 from frozen_glyph.evaluation.parts import Parts
+from frozen_glyph.evaluation.progress import MeasuringBar
 from frozen_glyph.evaluation.tasks.harness import LoadedTask, Tasks, as_lm
 from frozen_glyph.evaluation.tasks.items import measure_task
-
-if TYPE_CHECKING:
-    from frozen_glyph.evaluation.tasks.choices import ChoiceQuestion
 
 SAMPLED_RUNS = 10  # as published
 GENERATED_TOKENS = 40
@@ -43,11 +41,19 @@ class Protocol:
         """What the models are to continue: the opening of every text."""
         return [opening(text) for text in self.texts.values()]
 
+    @property
+    def measurements(self) -> int:
+        """How many measurements each model takes: facts, texts, tasks, and what it makes of the prompts."""
+        return 1 + len(self.texts) + len(self.tasks) + SAMPLED_RUNS * len(self.sampled) + 1
 
-def measure_model(candidate: Candidate, stage: int | None, protocol: Protocol, out: Path, say: Say) -> Measurements:
+
+def measure_model(
+    candidate: Candidate, stage: int | None, protocol: Protocol, out: Path, say: Say, bar: MeasuringBar
+) -> Measurements:
     """Measure what is not yet in ``out``; the model is loaded only if something is missing."""
     parts = Parts(out / "parts")
     identity = candidate.identity(stage)
+    model = f"{candidate.label}{f' stage {stage}' if len(candidate.stages) > 1 else ''}"
 
     @cache
     def loaded() -> tuple[Any, Any]:
@@ -60,10 +66,13 @@ def measure_model(candidate: Candidate, stage: int | None, protocol: Protocol, o
 
     def part(name: str, depends_on: Any, measure: Callable[[], Any]) -> Any:
         def told() -> Any:
-            say(f"{candidate.label}{f' stage {stage}' if len(candidate.stages) > 1 else ''}: {name}")
+            say(f"{model}: {name}")
+            bar.measuring(model, name)
             return measure()
 
-        return parts.get(name, [identity, depends_on], told)
+        found = parts.get(name, [identity, depends_on], told)
+        bar.done()
+        return found
 
     def text_part(name: str, text: str) -> TextPart:
         length = protocol.context_length
@@ -132,16 +141,3 @@ def continue_prompts(model: Any, tokenizer: Any, prompts: Iterable[str]) -> dict
             ids = model.generate(**inputs, max_new_tokens=GENERATED_TOKENS, do_sample=False)
         continuations[prompt] = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return continuations
-
-
-def measure_questions(model: Any, tokenizer: Any, questions: "Sequence[ChoiceQuestion]") -> TaskPart:
-    """Score questions whose choices follow the prompt literally."""
-    from frozen_glyph.evaluation.tasks.choices import score_questions
-
-    results = score_questions(model, tokenizer, questions)
-    return {
-        "protocol": "log-likelihood of each choice after the prompt, zero-shot",
-        "values": {"acc": [float(result.correct) for result in results]},
-        "options": [len(question.choices) for question in questions],
-        "items": sha256_json([[question.prompt, list(question.choices), question.answer] for question in questions]),
-    }

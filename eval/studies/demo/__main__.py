@@ -47,8 +47,11 @@ def abilities(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
     for seed, report in reports.items():
         for expert, stages in report["growth"].items():
             first, last = stages[0]["scores"], stages[-1]["scores"]
-            paired = {row["name"]: row for row in report["comparisons"] if row["first"] == f"{expert} stage 1"}
+            added = stages[-1]["num_hidden_layers"] - stages[0]["num_hidden_layers"]
+            trends = {row["name"]: row for row in report["trends"] if row["model"] == expert}
             for task, score in last.items():
+                # With three stages the trend, which is for one block, is half of last minus first.
+                paired = {end: added * trends[task][end] for end in ("value", "low", "high")}
                 rows.append(
                     {
                         "seed": seed,
@@ -58,7 +61,7 @@ def abilities(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
                         "chance": f"{score['chance']:.3f}",
                         "stage 1": interval(first[task]),
                         f"stage {len(stages)}": interval(score),
-                        "difference": interval(paired[task], sign="+"),
+                        "difference": interval(paired, sign="+"),
                     }
                 )
     return rows

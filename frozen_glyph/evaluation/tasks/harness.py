@@ -6,7 +6,7 @@ looks there first when it is the working folder. https://github.com/EleutherAI/l
 
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -39,14 +39,21 @@ def _replaced(*replacements: tuple[Any, str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let only errors of the loggers through, and of progress bars only those of requests to the model."""
+def _quiet(bars: bool = True) -> Iterator[None]:
+    """Let only errors of the loggers through, and of progress ``bars`` at most those of requests to the model."""
     import datasets
     import lm_eval.api.model
     import lm_eval.api.task
+    from tqdm import tqdm
 
-    def no_bar(iterable: Any, **options: Any) -> Any:
-        return iterable
+    silenced = [lm_eval.api.task, lm_eval.api.model]
+    if not bars:
+        import lm_eval.models.huggingface
+
+        silenced.append(lm_eval.models.huggingface)
+
+    def no_bar(iterable: Any = None, **options: Any) -> Any:
+        return tqdm(iterable, **{**options, "disable": True})
 
     levels = {name: logging.getLogger(name).level for name in _CHATTY_LOGGERS}
     bars_disabled = datasets.are_progress_bars_disabled()
@@ -54,7 +61,7 @@ def _quiet() -> Iterator[None]:
         datasets.disable_progress_bars()
         for name in levels:
             logging.getLogger(name).setLevel(logging.ERROR)
-        with _replaced((lm_eval.api.task, "tqdm", no_bar), (lm_eval.api.model, "tqdm", no_bar)):
+        with _replaced(*((module, "tqdm", no_bar) for module in silenced)):
             yield
     finally:
         for name, level in levels.items():
@@ -113,33 +120,44 @@ class LoadedTask:
 
 
 class Tasks:
-    """lm-eval's tasks by name, with data from a mirror (None: from the Hub)."""
+    """lm-eval's tasks by name, with data from a mirror (None: from the Hub), and those of the caller's ``folders``.
 
-    def __init__(self, mirror: Path | None) -> None:
-        from lm_eval.tasks import TaskManager
+    ``bars``: show lm-eval's own bar of the requests to the model.
+    """
 
-        self._mirror = mirror
-        with _quiet():
-            # lm-eval's thousands of other task files are read only when one of them is asked for: that takes seconds.
-            self._manager = TaskManager(include_path=[*stock_folders(), tasks_folder()], include_defaults=False)
+    def __init__(self, mirror: Path | None, folders: Sequence[str | Path] = (), bars: bool = True) -> None:
+        for folder in folders:
+            if not Path(folder).is_dir():
+                raise FrozenGlyphError(f"task folder {str(folder)!r} does not exist; give a folder of lm-eval tasks")
+        self._mirror, self._bars = mirror, bars
+        self._folders = [Path(folder).resolve() for folder in folders]
+        self._index: Mapping[str, Any] = {}
+        # lm-eval takes seconds to read its thousands of task files: only until the task that is asked for is found.
+        shipped = [tasks_folder(), *self._folders]
+        self._unread: list[dict[str, Any]] = [
+            {"include_path": self._folders, "include_defaults": False},
+            {"include_path": [*stock_folders(), *shipped], "include_defaults": False},
+            {"include_path": shipped},
+        ]
 
     def _find(self, name: str) -> None:
-        """Raise an error that names an unknown task and the nearest known one."""
-        if name in self._manager.task_index:
-            return
+        """Read task files until one defines ``name``; an unknown one is answered with the nearest known task."""
         from lm_eval.tasks import TaskManager
 
-        with _quiet():
-            self._manager = TaskManager(include_path=[tasks_folder()])
-        known = self._manager.task_index
-        if name not in known:
-            raise FrozenGlyphError(
-                f"task {name!r} is unknown; take one of `lm_eval ls tasks` or of eval/tasks.{nearest(name, known)}"
-            )
+        while name not in self._index:
+            if not self._unread:
+                raise FrozenGlyphError(
+                    f"task {name!r} is unknown; take one of `lm_eval ls tasks` or of eval/tasks."
+                    f"{nearest(name, self._index)}"
+                )
+            with _quiet():
+                self._manager = TaskManager(**self._unread.pop(0))
+            self._index = self._manager.task_index
 
     def _leaf_names(self, name: str) -> list[str]:
         """The tasks that a group or tag stands for."""
-        index = self._manager.task_index
+        self._find(name)
+        index = self._index
         config = index[name].cfg or {}
         if index[name].kind.name == "GROUP":
             return [leaf for child in config["task"] for leaf in self._leaf_names(child)]
@@ -154,11 +172,11 @@ class Tasks:
             FrozenGlyphError: no task has this name.
             MissingDataError: no leaf of the task has data.
         """
-        self._find(name)
+        names = self._leaf_names(name)
         leaves: dict[str, Any] = {}
         missing: dict[str, str] = {}
         with _quiet(), _data_from(self._mirror):
-            for leaf in self._leaf_names(name):
+            for leaf in names:
                 try:
                     leaves |= self._manager.load([leaf])["tasks"]
                 # What datasets raises for a dataset, configuration or split that is not there.
@@ -174,7 +192,8 @@ class Tasks:
                 task.set_config("generation_kwargs", dict(generation), update=True)
         remarks = [f"{name}: without {', '.join(missing)}, whose data are not {where}"] if missing else []
         data = {leaf: [str(doc) for doc in task.eval_docs] for leaf, task in leaves.items()}
-        digest = sha256_json([version("lm-eval"), definitions_digest(tasks_folder()), data, generation])
+        definitions = [definitions_digest(folder) for folder in (tasks_folder(), *self._folders)]
+        digest = sha256_json([version("lm-eval"), definitions[0], data, generation, *definitions[1:]])
         return LoadedTask(name, leaves, digest, remarks)
 
     def run(self, lm: Any, task: LoadedTask, chosen: dict[str, list[int]], seed: int) -> dict[str, Any]:
@@ -185,7 +204,7 @@ class Tasks:
 
         set_seed(seed)
         tasks = {leaf: task.leaves[leaf] for leaf in chosen}
-        with _quiet(), _data_from(self._mirror):
+        with _quiet(self._bars), _data_from(self._mirror):
             # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
             results = evaluate(lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0)
         if results is None:

@@ -54,8 +54,8 @@ def tasks_folder() -> Path:
 
 def definitions_digest(folder: Path) -> str:
     """Return a sha256 over the task definitions: a changed protocol must not reuse old results."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return sha256_json([(path.name, path.read_text(encoding="utf-8")) for path in files])
+    files = sorted(path for path in folder.rglob("*") if path.name.endswith(("yaml", ".py")) and path.is_file())
+    return sha256_json([(path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")) for path in files])
 
 
 def suites_folder() -> Path:
