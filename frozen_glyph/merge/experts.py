@@ -1,19 +1,21 @@
 """Open what is to be merged: a grown checkpoint is one expert, a merged one is those it was made of.
 
-Only small files and headers are read. Every tensor becomes a window into the file that holds it, under the name it has
-in a model of its own, whatever it is called there.
+Opening reads small files and headers only: every tensor becomes a window into the file that holds it, under the name it
+has in a model of its own, whatever it is called there. What is then read of a window has its sha256 in ``digests``,
+which are compared with what the expert's folder recorded.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.config import EXPERT_FIELDS, expert_blocks, shared_blocks
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, CONFIG_FILE
-from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.files import CheckpointError, hash_contents
 from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.source import Source
-from frozen_glyph.checkpoint.streaming import Window
+from frozen_glyph.checkpoint.streaming import Window, hash_window
 from frozen_glyph.checkpoint.tensors import (
     ADAPTERS_PREFIX,
     BLOCKS_PREFIX,
@@ -21,10 +23,12 @@ from frozen_glyph.checkpoint.tensors import (
     HEAD_BIAS,
     HEAD_WEIGHT,
     SUBSTRATE_PREFIX,
+    fingerprint,
     merged_prefixes,
     model_shapes,
     rename,
 )
+from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
 from frozen_glyph.model.rules_frozen_glyph import rules_with
@@ -199,3 +203,45 @@ def check_shapes(expert: Expert) -> None:
             f"expert {expert.checkpoint.label!r} does not fit its config.json: missing, superfluous or of another "
             f"shape: {', '.join(wrong[:5])}; fetch or write the folder again"
         )
+
+
+def hash_substrates(experts: Iterable[Expert], digests: dict[Window, str]) -> None:
+    """Read the substrate of every expert, and check it against the fingerprint that is to be shared.
+
+    Raises:
+        CheckpointError: a substrate is another than its ``config.json`` says.
+    """
+    for expert in experts:
+        substrate, config = expert.substrate(), expert.checkpoint.config
+        digests |= {window: hash_window(window) for window in substrate.values() if window not in digests}
+        found = fingerprint({name: digests[window] for name, window in substrate.items()}, config["tokenizer_sha256"])
+        if found != config["substrate_fingerprint"]:
+            raise CheckpointError(
+                f"the substrate in {expert.checkpoint.label!r} has fingerprint {found}, its config.json names "
+                f"{config['substrate_fingerprint']}; fetch or write the folder again"
+            )
+
+
+def verify_experts(experts: Sequence[Expert], digests: dict[Window, str]) -> None:
+    """Compare what was read of every expert with what its folder recorded when it was written; complete ``digests``.
+
+    Raises:
+        CheckpointError: a file has other contents, or a substrate another fingerprint; the message names it.
+    """
+    hash_substrates(experts, digests)
+    for expert in experts[1:]:  # blocks that all share were read from the first one only, and have the same bytes
+        for name, window in expert.tensors.items():
+            if window not in digests:
+                digests[window] = digests[experts[0].tensors[name]]
+    for checkpoint in {id(expert.checkpoint): expert.checkpoint for expert in experts}.values():
+        verify_shards(checkpoint.folder, checkpoint.shards, digests)
+    for expert in experts:
+        if expert.adapter and expert.adapter.folder:
+            verify_shards(expert.adapter.folder, expert.adapter.shards, digests)
+
+
+def expert_sha256(expert: Expert, digests: dict[Window, str]) -> str:
+    """Hash of an expert's tensors, adapters included, by the names they have in a model of its own."""
+    return hash_contents(
+        (name, window.dtype, window.shape, digests[window]) for name, window in expert.all_tensors.items()
+    )

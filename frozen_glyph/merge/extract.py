@@ -34,8 +34,7 @@ from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, SUBSTRATE_PREFIX, lay
 from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.errors import nearest
 from frozen_glyph.merge.adapters import write_adapter
-from frozen_glyph.merge.experts import Expert, check_shapes, open_experts
-from frozen_glyph.merge.verify import expert_sha256, hash_substrates
+from frozen_glyph.merge.experts import Expert, check_shapes, expert_sha256, hash_substrates, open_experts
 
 
 def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:

@@ -14,10 +14,9 @@ from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_fol
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.streaming import Window, write_shards
 from frozen_glyph.merge.card import merge_card
-from frozen_glyph.merge.experts import UNRECORDED
+from frozen_glyph.merge.experts import UNRECORDED, expert_sha256, verify_experts
 from frozen_glyph.merge.plan import MergePlan, plan_merge
 from frozen_glyph.merge.recipe import ExpertRecipe, MergeRecipe
-from frozen_glyph.merge.verify import expert_sha256, verify_experts
 from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE
 
 SPARE_BYTES = 64 << 20  # what must stay free on the disk
