@@ -127,19 +127,23 @@ def evaluate_models(
         mirrored = write_mirror(Path(data), out / "mirror")
         mirror, remarks = (out / "mirror").resolve(), mirrored.remarks
         texts = texts or sorted(Path(data).glob("text/*.valid.txt"))
-    source = Tasks(mirror, task_folders, bars=not progress)
     # The tasks of the suite "text" let a plain lm_eval do what is done here for any text.
     suite_tasks = [] if suite == TEXT_SUITE else listed["tasks"]
-    loaded, left_out = load_tasks(suite_tasks if tasks is None else tasks, source, tasks is not None, say)
+    names = suite_tasks if tasks is None else tasks
+    loaded: list[LoadedTask] = []
+    sampled: list[LoadedTask] = []
+    left_out: list[str] = []
+    if names:  # lm-eval, which takes seconds to import, is only needed for tasks
+        source = Tasks(mirror, task_folders, bars=not progress)
+        loaded, left_out = load_tasks(names, source, tasks is not None, say)
+        if sampling:
+            sampled = [source.load(task.name, SAMPLED) for task in loaded if task.is_sampled_as_published]
     protocol = Protocol(
         texts=find_texts([Path(path) for path in texts], limit),
         # One context length for all: only then are the blocks of a text the same and can be compared in pairs.
         context_length=min([MAX_CONTEXT, *(c.context_length for c in candidates if c.context_length is not None)]),
-        source=source,
         tasks=loaded,
-        sampled=[source.load(task.name, SAMPLED) for task in loaded if task.is_sampled_as_published]
-        if sampling
-        else [],
+        sampled=sampled,
         limit=limit,
         seed=seed,
         batch_size=batch_size,

@@ -12,7 +12,7 @@ from frozen_glyph.evaluation.candidates import Candidate
 from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
 from frozen_glyph.evaluation.parts import Parts
 from frozen_glyph.evaluation.progress import MeasuringBar
-from frozen_glyph.evaluation.tasks.harness import LoadedTask, Tasks, as_lm
+from frozen_glyph.evaluation.tasks.harness import LoadedTask, as_lm
 from frozen_glyph.evaluation.tasks.items import measure_task
 
 SAMPLED_RUNS = 10  # as published
@@ -28,7 +28,6 @@ class Protocol:
 
     texts: dict[str, str]
     context_length: int
-    source: Tasks
     tasks: list[LoadedTask]
     sampled: list[LoadedTask]
     limit: int | None
@@ -80,7 +79,7 @@ def measure_model(
 
     def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
         chosen = task.choose(protocol.limit, protocol.seed)
-        return part(name, [task.digest, chosen, seed], lambda: measure_task(lm(), protocol.source, task, chosen, seed))
+        return part(name, [task.digest, chosen, seed], lambda: measure_task(lm(), task, chosen, seed))
 
     return Measurements(
         facts=part("model", None, lambda: measure_facts(loaded()[0])),

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_answers_given_before_a_stop_are_not_asked_for_again(
     """Stopped in the middle of a task: the next run computes only what is left, and scores the same."""
     task = tasks.load("arc_easy")
     everything = task.choose(None, 0)
-    whole = tasks.run(as_lm(*load_model(model_folders[0])), task, everything, 0)
+    whole = task.run(as_lm(*load_model(model_folders[0])), everything, 0)
     asked = []
 
     def stop_after_one_batch(module: Any, inputs: Any, output: Any) -> None:
@@ -145,12 +146,12 @@ def test_answers_given_before_a_stop_are_not_asked_for_again(
     lm = as_lm(*load_model(model_folders[0]), batch_size=1, answers=database)
     hook = lm.model.register_forward_hook(stop_after_one_batch)
     with pytest.raises(KeyboardInterrupt):
-        tasks.run(lm, task, everything, 0)
+        task.run(lm, everything, 0)
     hook.remove()
     again = as_lm(*load_model(model_folders[0]), batch_size=1, answers=database)
     again.model.register_forward_hook(lambda *_: asked.append(1))
     before = len(asked)
-    resumed = tasks.run(again, task, everything, 0)
+    resumed = task.run(again, everything, 0)
     questions = sum(len(sample["arguments"]) for sample in whole["samples"]["arc_easy"])
     assert len(asked) - before == questions - 1
     assert resumed["results"]["arc_easy"]["acc,none"] == whole["results"]["arc_easy"]["acc,none"]
@@ -300,3 +301,14 @@ def test_a_device_that_is_not_there_is_named(model_folders: list[Path]) -> None:
     """lm-eval would measure on another one, and the report would name the one that was asked for."""
     with pytest.raises(FrozenGlyphError, match=r"device 'cuda:99' cannot be used \(.*\); give cpu, cuda or"):
         load_model(model_folders[0], "cuda:99")
+
+
+def test_texts_are_measured_without_lm_eval(
+    model_folders: list[Path], data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes seconds to import, and only tasks need it."""
+    for module in ["lm_eval", *(name for name in sys.modules if name.startswith("lm_eval."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    text = data_folder / "text" / "en.valid.txt"
+    report = evaluate_models(model_folders[:1], "hub", tmp_path, suite="text", texts=[text])
+    assert [loss["text"] for loss in report["losses"]] == ["en"]

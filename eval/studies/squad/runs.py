@@ -24,7 +24,7 @@ def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[
         lm = as_lm(*load_model(folder, growth_stage=stage))
         for task, metrics in METRICS.items():
             chosen = loaded[task].choose(questions[task], seed=0)
-            samples = tasks.run(lm, loaded[task], chosen, seed=0)["samples"][task]
+            samples = loaded[task].run(lm, chosen, seed=0)["samples"][task]
             for metric in metrics:
                 scores[task][metric].append([sample[metric] for sample in samples])
     return {"blocks": ladder, "scores": scores, "cpu_seconds": time.process_time()}

@@ -86,12 +86,17 @@ def _data_from(mirror: Path | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task or group with its data: the leaves by name, ``digest`` of definitions and data, what was left out."""
+    """A task or group with its data: the leaves by name, ``digest`` of definitions and data, what was left out.
+
+    It runs where it was loaded: with the data of ``mirror`` (None: of the Hub), and ``bars`` as its ``Tasks`` say.
+    """
 
     name: str
     leaves: dict[str, Any]
     digest: str
     remarks: list[str]
+    mirror: Path | None
+    bars: bool
 
     def choose(self, limit: int | None, seed: int) -> dict[str, list[int]]:
         """The items to use of every leaf: all, or ``limit`` of the whole task drawn at random."""
@@ -117,6 +122,21 @@ class LoadedTask:
     def prompts(self) -> list[str]:
         """Every item's prompt, without what all items share."""
         return [str(task.doc_to_text(doc)) for task in self.leaves.values() for doc in task.eval_docs]
+
+    def run(self, lm: Any, chosen: dict[str, list[int]], seed: int) -> dict[str, Any]:
+        """Return lm-eval's results of the ``chosen`` items, every one of them under ``samples``, by leaf."""
+        # evaluate() and not simple_evaluate(): the latter runs pip and git each time to describe the machine.
+        from lm_eval import evaluate
+        from transformers import set_seed
+
+        set_seed(seed)
+        tasks = {leaf: self.leaves[leaf] for leaf in chosen}
+        with _quiet(self.bars), _data_from(self.mirror):
+            # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
+            results = evaluate(lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0)
+        if results is None:
+            raise FrozenGlyphError("lm-eval returns results on rank 0 only; run this in a single process")
+        return results
 
 
 class Tasks:
@@ -194,22 +214,7 @@ class Tasks:
         data = {leaf: [str(doc) for doc in task.eval_docs] for leaf, task in leaves.items()}
         definitions = [definitions_digest(folder) for folder in (tasks_folder(), *self._folders)]
         digest = sha256_json([version("lm-eval"), definitions[0], data, generation, *definitions[1:]])
-        return LoadedTask(name, leaves, digest, remarks)
-
-    def run(self, lm: Any, task: LoadedTask, chosen: dict[str, list[int]], seed: int) -> dict[str, Any]:
-        """Return lm-eval's results of the ``chosen`` items, every one of them under ``samples``, by leaf."""
-        # evaluate() and not simple_evaluate(): the latter runs pip and git each time to describe the machine.
-        from lm_eval import evaluate
-        from transformers import set_seed
-
-        set_seed(seed)
-        tasks = {leaf: task.leaves[leaf] for leaf in chosen}
-        with _quiet(self._bars), _data_from(self._mirror):
-            # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
-            results = evaluate(lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0)
-        if results is None:
-            raise FrozenGlyphError("lm-eval returns results on rank 0 only; run this in a single process")
-        return results
+        return LoadedTask(name, leaves, digest, remarks, self._mirror, self._bars)
 
 
 def as_lm(model: Any, tokenizer: Any, batch_size: int = 16, answers: Path | None = None) -> Any:

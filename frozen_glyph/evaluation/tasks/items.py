@@ -5,7 +5,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.evaluation.measurements import TaskPart
-from frozen_glyph.evaluation.tasks.harness import LoadedTask, Tasks
+from frozen_glyph.evaluation.tasks.harness import LoadedTask
 from frozen_glyph.evaluation.tasks.suites import tasks_folder
 
 
@@ -48,9 +48,9 @@ def _item_values(samples: list[dict[str, Any]]) -> dict[str, list[float]]:
     return {metric: [float(sample[metric]) for sample in samples] for metric in metrics}
 
 
-def measure_task(lm: Any, tasks: Tasks, task: LoadedTask, chosen: dict[str, list[int]], sampling_seed: int) -> TaskPart:
+def measure_task(lm: Any, task: LoadedTask, chosen: dict[str, list[int]], sampling_seed: int) -> TaskPart:
     """Run one lm-eval task or group on the ``chosen`` items of its leaves and keep every item's metric values."""
-    results = tasks.run(lm, task, chosen, sampling_seed)
+    results = task.run(lm, chosen, sampling_seed)
     samples = [
         sample for leaf in chosen for sample in sorted(results["samples"][leaf], key=lambda sample: sample["doc_id"])
     ]
