@@ -12,20 +12,20 @@ does, which computes only the logits that are scored; all score in turns in one 
 """
 
 import argparse
-import os
 import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
 from eval.bench.throughput import build_llama, build_ours
-from eval.bench.training_step import Clock, Seconds, add_shape_arguments, alternate, describe, ratios, write_report
+from eval.bench.timing import Seconds, alternate, ratios, summary, timed
+from eval.bench.training_step import describe
 from frozen_glyph.evaluation.candidates import load_model
 from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
 from frozen_glyph.evaluation.tasks.harness import as_lm
@@ -52,7 +52,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All contestants in turns, for each form of the questions."""
-    load_before = os.getloadavg()
+    about = describe(arguments)
     questions = read_questions(arguments.data) if arguments.data else make_questions(arguments.questions)
     questions = random.Random(0).sample(questions, min(arguments.questions, len(questions)))
     forms = {"letters": letter_requests(questions), "answers": answer_requests(questions)}
@@ -62,16 +62,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     theirs_over_ours: dict[str, dict[str, Any]] = {}
     for form, requests in forms.items():
         turns = {name: scoring(lm, requests, arguments) for name, lm in contestants.items()}
-        alternate(turns, 1)  # warm-up
-        seconds = alternate(turns, arguments.repeats)
-        measured[form] = {name: summary(seconds[name], len(requests)) for name in contestants}
+        seconds = alternate(turns, arguments.repeats, warm_up=1)
+        measured[form] = {name: speed_of(seconds[name], len(requests)) for name in contestants}
         theirs_over_ours[form] = {
             name: ratios(measured[form][llama], measured[form][ours]) | paired_ratio(seconds[llama], seconds[ours])
             for name, llama, ours in PAIRS
         }
     return {
-        **describe(arguments),
-        "load_average": {"before": load_before, "after": os.getloadavg()},
+        **about,
         **{name: getattr(arguments, name) for name in ("layers", "repeats")},
         "questions": len(questions),
         "parameters": {name: lm.model.num_parameters() for name, lm in contestants.items()},
@@ -82,12 +80,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=5)
     parser.add_argument("--layers", type=int, default=4, help="blocks (default: 4)")
     add_shape_arguments(parser, width=512, batch=8, context=512)
     parser.add_argument("--data", type=Path, help="folder with mmlu/test/*.csv (default: random words)")
     parser.add_argument("--questions", type=int, default=32, help="questions of a turn (default: 32)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant (default: 5)")
     parser.set_defaults(embeddings="untied")  # of Llama: the head's product is the same either way
     return parser.parse_args()
 
@@ -143,17 +140,12 @@ def load_contestants(arguments: argparse.Namespace, questions: list[Question], f
 
 
 def scoring(lm: HFLM, requests: list[Instance], arguments: argparse.Namespace) -> Callable[[], Seconds]:
-    def turn() -> Seconds:
-        clock = Clock(torch.device(arguments.device))
-        lm.loglikelihood(requests, disable_tqdm=True)
-        return clock.read()
-
-    return turn
+    return timed(lambda: lm.loglikelihood(requests, disable_tqdm=True), arguments.device)
 
 
-def summary(seconds: list[Seconds], requests: int) -> dict[str, float]:
-    wall, cpu = (median(each) for each in zip(*seconds, strict=True))
-    return {"seconds_median": wall, "cpu_seconds_median": cpu, "requests_per_second": round(requests / wall, 2)}
+def speed_of(seconds: list[Seconds], requests: int) -> dict[str, float]:
+    times = summary(seconds)
+    return {**times, "requests_per_second": round(requests / times["seconds_median"], 2)}
 
 
 def paired_ratio(llama: list[Seconds], ours: list[Seconds]) -> dict[str, Any]:

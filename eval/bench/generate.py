@@ -13,15 +13,18 @@ of 4 times the width, and as many blocks as bring them nearest to the expert's a
 """
 
 import argparse
-import os
+import functools
 from statistics import median
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 from transformers.generation import StoppingCriteria
 
-from eval.bench.training_step import Clock, Seconds, add_shape_arguments, build_model, describe, write_report
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.models import build_llama, build_model, llama_config
+from eval.bench.timing import Clock, Seconds, alternate
+from eval.bench.training_step import describe
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.rules_frozen_glyph import RULES
 from frozen_glyph.training.train import uses_bf16
@@ -36,23 +39,22 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All contestants in turns, for each batch."""
-    load_before = os.getloadavg()
+    about = describe(arguments)
     dtype = torch.bfloat16 if uses_bf16(arguments.precision) else torch.float32
     expert = build_model(arguments, arguments.layers)
     merged = build_merged(expert, arguments.experts)
     models = {
         "expert": expert,
         **dict.fromkeys(arguments.rules, merged),
-        "llama of the expert's size": build_llama(arguments, expert.num_parameters()),
-        "llama of the merged size": build_llama(arguments, merged.num_parameters()),
+        "llama of the expert's size": llama_of_size(arguments, expert.num_parameters()),
+        "llama of the merged size": llama_of_size(arguments, merged.num_parameters()),
     }
     models = {name: model.to(arguments.device, dtype).eval() for name, model in models.items()}
     batches = {str(batch): take_turns(models, batch, arguments) for batch in (1, arguments.batch)}
     worst = max(measured[rule]["writing"]["over_expert"] for measured in batches.values() for rule in arguments.rules)
     return {
-        **describe(arguments),
+        **about,
         "dtype": str(dtype),
-        "load_average": {"before": load_before, "after": os.getloadavg()},
         **{name: getattr(arguments, name) for name in ("layers", "experts", "repeats")},
         "batches": batches,
         "largest_writing_over_expert": worst,
@@ -62,12 +64,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=5)
     parser.add_argument("--layers", type=int, default=4, help="blocks of an expert (default: 4)")
     parser.add_argument("--experts", type=int, default=3, help="experts (default: 3)")
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="default: all")
     add_shape_arguments(parser, width=512, batch=16, context=64)
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each model (default: 5)")
     return parser.parse_args()
 
 
@@ -83,23 +84,11 @@ def build_merged(expert: FrozenGlyphForCausalLM, count: int) -> FrozenGlyphMoEFo
     return merged
 
 
-def build_llama(arguments: argparse.Namespace, parameters: int) -> LlamaForCausalLM:
+def llama_of_size(arguments: argparse.Namespace, parameters: int) -> LlamaForCausalLM:
     """The Llama whose number of parameters is nearest to ``parameters``."""
-
-    def config(layers: int) -> LlamaConfig:
-        return LlamaConfig(
-            vocab_size=arguments.vocab,
-            hidden_size=arguments.width,
-            intermediate_size=round(8 / 3 * arguments.width / 8) * 8,
-            num_hidden_layers=layers,
-            num_attention_heads=arguments.heads or arguments.width // 32,
-            max_position_embeddings=arguments.context,
-            tie_word_embeddings=True,
-        )
-
     with torch.device("meta"):
-        none, one = (LlamaForCausalLM(config(layers)).num_parameters() for layers in (0, 1))
-    return LlamaForCausalLM(config(max(1, round((parameters - none) / (one - none)))))
+        none, one = (LlamaForCausalLM(llama_config(arguments, layers)).num_parameters() for layers in (0, 1))
+    return build_llama(arguments, max(1, round((parameters - none) / (one - none))))
 
 
 def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -107,13 +96,9 @@ def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argpar
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(arguments.vocab, (batch, arguments.context // 2), generator=generator).to(arguments.device)
     new_tokens = arguments.context - ids.shape[1]
-    reading, writing = ({name: [] for name in models} for _ in range(2))
-    for repeat in range(-1, arguments.repeats):
-        for name, model in models.items():
-            read, written = turn(model, name, ids, new_tokens)
-            if repeat >= 0:  # the first is warm-up
-                reading[name].append(read)
-                writing[name].append(written)
+    turns = {name: functools.partial(turn, model, name, ids, new_tokens) for name, model in models.items()}
+    seconds = alternate(turns, arguments.repeats, warm_up=1)
+    reading, writing = ({name: [each[part] for each in own] for name, own in seconds.items()} for part in (0, 1))
     return {
         name: {
             "parameters": model.num_parameters(),

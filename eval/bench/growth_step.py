@@ -16,18 +16,10 @@ import json
 
 import torch
 
-from eval.bench.training_step import (
-    TrainingStep,
-    add_shape_arguments,
-    alternate,
-    build_model,
-    count_flops,
-    describe,
-    ratios,
-    run_part,
-    speed,
-    write_report,
-)
+from eval.bench.command import add_shape_arguments, bench_arguments, run_part, write_report
+from eval.bench.models import build_model
+from eval.bench.timing import alternate, ratios
+from eval.bench.training_step import TrainingStep, count_flops, describe, speed
 
 ALLOWED = 1.10  # times the FLOP ratio
 
@@ -35,9 +27,9 @@ ALLOWED = 1.10  # times the FLOP ratio
 def main() -> None:
     arguments = parse_arguments()
     if arguments.part:
-        print(json.dumps(measure_stage(arguments, arguments.part)))
+        print(json.dumps(measure_stage(arguments, int(arguments.part[0]))))
         return
-    stages = [run_part("--part", str(stage)) for stage in range(2, len(arguments.blocks) + 1)]
+    stages = [run_part(stage) for stage in range(2, len(arguments.blocks) + 1)]
     worst = max(stage["time_ratio_over_flop_ratio"]["seconds_median"] for stage in stages)
     report = {
         **describe(arguments),
@@ -52,13 +44,11 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=7)
     parser.add_argument(
         "--blocks", type=int, nargs="+", default=[3, 3, 3], help="blocks that each stage adds (default: 3 3 3)"
     )
     add_shape_arguments(parser, width=512, batch=4, context=256)
-    parser.add_argument("--repeats", type=int, default=7, help="steps of each setting that count (default: 7)")
-    parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if len(arguments.blocks) < 2:
         parser.error("--blocks needs two stages at least: the first stage is itself monolithic")

@@ -6,23 +6,22 @@ Float32 on a CPU, in turns. ``OutputHead`` takes the one of them that ``onednn_s
 """
 
 import argparse
-import os
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import torch
 
-from eval.bench.training_step import Clock, Seconds, add_shape_arguments, alternate, describe, write_report
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.timing import alternate, timed
+from eval.bench.training_step import describe
 from frozen_glyph.model.head_frozen_glyph import HAS_BOTH, head_linear, onednn_serves
 
 STATES = (1, 16, 64, 256, 1024)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=15)
     add_shape_arguments(parser, width=512, batch=8, context=512)
-    parser.add_argument("--repeats", type=int, default=15, help="turns of each (default: 15)")
     parser.set_defaults(precision="fp32")
     arguments = parser.parse_args()
     if not HAS_BOTH:
@@ -32,7 +31,7 @@ def main() -> None:
 
 @torch.no_grad()
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    load_before = os.getloadavg()
+    about = describe(arguments)
     torch.manual_seed(0)
     weight, bias = torch.randn(arguments.vocab, arguments.width), torch.randn(arguments.vocab)
     rows = {}
@@ -45,8 +44,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             ),
             "head": timed(lambda states=states: head_linear(states, weight, bias)),
         }
-        alternate(turns, 2)  # warm-up
-        seconds = {name: median(each.wall for each in own) for name, own in alternate(turns, arguments.repeats).items()}
+        measured = alternate(turns, arguments.repeats, warm_up=2)
+        seconds = {name: median(each.wall for each in own) for name, own in measured.items()}
         rows[str(count)] = {
             **{f"{name}_seconds": each for name, each in seconds.items()},
             "linear_over_onednn": round(seconds["linear"] / seconds["onednn"], 3),
@@ -54,20 +53,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "by_onednn": onednn_serves(states, weight, bias),
         }
     return {
-        **describe(arguments),
-        "load_average": {"before": load_before, "after": os.getloadavg()},
+        **about,
         "repeats": arguments.repeats,
         "states": rows,
     }
-
-
-def timed(product: Callable[[], torch.Tensor]) -> Callable[[], Seconds]:
-    def turn() -> Seconds:
-        clock = Clock(torch.device("cpu"))
-        product()
-        return clock.read()
-
-    return turn
 
 
 if __name__ == "__main__":

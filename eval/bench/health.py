@@ -7,13 +7,13 @@ of one step times their number. ``model_health`` looks at the newest block, with
 examples as growth gives it. Both run in turns; the least time of each counts, because the machine may be busy.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 
-from eval.bench.toy import ToyWindows, environment, timed, toy_model, train_steps
-from frozen_glyph.checkpoint.files import write_json
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.models import build_model
+from eval.bench.timing import alternate, summary, timed
+from eval.bench.toy import ToyWindows
+from eval.bench.training_step import TrainingStep, describe
 from frozen_glyph.health.checkpoint import EXAMPLES, LENGTH
 from frozen_glyph.health.measure import model_health
 from frozen_glyph.training.recipe import DEFAULT_STEPS, TrainingRecipe
@@ -22,46 +22,37 @@ ALLOWED = 0.02
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=4, help="blocks, all but one frozen")
-    parser.add_argument("--vocab", type=int, default=4096)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--machine", default="", help="what to call it in the report")
-    parser.add_argument("--out", type=Path)
+    recipe = TrainingRecipe()
+    parser = bench_arguments(__doc__, repeats=5)
+    parser.add_argument("--depth", type=int, default=4, help="blocks, all but one frozen (default: 4)")
+    add_shape_arguments(parser, width=256, batch=recipe.batch_size, context=recipe.context_length, vocab=4096)
     arguments = parser.parse_args()
 
-    recipe = TrainingRecipe()
-    model = toy_model(arguments.depth, arguments.depth - 1, arguments.width, arguments.vocab)
-    windows = ToyWindows(recipe.batch_size, recipe.context_length, arguments.vocab)
-    batch = windows.batch(0, recipe.batch_size)
+    about = describe(arguments)
+    model = build_model(arguments, arguments.depth, arguments.depth - 1)
+    model.substrate.materialize()
+    windows = ToyWindows(arguments.batch, arguments.context, arguments.vocab)
+    batch = windows.batch(0, arguments.batch, arguments.device)
     looked_at = torch.stack([windows[index % len(windows)]["input_ids"][:LENGTH] for index in range(EXAMPLES)])
-    step = train_steps(model, recipe.learning_rate)
-    work = {
-        "step": lambda: step(batch),
-        "health": lambda: model_health(model, [looked_at], [f"model.layers.{arguments.depth - 1}"]),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(arguments.repeats + 1):
-        for name, run in work.items():
-            spent, _ = timed(run)
-            if turn:  # the first one is for warming up
-                seconds[name].append(spent)
-    share = min(seconds["health"]) / (DEFAULT_STEPS * min(seconds["step"]))
+    step = TrainingStep(model, arguments, recipe.learning_rate)
+    newest = [f"model.layers.{arguments.depth - 1}"]
+    turns = {"step": lambda: step(batch), "health": lambda: model_health(model, [looked_at], newest)}
+    measured = alternate(
+        {name: timed(work, arguments.device) for name, work in turns.items()}, arguments.repeats, warm_up=1
+    )
+    seconds = {name: summary(own)["seconds_min"] for name, own in measured.items()}
+    share = seconds["health"] / (DEFAULT_STEPS * seconds["step"])
     report = {
-        **{name: getattr(arguments, name) for name in ("width", "depth", "vocab", "repeats")},
+        **about,
+        **{name: getattr(arguments, name) for name in ("depth", "repeats")},
         "steps_of_a_stage": DEFAULT_STEPS,
-        "tokens_of_a_step": recipe.batch_tokens,
-        "seconds_of_a_step": min(seconds["step"]),
-        "seconds_of_health": min(seconds["health"]),
+        "seconds_of_a_step": seconds["step"],
+        "seconds_of_health": seconds["health"],
         "share_of_the_stage": share,
         "allowed": ALLOWED,
         "holds": share <= ALLOWED,
-        **environment(arguments.machine),
     }
-    if arguments.out:
-        write_json(arguments.out, report)
-    print(report)
+    write_report(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,7 @@ same run, and the ratios to it are the result. On a CPU seconds are processor ti
 import argparse
 import itertools
 import json
-import os
-import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +18,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from eval.processes import own_command
-from frozen_glyph.checkpoint.files import write_json
+from eval.bench.command import bench_arguments, circumstances, peak_mebibytes, run_part, write_report
 from frozen_glyph.model import loss_frozen_glyph
 from frozen_glyph.model.loss_frozen_glyph import chunked_causal_loss
 
@@ -62,45 +57,33 @@ if hasattr(nn.functional, "linear_cross_entropy"):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=3)
     parser.add_argument("--vocab", type=int, nargs="+", default=[4096, 65536, 131072])
     parser.add_argument("--width", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--tokens", type=int, default=2048, help="in sequences of 1024 (default: 2048)")
     parser.add_argument("--chunk", type=int, default=loss_frozen_glyph.CHUNK_TOKENS, help="tokens of our chunks")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts (default: 3)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
+    if arguments.part:
         print(json.dumps(measure(arguments)))
         return
+    about = circumstances()
     rows = []
     for setting in itertools.product(arguments.vocab, arguments.width, arguments.precision):
-        found = {way: run_alone(way, *setting) for way in arguments.ways}
+        found = {way: run_part(way, *setting, OMP_NUM_THREADS="1") for way in arguments.ways}
         for way, row in found.items():
             row["seconds_to_plain"] = round(row["seconds"] / found["plain"]["seconds"], 2)
             row["memory_to_plain"] = round(row["peak_mb"] / found["plain"]["peak_mb"], 2)
             rows.append(dict(zip(("vocab", "width", "precision", "way"), (*setting, way), strict=True)) | row)
-            print(json.dumps(rows[-1]), file=sys.stderr)
-    if arguments.out:
-        machine = {"cores": os.cpu_count(), "platform": platform.platform(), "device": arguments.device}
-        report = {"tokens": arguments.tokens, "chunk": arguments.chunk, "rows": rows, "torch": torch.__version__}
-        write_json(arguments.out, report | {"machine": machine})
-
-
-def run_alone(*what: object) -> dict:
-    """One measurement in a fresh process, with this process's own arguments."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(own_command("--one", *what), stdout=subprocess.PIPE, check=True, text=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])
+    settings = {name: getattr(arguments, name) for name in ("tokens", "chunk", "device", "repeats")}
+    write_report(about | settings | {"rows": rows}, arguments.out)
 
 
 def measure(arguments: argparse.Namespace) -> dict:
     """Seconds of forward and backward pass, memory that they added at their peak, and the loss."""
-    way, vocab, width, precision = arguments.one
+    way, vocab, width, precision = arguments.part
     loss_frozen_glyph.CHUNK_TOKENS = arguments.chunk
     device = torch.device(arguments.device)
     torch.manual_seed(0)
@@ -121,7 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         if cuda:
             torch.cuda.synchronize()
         seconds.append((time.perf_counter() if cuda else time.process_time()) - started)
-    peak = torch.cuda.max_memory_allocated() / MB if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = torch.cuda.max_memory_allocated() / MB if cuda else peak_mebibytes()
     return {
         "seconds": round(min(seconds), 3),
         "peak_mb": round(peak - (before / MB if cuda else before)),

@@ -14,31 +14,30 @@ is left out.
 
 import argparse
 import json
-import resource
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from eval.bench.training_step import TrainingStep, add_shape_arguments, build_model, describe, run_part, write_report
+from eval.bench.command import add_shape_arguments, bench_arguments, peak_mebibytes, run_part, write_report
+from eval.bench.models import build_model
+from eval.bench.training_step import TrainingStep, describe
 
 ALLOWED = 1.05  # largest peak over smallest, from stage 2 on
-STEPS = 3  # the first makes the optimizer's state; from the second on they are alike
 
 
 def main() -> None:
     arguments = parse_arguments()
     if arguments.part:
-        print(json.dumps(measure_stage(arguments, arguments.part)))
+        print(json.dumps(measure_stage(arguments, int(arguments.part[0]))))
         return
-    stages = [run_part("--part", str(stage)) for stage in range(2, arguments.stages + 1)]
+    stages = [run_part(stage) for stage in range(2, arguments.stages + 1)]
     beyond = [stage["beyond_frozen_mebibytes"] for stage in stages]
     growth = max(beyond) / min(beyond)
     report = {
         **describe(arguments),
-        "steps": STEPS,
+        "steps": arguments.repeats,
         "stages": stages,
         "largest_over_smallest": round(growth, 4),
         "allowed": ALLOWED,
@@ -48,10 +47,9 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=3)
     parser.add_argument("--stages", type=int, default=8, help="stages of one block each (default: 8)")
     add_shape_arguments(parser, width=512, batch=4, context=256)
-    parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stages < 3:
         parser.error("--stages must be 3 at least: the first has no frozen block, and one peak compares with nothing")
@@ -61,11 +59,11 @@ def parse_arguments() -> argparse.Namespace:
 def measure_stage(arguments: argparse.Namespace, stage: int) -> dict:
     """Peak of the model of ``stage`` blocks of which the newest trains."""
     if arguments.device == "cpu":
-        resident_before = resident_mebibytes()
+        resident_before = peak_mebibytes()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
             step = train(arguments, stage)
         peak = peak_of_trace(profiler)
-        others = {"resident_mebibytes": resident_mebibytes(), "resident_mebibytes_before": resident_before}
+        others = {"resident_mebibytes": peak_mebibytes(), "resident_mebibytes_before": resident_before}
     else:
         step = train(arguments, stage)
         peak = torch.cuda.max_memory_allocated()
@@ -87,7 +85,7 @@ def measure_stage(arguments: argparse.Namespace, stage: int) -> dict:
 
 def train(arguments: argparse.Namespace, stage: int) -> TrainingStep:
     step = TrainingStep(build_model(arguments, stage, stage - 1), arguments)
-    for _ in range(STEPS):
+    for _ in range(arguments.repeats):  # the first makes the optimizer's state; from the second on steps are alike
         step()
     return step
 
@@ -103,12 +101,6 @@ def peak_of_trace(profiler: profile) -> int:
 
 def to_mebibytes(size: int) -> float:
     return round(size / 2**20, 2)
-
-
-def resident_mebibytes() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

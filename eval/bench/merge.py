@@ -6,7 +6,7 @@ Random weights are written piece by piece, 16 blocks, 1,024 wide, 131,072 ids ea
 while a turn runs. `merge_experts` (a process of its own, imports, hashing, fsync included) and `cp -r` with `sync` of
 the copied files take turns, so that whatever else the machine does slows both; processor seconds say how much of the
 time was work: beyond `cp`, merging computes the sha256 of every byte, on two cores. Resident memory is the largest of
-the merging process, as the kernel counts it. `--blocks` and `--vocab-size` make a quick try of it.
+the merging process, as the kernel counts it. `--blocks` and `--vocab` make a quick try of it.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,13 +21,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from eval.bench.command import MAXRSS_UNITS, bench_arguments, circumstances, write_report
+from eval.bench.timing import alternate
 from frozen_glyph.checkpoint.config import identity
 from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, SUBSTRATE_SHARD
 from frozen_glyph.checkpoint.files import hash_contents, read_header, write_index, write_json
-from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX, fingerprint, model_shapes
 
 PUBLISHED_PARAMETERS = 671_649_792  # of two such experts on one substrate
@@ -38,25 +39,16 @@ MERGE = "import sys; from frozen_glyph import merge_experts; merge_experts(sys.a
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        report = measure(arguments, Path(folder))
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text)
-    print(text, end="")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the report to this JSON file as well")
-    parser.add_argument("--machine", default="", help="what the report calls this machine")
+    parser = bench_arguments(__doc__, repeats=5)
     parser.add_argument("--folder", help="where 6 GB are free (default: the system's temporary folder)")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--blocks", type=int, default=16)
     parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--vocab-size", type=int, default=131_072)
-    return parser.parse_args()
+    parser.add_argument("--vocab", type=int, default=131_072)
+    arguments = parser.parse_args()
+    about = circumstances()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        report = about | measure(arguments, Path(folder))
+    write_report(report, arguments.out)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict:
@@ -66,29 +58,28 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     os.sync()  # or the disk would still be writing the experts while they are merged
     out, copy = folder / "merged", folder / "copy"
     merge = [sys.executable, "-c", MERGE, *map(str, [*experts, out])]
-    seconds: dict[str, list[float]] = {"merge": [], "copy": []}
-    processor: dict[str, list[float]] = {"merge": [], "copy": []}
-    mebibytes = []
-    for turn in range(arguments.rounds + 1):  # the first warms the caches of both
-        took, resident, used = run(merge)
-        merged = describe(out)
+    merged: dict[str, int] = {}
+
+    def merging() -> Usage:
+        used = run(merge)
+        merged.update(describe(out))
         shutil.rmtree(out)
-        copied, _, copying = run(["cp", "-r", str(folder / "experts"), str(copy)])
-        synced, _, syncing = run(["sync", *(str(path) for path in copy.rglob("*") if path.is_file())])
+        return used
+
+    def copying() -> Usage:
+        copied = run(["cp", "-r", str(folder / "experts"), str(copy)])
+        synced = run(["sync", *(str(path) for path in copy.rglob("*") if path.is_file())])
         shutil.rmtree(copy)
-        if turn:
-            seconds["merge"].append(took)
-            seconds["copy"].append(copied + synced)
-            processor["merge"].append(used)
-            processor["copy"].append(copying + syncing)
-            mebibytes.append(resident)
+        return Usage(copied.seconds + synced.seconds, copied.mebibytes, copied.processor + synced.processor)
+
+    turns = alternate({"merge": merging, "copy": copying}, arguments.repeats, warm_up=1)  # warm caches for both
+    seconds = {name: [used.seconds for used in own] for name, own in turns.items()}
+    processor = {name: [used.processor for used in own] for name, own in turns.items()}
+    mebibytes = [used.mebibytes for used in turns["merge"]]
     ratios = [one / other for one, other in zip(seconds["merge"], seconds["copy"], strict=True)]
-    published = (arguments.blocks, arguments.width, arguments.vocab_size) == (16, 1024, 131_072)
+    published = (arguments.blocks, arguments.width, arguments.vocab) == (16, 1024, 131_072)
     return {
-        "machine": arguments.machine or platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": versions(),
-        "rounds": arguments.rounds,
+        **{name: getattr(arguments, name) for name in ("blocks", "width", "vocab", "repeats")},
         "expert_bytes": sum(path.stat().st_size for path in experts[0].glob("*.safetensors")),
         **merged,
         "parameters_as_published": merged["parameters"] == PUBLISHED_PARAMETERS if published else None,
@@ -103,16 +94,23 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     }
 
 
-def run(command: list[str]) -> tuple[float, int, float]:
-    """Wall-clock seconds, largest resident memory in MiB, and processor seconds of a process that must succeed."""
+class Usage(NamedTuple):
+    """Wall-clock seconds, largest resident memory in MiB, and processor seconds of a process."""
+
+    seconds: float
+    mebibytes: int
+    processor: float
+
+
+def run(command: list[str]) -> Usage:
+    """What a process used, which must succeed."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[0]} ended with code {process.returncode}")
-    took, unit = time.perf_counter() - started, 2**20 if sys.platform == "darwin" else 2**10
-    return took, usage.ru_maxrss // unit, usage.ru_utime + usage.ru_stime
+    return Usage(time.perf_counter() - started, usage.ru_maxrss // MAXRSS_UNITS, usage.ru_utime + usage.ru_stime)
 
 
 def describe(merged: Path) -> dict:
@@ -131,7 +129,7 @@ def write_expert(folder: Path, arguments: argparse.Namespace, seed: int, first: 
     """A grown checkpoint with random weights; all experts stand on the substrate of ``first``."""
     config = {
         **identity(merged=False),
-        "vocab_size": arguments.vocab_size,
+        "vocab_size": arguments.vocab,
         "hidden_size": arguments.width,
         "intermediate_size": 4 * arguments.width,
         "num_hidden_layers": arguments.blocks,

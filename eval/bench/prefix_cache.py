@@ -8,81 +8,77 @@ largest difference of their losses on the way is reported: it is what rounding t
 """
 
 import argparse
-import json
+import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from eval.bench.toy import ToyWindows, environment, spread, timed, toy_model, train_steps
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.models import build_model
+from eval.bench.timing import Clock, Seconds, alternate, ratios, summary
+from eval.bench.toy import ToyWindows
+from eval.bench.training_step import TrainingStep, describe
 from frozen_glyph.growth.prefix_cache import PrefixCache
-from frozen_glyph.training.train import frozen_digest, uses_bf16
+from frozen_glyph.training.train import frozen_digest
+
+LEARNING_RATE = 1e-3
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        report = environment(arguments.machine) | measure(arguments, Path(folder))
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text)
-    print(text, end="")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the report to this JSON file as well")
-    parser.add_argument("--machine", default="", help="what the report calls this machine")
+    parser = bench_arguments(__doc__, repeats=12)
     parser.add_argument("--folder", help="where the cache on disk lies (default: the system's temporary folder)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
-    parser.add_argument("--context-length", type=int, default=256)
-    parser.add_argument("--vocab-size", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=12, help="steps of each model that are timed")
+    parser.add_argument("--depth", type=int, default=16, help="blocks, all but one frozen (default: 16)")
+    add_shape_arguments(parser, width=256, batch=8, context=256, vocab=4096)
     parser.add_argument("--batches", type=int, default=4, help="different batches; each comes again and again")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    about = describe(arguments)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        report = about | measure(arguments, Path(folder))
+    write_report(report, arguments.out)
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> dict:
-    shape, size = (arguments.width, arguments.vocab_size, arguments.device), arguments.batch
-    windows = ToyWindows(arguments.batches * size, arguments.context_length, arguments.vocab_size)
-    deep = {name: toy_model(arguments.depth, arguments.depth - 1, *shape) for name in ("memory", "disk", "uncached")}
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    windows = ToyWindows(arguments.batches * arguments.batch, arguments.context, arguments.vocab)
+    depths = dict.fromkeys(("memory", "disk", "uncached"), arguments.depth) | {"depth 1": 1}
+    steps = {}
+    for name, depth in depths.items():
+        model = build_model(arguments, depth, depth - 1)
+        model.substrate.materialize()
+        steps[name] = TrainingStep(model, arguments, LEARNING_RATE)
     caches = {
-        name: PrefixCache(deep[name], windows, location, frozen_digest(deep[name]), uses_bf16("auto"))
+        name: PrefixCache(steps[name].model, windows, location, frozen_digest(steps[name].model), steps[name].bf16)
         for name, location in (("memory", None), ("disk", folder))
     }
-    steps = {name: train_steps(model) for name, model in (deep | {"depth 1": toy_model(1, 0, *shape)}).items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    first_visit: dict[str, list[float]] = {name: [] for name in steps}  # the uncached ones for comparison
-    difference = dict.fromkeys(caches, 0.0)
-    loss = {}
-    for at in range(arguments.batches + arguments.rounds):
-        for name, step in steps.items():
-            inputs = windows.batch(at, size, arguments.device, index=name in caches)
-            prepare = caches.get(name, dict)
-            elapsed, loss[name] = timed(lambda step=step, prepare=prepare, inputs=inputs: step(prepare(inputs)))
-            (seconds if at >= arguments.batches else first_visit)[name].append(elapsed)
-        difference = {name: max(largest, abs(loss[name] - loss["uncached"])) for name, largest in difference.items()}
-    times = {name: spread(values) for name, values in seconds.items()}
+
+    def turns_of(name: str) -> Callable[[], tuple[Seconds, float]]:
+        """Steps on one batch after the other: seconds and loss of each."""
+        step, prepare, numbers = steps[name], caches.get(name, dict), itertools.count()
+
+        def turn() -> tuple[Seconds, float]:
+            inputs = windows.batch(next(numbers), arguments.batch, arguments.device, index=name in caches)
+            clock = Clock(arguments.device)
+            loss = step(prepare(inputs)).item()
+            return clock.read(), loss
+
+        return turn
+
+    rounds = alternate({name: turns_of(name) for name in steps}, arguments.batches + arguments.repeats)
+    losses = {name: [loss for _, loss in own] for name, own in rounds.items()}
+    seconds = {name: [spent for spent, _ in own] for name, own in rounds.items()}
+    first_visit = {name: summary(own[: arguments.batches]) for name, own in seconds.items()}
+    later = {name: summary(own[arguments.batches :]) for name, own in seconds.items()}
     return {
-        "device": arguments.device,
-        "width": arguments.width,
-        "depth": arguments.depth,
-        "batch_tokens": size * arguments.context_length,
-        "vocab_size": arguments.vocab_size,
-        "rounds": arguments.rounds,
+        **{name: getattr(arguments, name) for name in ("depth", "batches", "repeats")},
         "cache_megabytes": round(caches["disk"].nbytes / 1e6, 2),
-        "steps": times,
-        "first_visit": {name: spread(values) for name, values in first_visit.items()},
-        "over_depth_1": {
-            name: {
-                kind.removesuffix("_seconds"): round(times[name][kind] / times["depth 1"][kind], 3)
-                for kind in ("min_seconds", "median_seconds")
-            }
-            for name in deep
+        "steps": later,
+        "first_visit": first_visit,
+        "over_depth_1": {name: ratios(later[name], later["depth 1"]) for name in steps if name != "depth 1"},
+        "largest_loss_difference_to_uncached": {
+            name: round(max(abs(own - other) for own, other in zip(losses[name], losses["uncached"], strict=True)), 6)
+            for name in caches
         },
-        "largest_loss_difference_to_uncached": {name: round(value, 6) for name, value in difference.items()},
-        "last_loss": {name: round(value, 4) for name, value in loss.items()},
+        "last_loss": {name: round(own[-1], 4) for name, own in losses.items()},
     }
 
 

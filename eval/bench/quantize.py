@@ -9,56 +9,47 @@ full-precision blocks put back under what was trained, which is the model that a
 
 import argparse
 import copy
-import json
-from pathlib import Path
+import itertools
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
-from eval.bench.toy import ToyWindows, environment, precision, spread, timed, toy_model, train_steps
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.models import build_model
+from eval.bench.timing import Seconds, alternate, ratios, summary, timed
+from eval.bench.toy import ToyWindows
+from eval.bench.training_step import TrainingStep, describe
 from frozen_glyph import grow
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.quantize import LIBRARIES, plain_parts, quantize_frozen
 
 HELD_OUT = 16  # windows
+LEARNING_RATE = 1e-3
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    text = json.dumps(environment(arguments.machine) | measure(arguments), indent=2) + "\n"
-    if arguments.out:
-        arguments.out.write_text(text)
-    print(text, end="")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the report to this JSON file as well")
-    parser.add_argument("--machine", default="", help="what the report calls this machine")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=4, help="blocks below the new one")
-    parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
-    parser.add_argument("--context-length", type=int, default=128)
-    parser.add_argument("--vocab-size", type=int, default=512)
+    parser = bench_arguments(__doc__, repeats=50)  # steps of the new block
+    parser.add_argument("--depth", type=int, default=4, help="blocks below the new one (default: 4)")
+    add_shape_arguments(parser, width=256, batch=8, context=128, vocab=512)
     parser.add_argument("--steps-below", type=int, default=150, help="steps of the model that is then frozen")
-    parser.add_argument("--steps", type=int, default=50, help="steps of the new block, all timed")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    write_report(describe(arguments) | measure(arguments), arguments.out)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    shape = (arguments.context_length, arguments.vocab_size)
-    windows = ToyWindows(arguments.batch * (arguments.steps_below + arguments.steps), *shape)
+    shape = (arguments.context, arguments.vocab)
+    windows = ToyWindows(arguments.batch * (arguments.steps_below + arguments.repeats), *shape)
     held_out = ToyWindows(HELD_OUT, *shape, seed=2).batch(0, HELD_OUT, arguments.device)
-    below = toy_model(arguments.depth, 0, arguments.width, arguments.vocab_size, arguments.device)
-    step = train_steps(below)
+    below = build_model(arguments, arguments.depth)
+    below.substrate.materialize()
+    train_below = TrainingStep(below, arguments, LEARNING_RATE)
     for at in range(arguments.steps_below):
-        step(windows.batch(at, arguments.batch, arguments.device))
+        train_below(windows.batch(at, arguments.batch, arguments.device))
     grown = grow(below, 1).train()
     grown.substrate.materialize()
     report: dict[str, Any] = {"none": {}}
-    models = {"none": grown}
+    models: dict[str, Any] = {"none": grown}
     for kind in LIBRARIES:
         model = copy.deepcopy(grown)
         try:
@@ -66,25 +57,36 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             models[kind], report[kind] = model, {}
         except FrozenGlyphError as error:
             report[kind] = {"not_measured": str(error)}
-    for kind, model in models.items():
-        report[kind]["frozen_block_bytes"] = frozen_block_bytes(model)
-        report[kind]["loss_before_training"] = loss(model, held_out)
-    steps = {kind: train_steps(model) for kind, model in models.items()}
-    seconds: dict[str, list[float]] = {kind: [] for kind in models}
-    for at in range(arguments.steps_below, arguments.steps_below + arguments.steps):
-        inputs = windows.batch(at, arguments.batch, arguments.device)
-        for kind, step in steps.items():
-            seconds[kind].append(timed(lambda step=step, inputs=inputs: step(inputs))[0])
-    for kind, model in models.items():
+    steps = {kind: TrainingStep(model, arguments, LEARNING_RATE) for kind, model in models.items()}
+
+    def loss(step: TrainingStep) -> float:
+        """Nats a token on held-out windows, in the precision of training."""
+        with torch.no_grad():
+            return round(step.loss(held_out).item(), 5)
+
+    def turns_of(step: TrainingStep) -> Callable[[], Seconds]:
+        numbers = itertools.count(arguments.steps_below)
+        return lambda: timed_step(step, windows.batch(next(numbers), arguments.batch, arguments.device))
+
+    for kind, step in steps.items():
+        report[kind] |= {"frozen_block_bytes": frozen_block_bytes(step.model), "loss_before_training": loss(step)}
+    seconds = alternate({kind: turns_of(step) for kind, step in steps.items()}, arguments.repeats)
+    times = {kind: summary(own) for kind, own in seconds.items()}
+    for kind, step in steps.items():
+        plain = TrainingStep(with_plain_blocks(below, step.model), arguments)
         report[kind] |= {
-            "loss_after_training": loss(model, held_out),
-            "loss_with_full_precision_blocks_put_back": loss(published(below, model), held_out),
-            **spread(seconds[kind]),
-            "step_over_none": round(float(np.median(seconds[kind]) / np.median(seconds["none"])), 3),
+            "loss_after_training": loss(step),
+            "loss_with_full_precision_blocks_put_back": loss(plain),
+            **times[kind],
+            "step_over_none": ratios(times[kind], times["none"])["seconds_median"],
             "bytes_over_none": round(report[kind]["frozen_block_bytes"] / report["none"]["frozen_block_bytes"], 4),
         }
-    fields = ("device", "width", "depth", "batch", "context_length", "vocab_size", "steps_below", "steps")
+    fields = ("depth", "steps_below", "repeats")
     return {name: getattr(arguments, name) for name in fields} | {"best_possible_loss": 1.3863, "kinds": report}
+
+
+def timed_step(step: TrainingStep, inputs: dict[str, torch.Tensor]) -> Seconds:
+    return timed(lambda: step(inputs), step.device)()
 
 
 def frozen_block_bytes(model: Any) -> int:
@@ -93,19 +95,12 @@ def frozen_block_bytes(model: Any) -> int:
     return sum(part.nbytes for weight in blocks.parameters() for part in plain_parts(weight.data))
 
 
-def published(below: Any, model: Any) -> Any:
+def with_plain_blocks(below: Any, model: Any) -> Any:
     """What was trained in ``model`` over the blocks of ``below`` in full precision."""
     plain = grow(below, 1)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     plain.load_state_dict(trained, strict=False)
     return plain.train()
-
-
-@torch.no_grad()
-def loss(model: Any, inputs: dict[str, torch.Tensor]) -> float:
-    """Nats a token on held-out windows, in the precision of training."""
-    with precision(model.device):
-        return round(model(**inputs).loss.item(), 5)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,12 @@ point below U+10000 except surrogates and private use, whose ids hold specials, 
 import argparse
 import itertools
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from eval.processes import own_command
+from eval.bench.command import bench_arguments, circumstances, peak_mebibytes, run_part, write_report
+from eval.bench.timing import Clock, Seconds, alternate, summary, timed
 
 BMP_SIZE, WIDE_SIZE = 0x10000, 0x20000
 FREE_IDS = range(0xD800, 0xF900)  # surrogates and private use
@@ -27,42 +22,22 @@ LETTERS = "etaoinshrdluтеоаинслрк的一是在"
 
 
 def main() -> None:
-    arguments = parse_arguments()
-    if arguments.part:
-        print(json.dumps(PARTS[arguments.part](arguments)))
-        return
-    report: dict = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
-    names = ["build", "naive", *(["wide"] if arguments.wide else []), *(["step"] if arguments.step else [])]
-    for name in names:
-        report[name] = run_part(name)
-        print(name, json.dumps(report[name]), file=sys.stderr)
-    report["times_faster"] = round(report["naive"]["seconds"] / report["build"]["seconds"], 1)
-    report["times_faster_cpu_seconds"] = round(report["naive"]["cpu_seconds"] / report["build"]["cpu_seconds"], 1)
-    text = json.dumps(report, indent=2) + "\n"
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text)
-    print(text, end="")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the report to this JSON file as well")
+    parser = bench_arguments(__doc__, repeats=3)
     parser.add_argument("--wide", action="store_true", help="also build 131,072 tokens x 4096 (a minute or two)")
-    parser.add_argument(
-        "--step", action="store_true", help="also time vectors against a training step (minutes on CPU)"
-    )
+    parser.add_argument("--step", action="store_true", help="also time vectors in a training step (minutes on CPU)")
     parser.add_argument("--sample", type=int, default=2048, help="tokens that the plain recipe draws; scaled up")
     parser.add_argument("--batch", type=int, default=1, help="sequences of 1024 tokens in the training step (paper: 8)")
     parser.add_argument("--device", default="cpu", help="where the training step runs")
-    parser.add_argument("--part", choices=sorted(PARTS), help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def run_part(name: str) -> dict:
-    """One part in a fresh process, with this process's own arguments."""
-    done = subprocess.run(own_command("--part", name), stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(PARTS[arguments.part[0]](arguments)))
+        return
+    report = circumstances()
+    names = ["build", "naive", *(["wide"] if arguments.wide else []), *(["step"] if arguments.step else [])]
+    report |= {name: run_part(name) for name in names}
+    report["times_faster"] = round(report["naive"]["seconds"] / report["build"]["seconds"], 1)
+    report["times_faster_cpu_seconds"] = round(report["naive"]["cpu_seconds"] / report["build"]["cpu_seconds"], 1)
+    write_report(report, arguments.out)
 
 
 def measure_build(arguments: argparse.Namespace) -> dict:
@@ -85,7 +60,7 @@ def build(vocab_size: int, width: int) -> dict:
         clock = Clock()
         substrate = GlyphSubstrate.build(tokenizer, width=width, font=load_font())
         substrate.save_pretrained(folder)
-        times = clock.read()
+        times = rounded(clock.read())
         size = (Path(folder) / SUBSTRATE_SHARD).stat().st_size
     return {
         "tokens": substrate.vocab_size,
@@ -116,7 +91,7 @@ def measure_naive(arguments: argparse.Namespace) -> dict:
         clock = Clock()
         recipe.write_bit_lists(texts, outlines, 32, path)
         bits = recipe.read_bit_lists(path)
-        drawing = clock.read()
+        drawing = rounded(clock.read())
     scale = BMP_SIZE / len(texts)
     # Its cost depends on the shape alone: the sample's pictures again and again, with random bits to make them differ.
     full = np.resize(bits, (BMP_SIZE, bits.shape[1]))
@@ -124,7 +99,7 @@ def measure_naive(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
         np.save(Path(folder) / "table.npy", recipe.principal_components(full))
-        analysis = clock.read()
+        analysis = rounded(clock.read())
     return {
         "tokens": BMP_SIZE,
         "seconds": round(drawing["seconds"] * scale + analysis["seconds"], 2),
@@ -140,45 +115,28 @@ def measure_step(arguments: argparse.Namespace) -> dict:
     """Vectors of a batch against one training step (forward, backward, AdamW) of the 9-layer, 1024-wide model."""
     import torch
 
-    from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
-    from frozen_glyph.substrate.codes import random_code
+    from eval.bench.models import build_model
+    from eval.bench.training_step import TrainingStep, device_name
 
-    torch.manual_seed(0)
-    device = torch.device(arguments.device)
-    model = FrozenGlyphForCausalLM(FrozenGlyphConfig()).to(device).train()
-    embedding = model.get_input_embeddings()
-    embedding.packed_bits.copy_(torch.from_numpy(random_code(BMP_SIZE, 1024, seed=0)))
-    embedding.center.fill_(8)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-4)
-    ids = torch.randint(BMP_SIZE, (arguments.batch, 1024), device=device)
+    settings = argparse.Namespace(
+        **{"vocab": BMP_SIZE, "width": 1024, "heads": 32, "context": 1024},
+        batch=arguments.batch,
+        device=arguments.device,
+        precision="bf16" if arguments.device == "cuda" else "fp32",
+    )
+    model = build_model(settings, layers=9)
+    step, embedding = TrainingStep(model, settings), model.get_input_embeddings()
+    ids = step.inputs["input_ids"]
+    turns = {"vectors": timed(lambda: embedding.compute(ids), step.device), "step": step.seconds}
+    measured = alternate(turns, arguments.repeats, warm_up=1)
     # On a CPU other work may run beside; processor seconds do not count it.
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-
-    def step() -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            loss = model(input_ids=ids, labels=ids).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def best_of(repeats: int, work: Callable[[], object]) -> float:
-        seconds = []
-        for _ in range(repeats + 1):  # the first is warm-up
-            start = clock()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(clock() - start)
-        return min(seconds[1:])
-
-    vectors = best_of(5, lambda: embedding.compute(ids))
-    whole = best_of(5 if device.type == "cuda" else 1, step)
+    kind = "seconds_min" if step.device.type == "cuda" else "cpu_seconds_min"
+    vectors, whole = (summary(measured[name])[kind] for name in ("vectors", "step"))
     return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "device": device_name(settings),
         "threads": torch.get_num_threads(),
         "batch": arguments.batch,
-        "trainable_parameters": sum(parameter.numel() for parameter in trainable),
+        "trainable_parameters": sum(parameter.numel() for parameter in step.trainable),
         "vectors_seconds": round(vectors, 5),
         "step_seconds": round(whole, 4),
         "vectors_percent_of_step": round(100 * vectors / whole, 2),
@@ -186,23 +144,8 @@ def measure_step(arguments: argparse.Namespace) -> dict:
     }
 
 
-class Clock:
-    """Wall and processor seconds since it was made."""
-
-    def __init__(self) -> None:
-        self.wall, self.processor = time.perf_counter(), time.process_time()
-
-    def read(self) -> dict[str, float]:
-        return {
-            "seconds": round(time.perf_counter() - self.wall, 2),
-            "cpu_seconds": round(time.process_time() - self.processor, 2),
-        }
-
-
-def peak_mebibytes() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)
+def rounded(seconds: Seconds) -> dict[str, float]:
+    return {"seconds": round(seconds.wall, 2), "cpu_seconds": round(seconds.cpu, 2)}
 
 
 def stand_in_texts(vocab_size: int) -> list[str]:

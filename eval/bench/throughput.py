@@ -20,26 +20,16 @@ from torch.utils.data import Dataset
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 
-from eval.bench.training_step import (
-    Clock,
-    Seconds,
-    add_shape_arguments,
-    alternate,
-    build_model,
-    count_flops,
-    describe,
-    ratios,
-    speed,
-    write_report,
-)
+from eval.bench import models
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.timing import Clock, Seconds, alternate, ratios
+from eval.bench.training_step import count_flops, describe, speed
 from frozen_glyph.training.train import uses_bf16
 
 OURS, CHUNKED = "frozen_glyph", "frozen_glyph, chunked loss"
@@ -82,17 +72,16 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=5)
     parser.add_argument("--layers", type=int, default=9, help="blocks (default: 9)")
     add_shape_arguments(parser, width=512, batch=4, context=256)
     parser.add_argument("--embeddings", choices=("tied", "untied", "frozen"), default="tied", help="of the other two")
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn that count (default: 3)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each model (default: 5)")
     return parser.parse_args()
 
 
 def build_ours(arguments: argparse.Namespace) -> torch.nn.Module:
-    return build_model(arguments, arguments.layers)
+    return models.build_model(arguments, arguments.layers)
 
 
 def build_chunked(arguments: argparse.Namespace) -> torch.nn.Module:
@@ -102,17 +91,7 @@ def build_chunked(arguments: argparse.Namespace) -> torch.nn.Module:
 
 
 def build_llama(arguments: argparse.Namespace) -> torch.nn.Module:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=arguments.vocab,
-        hidden_size=arguments.width,
-        intermediate_size=round(8 / 3 * arguments.width / 8) * 8,
-        num_hidden_layers=arguments.layers,
-        num_attention_heads=arguments.heads or arguments.width // 32,
-        max_position_embeddings=arguments.context,
-        tie_word_embeddings=arguments.embeddings == "tied",
-    )
-    return with_input_table(LlamaForCausalLM(config), arguments)
+    return with_input_table(models.build_llama(arguments, arguments.layers, arguments.embeddings == "tied"), arguments)
 
 
 def build_gpt2(arguments: argparse.Namespace) -> torch.nn.Module:

@@ -10,18 +10,14 @@ With ``--count-gb`` it measures only the memory and time of learning from a long
     python -m eval.bench.tokenizer --text en.txt ru.txt zh.txt --count-gb 1 --vocab bmp --out FILE
 """
 
-import argparse
-import os
-import platform
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from frozen_glyph.checkpoint.files import write_json
+from eval.bench.command import bench_arguments, circumstances, peak_mebibytes, write_report
+from eval.bench.timing import alternate, timed
 from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.vocabulary import VOCABULARIES, build_tokenizer
 
@@ -32,20 +28,21 @@ MB = 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_arguments(__doc__, repeats=3)
     parser.add_argument("--text", nargs="+", type=Path, required=True, help="UTF-8 files, one for each language")
     parser.add_argument("--vocab", default="bmp", help="bmp, wide, compact, or a number of ids (default: bmp)")
     parser.add_argument("--train-mb", type=float, default=8, help="MB of text that both learn from (default: 8)")
     parser.add_argument("--sizes", nargs="+", type=float, default=[1, 4, 16], help="MB to encode (default: 1 4 16)")
     parser.add_argument("--large", action="store_true", help="encode 64 MB as well")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many turns counts (default: 3)")
     parser.add_argument("--count-gb", type=float, help="only learn from so many GB of the files, repeated")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     vocab = int(arguments.vocab) if arguments.vocab.isdigit() else arguments.vocab
     if arguments.count_gb:
-        finish(measure_learning(arguments.text, vocab, arguments.count_gb), arguments.out)
+        about = circumstances()
+        learning = measure_learning(arguments.text, vocab, arguments.count_gb)
+        write_report(about | learning | {"peak_mebibytes": peak_mebibytes()}, arguments.out)
         return
+    about = circumstances()
     sizes = sorted({*arguments.sizes, *([64] if arguments.large else [])})
 
     files = {path.stem: "".join(stream_text([path])) for path in arguments.text}
@@ -59,7 +56,7 @@ def main() -> None:
     theirs = train_byte_level([line for text in training for line in text.splitlines()], vocab)
     byte_level_trained = time.perf_counter()
     contestants = {"frozen_glyph": ours, "byte_level": theirs}
-    report = {
+    report = about | {
         "vocab": arguments.vocab,
         "vocab_size": {name: tokenizer.get_vocab_size() for name, tokenizer in contestants.items()},
         "train_mb": sum(len(text.encode()) for text in training) / MB,
@@ -70,25 +67,9 @@ def main() -> None:
             language: {name: len(held) / len(tokenizer.encode(held)) for name, tokenizer in contestants.items()}
             for language, held in held_out.items()
         },
-        **circumstances(),
+        "peak_mebibytes": peak_mebibytes(),
     }
-    print_tables(report)
-    finish(report, arguments.out)
-
-
-def finish(report: dict, out: Path | None) -> None:
-    if out is None:
-        print(report)
-    else:
-        write_json(out, report)
-
-
-def circumstances() -> dict:
-    return {
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load": os.getloadavg()[0]},
-        "tokenizers_version": tokenizers.__version__,
-    }
+    write_report(report, arguments.out)
 
 
 def measure_learning(paths: list[Path], vocab: int | str, gigabytes: float) -> dict:
@@ -110,7 +91,6 @@ def measure_learning(paths: list[Path], vocab: int | str, gigabytes: float) -> d
         "learnt_mb": size / MB,
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - processor,
-        **circumstances(),
     }
 
 
@@ -131,18 +111,19 @@ def train_byte_level(lines: list[str], vocab: int | str) -> Tokenizer:
 def measure_speed(contestants: dict[str, Tokenizer], files: dict[str, str], size_mb: float, repeats: int) -> dict:
     """Encode ``size_mb`` of documents, all cores, each contestant ``repeats`` times in turns."""
     documents = mixture(files, size_mb)
-    seconds = dict.fromkeys(contestants, float("inf"))
-    tokens = {}
-    for _ in range(repeats):
-        for name, tokenizer in contestants.items():
-            started = time.perf_counter()
-            tokens[name] = encode_all(tokenizer, documents)
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
+    turns = alternate(
+        {
+            name: timed(lambda tokenizer=tokenizer: encode_all(tokenizer, documents))
+            for name, tokenizer in contestants.items()
+        },
+        repeats,
+    )
+    seconds = {name: min(each.wall for each in own) for name, own in turns.items()}
     megabytes = sum(len(document.encode()) for document in documents) / MB
     return {
         "mb": megabytes,
         "seconds": seconds,
-        "tokens": tokens,
+        "tokens": {name: encode_all(tokenizer, documents) for name, tokenizer in contestants.items()},
         "mb_per_second": {name: megabytes / value for name, value in seconds.items()},
         "ratio": seconds["byte_level"] / seconds["frozen_glyph"],
     }
@@ -188,24 +169,6 @@ def take(text: str, megabytes: float) -> str:
     """The beginning of ``text``, about so many MB of UTF-8."""
     per_character = len(text.encode()) / len(text)
     return text[: int(megabytes * MB / per_character)]
-
-
-def print_tables(report: dict) -> None:
-    sizes, seconds = report["vocab_size"], report["train_seconds"]
-    print(f"{report['train_mb']:.1f} MB learnt from; tokenizers {report['tokenizers_version']}; {report['machine']}")
-    for name in sizes:
-        print(f"  {name:12} {sizes[name]:>7} ids, built in {seconds[name]:.1f} s")
-    print("\nMB/s            frozen_glyph  byte_level  ratio")
-    for row in report["speed"]:
-        ours, theirs = row["mb_per_second"].values()
-        print(f"{row['mb']:6.1f} MB       {ours:12.2f}{theirs:12.2f}{row['ratio']:7.2f}")
-    for row in report["one_string"]:
-        ours, theirs = row["mb_per_second"].values()
-        print(f"{row['mb']:6.1f} MB string{ours:12.2f}{theirs:12.2f}{ours / theirs:7.2f}")
-    print("\ncharacters per token")
-    for language, row in report["characters_per_token"].items():
-        print(f"{language:15} {row['frozen_glyph']:12.2f}{row['byte_level']:12.2f}")
-    print(f"\npeak memory {report['peak_rss_mb']:.0f} MB")
 
 
 if __name__ == "__main__":

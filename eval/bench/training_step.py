@@ -1,24 +1,16 @@
-"""One training step of a grown or a monolithic model, its FLOPs and its time: what the benchmarks of training share."""
+"""One training step of a grown or a monolithic model, its FLOPs and its speed: what benchmarks of training share."""
 
 import argparse
 import inspect
-import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from eval.processes import own_command
-from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
-from frozen_glyph.substrate.codes import random_code
+from eval.bench.command import circumstances
+from eval.bench.timing import Seconds, summary, timed
 from frozen_glyph.training.train import uses_bf16
 
 # Dense bfloat16 TFLOP/s by NVIDIA's data sheets (SXM cards), for model FLOP utilisation.
@@ -36,87 +28,36 @@ CPU_ATTENTION = {
 }
 
 
-def add_shape_arguments(parser: argparse.ArgumentParser, width: int, batch: int, context: int) -> None:
-    """The options that say what is trained and where; defaults are for two CPU cores."""
-    parser.add_argument("--width", type=int, default=width, help=f"hidden size (default: {width})")
-    parser.add_argument("--heads", type=int, help="attention heads (default: one for each 32 of the width)")
-    parser.add_argument("--vocab", type=int, default=65536, help="token ids (default: 65536)")
-    parser.add_argument("--batch", type=int, default=batch, help=f"sequences in a step (default: {batch})")
-    parser.add_argument("--context", type=int, default=context, help=f"tokens in a sequence (default: {context})")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where native")
-    parser.add_argument("--out", type=Path, help="write the report to this JSON file as well")
-
-
-def build_model(arguments: argparse.Namespace, layers: int, frozen: int = 0) -> FrozenGlyphForCausalLM:
-    """A model of ``layers`` blocks of which the first ``frozen`` do not train, on random substrate bits."""
-    torch.manual_seed(0)
-    config = FrozenGlyphConfig(
-        vocab_size=arguments.vocab,
-        hidden_size=arguments.width,
-        substrate_bits=arguments.width,
-        num_hidden_layers=layers,
-        num_frozen_layers=frozen,
-        num_attention_heads=arguments.heads or arguments.width // 32,
-        max_position_embeddings=arguments.context,
-        use_cache=False,  # as transformers' Trainer sets it
-    )
-    model = FrozenGlyphForCausalLM(config)
-    embedding = model.get_input_embeddings()
-    embedding.packed_bits.copy_(torch.from_numpy(random_code(arguments.vocab, arguments.width, seed=0)))
-    embedding.center.fill_(8)
-    return model.to(arguments.device).train()
-
-
 class TrainingStep:
-    """Forward with labels, backward, AdamW on what trains: the step of both settings. Call it to make one."""
+    """Forward with labels, backward, AdamW on what trains, in the precision of ``arguments``. Call it to make one.
 
-    def __init__(self, model: torch.nn.Module, arguments: argparse.Namespace) -> None:
+    ``inputs`` are those of every step that brings none of its own: random ids by default.
+    """
+
+    def __init__(self, model: torch.nn.Module, arguments: argparse.Namespace, learning_rate: float = 1e-4) -> None:
         self.model, self.device = model, torch.device(arguments.device)
         self.bf16 = uses_bf16(arguments.precision)
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trainable, lr=1e-4, fused=True)
+        self.optimizer = torch.optim.AdamW(self.trainable, lr=learning_rate, fused=True)
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(arguments.vocab, (arguments.batch, arguments.context), generator=generator)
-        self.ids = ids.to(self.device)
+        ids = torch.randint(arguments.vocab, (arguments.batch, arguments.context), generator=generator).to(self.device)
+        self.inputs = {"input_ids": ids, "labels": ids}
         fused = "skip_logits" in inspect.signature(model.forward).parameters
         self.options: dict[str, Any] = {"skip_logits": True} if fused else {}
 
-    def __call__(self) -> None:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            loss = self.model(input_ids=self.ids, labels=self.ids, **self.options).loss
+    def __call__(self, inputs: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+        loss = self.loss(self.inputs if inputs is None else inputs)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return loss.detach()
 
-    def seconds(self) -> "Seconds":
-        clock = Clock(self.device)
-        self()
-        return clock.read()
+    def loss(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.model(**inputs, **self.options).loss
 
-
-class Seconds(NamedTuple):
-    """Wall-clock seconds, and the processor's: those say more of a step on CPU when others use the machine too."""
-
-    wall: float
-    cpu: float
-
-
-class Clock:
-    """Seconds since it was made, with the device's work done at both ends."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start = self.now()
-
-    def now(self) -> Seconds:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return Seconds(time.perf_counter(), time.process_time())
-
-    def read(self, steps: int = 1) -> Seconds:
-        """For each of ``steps``."""
-        return Seconds(*((now - start) / steps for now, start in zip(self.now(), self.start, strict=True)))
+    def seconds(self) -> Seconds:
+        return timed(self, self.device)()
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -126,37 +67,18 @@ def count_flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def alternate(steps: dict[str, Callable[[], Seconds]], repeats: int) -> dict[str, list[Seconds]]:
-    """Seconds of every contestant, ``repeats`` times in turns, so that all meet the same weather.
-
-    Every other turn runs backwards, so that none always follows the same one.
-    """
-    order = list(steps)
-    turns = [{name: steps[name]() for name in order[:: -1 if turn % 2 else 1]} for turn in range(repeats)]
-    return {name: [turn[name] for turn in turns] for name in steps}
-
-
-def speed(seconds: list[Seconds], flops: int, arguments: argparse.Namespace) -> dict[str, Any]:
+def speed(seconds: Sequence[Seconds], flops: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a step, tokens and FLOPs a second at the fastest; utilisation where the device's peak is known."""
-    wall, cpu = zip(*seconds, strict=True)
-    name = device_name(arguments)
+    times, name = summary(seconds), device_name(arguments)
     peak = next((value for card, value in PEAK_TFLOPS.items() if card in name), None)
-    tflops = flops / min(wall) / 1e12
+    tflops = flops / times["seconds_min"] / 1e12
     return {
-        "seconds_min": min(wall),
-        "seconds_median": statistics.median(wall),
-        "cpu_seconds_min": min(cpu),
-        "cpu_seconds_median": statistics.median(cpu),
-        "tokens_per_second": round(arguments.batch * arguments.context / min(wall), 1),
+        **times,
+        "tokens_per_second": round(arguments.batch * arguments.context / times["seconds_min"], 1),
         "flops": flops,
         "tflop_per_second": round(tflops, 4),
         "model_flop_utilisation": round(tflops / peak, 4) if peak else None,
     }
-
-
-def ratios(measured: dict[str, Any], base: dict[str, Any]) -> dict[str, float]:
-    """Every time of ``measured`` over that of ``base``, both from ``speed``."""
-    return {key: round(measured[key] / base[key], 4) for key in measured if "seconds_m" in key}
 
 
 def device_name(arguments: argparse.Namespace) -> str:
@@ -164,29 +86,11 @@ def device_name(arguments: argparse.Namespace) -> str:
 
 
 def describe(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the numbers of a report hold for."""
+    """What the numbers of a report on a model of the shape of ``arguments`` hold for."""
     return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+        **circumstances(),
         "device": device_name(arguments),
         "threads": torch.get_num_threads(),
         "precision": "bf16" if uses_bf16(arguments.precision) else "fp32",
         **{name: getattr(arguments, name) for name in ("width", "vocab", "batch", "context")},
     }
-
-
-def run_part(*extra: str) -> dict[str, Any]:
-    """This benchmark in a fresh process, with its own arguments and ``extra`` ones; its last line is the result."""
-    result = subprocess.run(own_command(*extra), stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1]
-    print(*extra, result, file=sys.stderr)
-    return json.loads(result)
-
-
-def write_report(report: dict[str, Any], out: Path | None) -> None:
-    """Print ``report``, and write it to ``out`` if given."""
-    text = json.dumps(report, indent=2) + "\n"
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text)
-    print(text, end="")
