@@ -74,8 +74,9 @@ def main() -> None:
     for setting in itertools.product(arguments.vocab, arguments.width, arguments.precision):
         found = {way: run_part(way, *setting, OMP_NUM_THREADS="1") for way in arguments.ways}
         for way, row in found.items():
-            row["seconds_to_plain"] = round(row["seconds"] / found["plain"]["seconds"], 2)
-            row["memory_to_plain"] = round(row["peak_mb"] / found["plain"]["peak_mb"], 2)
+            for key, ratio in (("seconds", "seconds_to_plain"), ("peak_mb", "memory_to_plain")):
+                base = found["plain"][key]
+                row[ratio] = round(row[key] / base, 2) if base else None  # too small to see
             rows.append(dict(zip(("vocab", "width", "precision", "way"), (*setting, way), strict=True)) | row)
     settings = {name: getattr(arguments, name) for name in ("tokens", "chunk", "device", "repeats")}
     write_report(about | settings | {"rows": rows}, arguments.out)

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from eval.studies.common.tables import write_report
 from frozen_glyph.checkpoint.card import markdown_table
-from frozen_glyph.checkpoint.files import write_json, write_text
 from frozen_glyph.checkpoint.provenance import versions
 
 
@@ -96,12 +96,10 @@ def main() -> None:
     }
     note = loaded[0]["note"]
     settings = {seed: report["provenance"]["settings"] for seed, report in reports.items()}
-    write_json(
-        arguments.out.with_suffix(".json"), {"note": note, "settings": settings, "versions": versions(), **tables}
-    )
+    report = {"note": note, "settings": settings, "versions": versions(), **tables}
     parts = [f"# Demo, seeds {', '.join(reports)}", note, "95% intervals; differences are paired."]
     parts += [f"## {title}\n\n{markdown_table(rows)}" for title, rows in tables.items()]
-    write_text(arguments.out.with_suffix(".md"), "\n\n".join(parts) + "\n")
+    write_report(arguments.out, report, "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
