@@ -126,8 +126,8 @@ def estimate_table(name: str, phases: list[dict[str, Any]], flops_per_second: fl
 
 def health_table(name: str, report: dict[str, Any]) -> Parts:
     """Every block and Linear with its metrics; flagged numbers are red, and said in words below."""
+    from frozen_glyph.health.measure import METRICS
     from frozen_glyph.health.report import number, rows_of
-    from frozen_glyph.health.thresholds import METRICS
 
     def cell(values: dict[str, float | None], key: str) -> Cell:
         shown = number(values.get(key))

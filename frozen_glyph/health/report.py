@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from frozen_glyph.checkpoint.files import write_atomically
-from frozen_glyph.health.thresholds import METRICS
+from frozen_glyph.health.measure import METRICS
 
 WELL, ILL, UNKNOWN, EDGE = "#dfe9f3", "#c8501e", "#f2f2f2", "#ffffff"
 

@@ -225,7 +225,8 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        initialise_linear(module, self.config.initializer_range)
+        if getattr(self.config, "linear_kinds", None):
+            initialise_linear(module, self.config.initializer_range)
 
     def to_dense(self) -> "FrozenGlyphPreTrainedModel":
         """Replace the substrate, in place, by an ordinary ``nn.Embedding`` of the same vectors; return the model.

@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from frozen_glyph.cli.layout import FittedTable
 from frozen_glyph.cli.tables import checkpoint_table, estimate_table, health_table, loss_table, merge_table, size
 from frozen_glyph.cli.terminal import show
-from frozen_glyph.health.thresholds import METRICS
+from frozen_glyph.health.measure import METRICS
 
 BIG = 987_654_321_012
 TEXTS = [f"{language}.of-a-long-name.valid.txt" for language in ("en", "ru", "zh")]

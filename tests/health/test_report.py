@@ -9,7 +9,7 @@ import pytest
 from frozen_glyph import cli, replace_linear
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.checkpoint import measure_health, text_batch
-from frozen_glyph.health.thresholds import METRICS, flags
+from frozen_glyph.health.measure import METRICS, flags
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.tables import circumstances, circumstances_line, interval, signed, table
-from frozen_glyph.health.thresholds import METRICS, flags
+from frozen_glyph.health.measure import METRICS, flags
 
 
 def summarise(
