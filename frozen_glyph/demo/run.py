@@ -68,6 +68,7 @@ def run_demo(
         texts=[out / "data" / f"{name}.valid.txt" for name in corpus.valid],
         rules=list(RULES),
         seed=seed,
+        answers=False,
         progress=progress,
         amend=partial(tell_of_demo, corpus=corpus, substrate=substrate, steps=steps, started=started),
     )

@@ -24,7 +24,10 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How every model is measured. ``sampled``: the tasks of the published protocol with sampled generation."""
+    """How every model is measured.
+
+    ``sampled``: the tasks of the published protocol with sampled generation. ``answers``: keep every answer of a model.
+    """
 
     texts: dict[str, str]
     context_length: int
@@ -34,6 +37,7 @@ class Protocol:
     seed: int
     batch_size: int
     device: str | None
+    answers: bool
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -61,7 +65,7 @@ def measure_model(
     @cache
     def lm() -> Any:
         answers = out / "answers" / f"{sha256_json([identity, protocol.batch_size, protocol.device])[:16]}.db"
-        return as_lm(*loaded(), protocol.batch_size, answers)
+        return as_lm(*loaded(), protocol.batch_size, answers if protocol.answers else None)
 
     def part(name: str, depends_on: Any, measure: Callable[[], Any]) -> Any:
         def told() -> Any:
