@@ -6,7 +6,7 @@ Command: ``frozen-glyph inspect FOLDER``
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks
 from frozen_glyph.checkpoint.contract import (
@@ -18,10 +18,49 @@ from frozen_glyph.checkpoint.contract import (
 )
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile
 from frozen_glyph.checkpoint.reader import find_index, foreign_shards
+from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.checkpoint.verify import changed_files
 from frozen_glyph.model.rules_frozen_glyph import RULES
+
+
+class StageFacts(TypedDict):
+    """A growth stage; ``own_bytes`` are not shared with the stage before, losses are of held-out text by name."""
+
+    stage: int
+    layers: int
+    parameters: int
+    trained_parameters: int | None
+    train_loss: float | None
+    nats_per_character: dict[str, float]
+    bytes: int
+    own_bytes: int
+    shards: list[str]
+    parents: NotRequired[list[ParentRecord]]
+
+
+class CheckpointFacts(TypedDict):
+    """What ``describe_checkpoint`` returns; ``problems``: file -> what is wrong with it."""
+
+    name: str
+    kind: str
+    model_type: str
+    layers: int | None
+    parameters: int
+    loaded_bytes: int
+    bytes: int
+    substrate_fingerprint: str | None
+    stages: list[StageFacts]
+    experts: list[ExpertFacts]
+    rule: str | None
+    costs: str | None
+    recipe: dict[str, Any] | None
+    seed: int | None
+    versions: dict[str, str] | None
+    parents: list[ParentRecord]
+    verified: bool
+    problems: dict[str, str]
 
 
 class Inventory:
@@ -67,14 +106,10 @@ class Inventory:
         return sum(self.headers[shard].nbytes for shard in shards)
 
 
-def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> dict[str, Any]:
+def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> CheckpointFacts:
     """Describe a grown, merged or plain checkpoint: a folder, or a Hub id, whose shards are not downloaded.
 
     ``NAME@STAGE`` is described as it was after that growth stage.
-
-    Returns a dictionary of plain values. ``stages``: for each its blocks, parameters (all, trained), losses, shards,
-    bytes (all, own: not shared with the stage before). ``experts`` of a merged checkpoint. ``problems``: file -> what
-    is wrong with it. ``bytes`` of all shards together. Of provenance: recipe, seed, versions, parents.
 
     Args:
         verify: also compare every shard with its hash in the provenance, which reads all of a folder.
@@ -125,39 +160,41 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> di
 
 def describe_stages(
     inventory: Inventory, ladder: list[int], default: str | None, provenance: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> list[StageFacts]:
     """Each stage, its shards read; none where a plain load, by the index ``default``, gives no stage."""
     if default != stage_index(len(ladder)):
         return []
-    stages, before = [], set[str]()
+    stages: list[StageFacts] = []
+    before: set[str] = set()
     entries = {entry["stage"]: entry for entry in provenance.get("stages", [])}
     for number, layers in enumerate(ladder, start=1):
         shards, entry = inventory.read(stage_index(number)), entries.get(number, {})
-        stages.append(
-            {
-                "stage": number,
-                "layers": layers,
-                "parameters": inventory.parameters(shards),
-                "trained_parameters": entry.get("trainable_parameters"),
-                "train_loss": entry.get("train_loss"),
-                "nats_per_character": entry.get("nats_per_character", {}),
-                "bytes": inventory.nbytes(shards),
-                "own_bytes": inventory.nbytes(set(shards) - before),
-                "shards": shards,
-                **({"parents": entry["parents"]} if "parents" in entry else {}),
-            }
-        )
+        facts: StageFacts = {
+            "stage": number,
+            "layers": layers,
+            "parameters": inventory.parameters(shards),
+            "trained_parameters": entry.get("trainable_parameters"),
+            "train_loss": entry.get("train_loss"),
+            "nats_per_character": entry.get("nats_per_character", {}),
+            "bytes": inventory.nbytes(shards),
+            "own_bytes": inventory.nbytes(set(shards) - before),
+            "shards": shards,
+        }
+        if "parents" in entry:
+            facts["parents"] = entry["parents"]
+        stages.append(facts)
         before |= set(shards)
     return stages
 
 
-def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[dict[str, Any]]:
+def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[ExpertFacts]:
     """Name, blocks (all, shared), weight, adapter and origin of each expert of a merged checkpoint."""
     experts, parents = config.get("experts") or [], provenance.get("parents", [])
     records = provenance.get("experts") or []
     if len(records) != len(experts):
         records = [{}] * len(experts)
-    found, weights, names = [], config.get("expert_weights") or [], config.get("expert_names") or []
+    found: list[ExpertFacts] = []
+    weights, names = config.get("expert_weights") or [], config.get("expert_names") or []
     for name, expert, layers, weight, record in zip(
         names, experts, expert_blocks(config), weights, records, strict=True
     ):

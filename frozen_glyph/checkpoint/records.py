@@ -3,6 +3,7 @@
 A file that an earlier version wrote may lack what is marked ``NotRequired``.
 """
 
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 
@@ -103,6 +104,19 @@ class ExpertRecord(TypedDict):
     blocks: list[str | None]
     adapter: NotRequired[dict[str, str]]
     tuned: NotRequired[bool]
+
+
+class ExpertFacts(TypedDict):
+    """An expert of a merged checkpoint, or of a merge that is planned; ``layers`` counts those that it shares."""
+
+    name: str
+    layers: int
+    shared_layers: int
+    weight: float
+    adapter: dict[str, Any] | None
+    origin: Mapping[str, Any] | None  # a parent without its own
+    content_sha256: NotRequired[str | None]
+    parameters: NotRequired[int]
 
 
 class TuningLosses(TypedDict):

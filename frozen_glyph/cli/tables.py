@@ -1,10 +1,20 @@
 """What library functions found, as tables and lines for a terminal."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from frozen_glyph.cli.layout import Cell, FittedTable
+
+if TYPE_CHECKING:  # rooms that take long to import
+    from frozen_glyph.checkpoint.describe import CheckpointFacts, StageFacts
+    from frozen_glyph.checkpoint.records import ExpertFacts, TuningLosses
+    from frozen_glyph.growth.estimate import PhaseEstimate
+    from frozen_glyph.health.measure import HealthReport
+    from frozen_glyph.merge.plan import MergeReport
 
 Parts = list[Cell | FittedTable]  # to be shown below each other
 EXPERT = ["expert", "blocks", "shared", "weight", "adapter", "from"]
@@ -12,7 +22,7 @@ FLAGGED = "bold red"
 SECONDS_PER_DAY = 86_400
 
 
-def checkpoint_table(facts: dict[str, Any]) -> Parts:
+def checkpoint_table(facts: CheckpointFacts) -> Parts:
     """What ``describe_checkpoint`` found."""
     title = f"{facts['name']}: {facts['kind']}, {facts['parameters']:,} parameters, {size(facts['bytes'])} on disk"
     parts: Parts = []
@@ -43,7 +53,7 @@ def checkpoint_table(facts: dict[str, Any]) -> Parts:
     return parts + [f"{name}: {value}" for name, value in lines.items() if value not in (None, "")]
 
 
-def stage_row(stage: dict[str, Any], texts: list[str]) -> list[str]:
+def stage_row(stage: StageFacts, texts: list[str]) -> list[str]:
     """A growth stage with its losses on ``texts``."""
     trained = stage["trained_parameters"]
     losses = [stage["nats_per_character"].get(text) for text in texts]
@@ -55,7 +65,7 @@ def stage_row(stage: dict[str, Any], texts: list[str]) -> list[str]:
     ]
 
 
-def expert_row(expert: dict[str, Any]) -> list[str]:
+def expert_row(expert: ExpertFacts) -> list[str]:
     """An expert of a merged checkpoint."""
     origin, lora = expert["origin"] or {}, expert["adapter"]
     stage = f"@{origin['stage']}" if "stage" in origin else ""
@@ -69,7 +79,7 @@ def expert_row(expert: dict[str, Any]) -> list[str]:
     ]
 
 
-def merge_table(report: dict[str, Any]) -> Parts:
+def merge_table(report: MergeReport) -> Parts:
     """What ``MergePlan.report`` says of sharing and cost."""
     title = f"{report['parameters']:,} parameters, {size(report['bytes'])}, rule {report['rule']}"
     shared = ", ".join(f"{name} {size(nbytes)}" for name, nbytes in report["shared_bytes"].items() if nbytes)
@@ -81,7 +91,7 @@ def merge_table(report: dict[str, Any]) -> Parts:
     ]
 
 
-def loss_table(losses: dict[str, Any]) -> Parts:
+def loss_table(losses: Mapping[str, TuningLosses]) -> Parts:
     """The losses of experts, merged and tuned model on every held-out text; nothing where there is none."""
     from frozen_glyph.merge.tune_card import loss_rows
 
@@ -89,7 +99,7 @@ def loss_table(losses: dict[str, Any]) -> Parts:
     return [FittedTable("", list(rows[0]), [list(row.values()) for row in rows])] if rows else []
 
 
-def estimate_table(name: str, phases: list[dict[str, Any]], flops_per_second: float | None = None) -> Parts:
+def estimate_table(name: str, phases: Sequence[PhaseEstimate], flops_per_second: float | None = None) -> Parts:
     """What ``estimate`` found; with ``flops_per_second``, that a device sustains, also the days."""
     from frozen_glyph.growth.estimate import short, totals
 
@@ -124,7 +134,7 @@ def estimate_table(name: str, phases: list[dict[str, Any]], flops_per_second: fl
     ]
 
 
-def health_table(name: str, report: dict[str, Any]) -> Parts:
+def health_table(name: str, report: HealthReport) -> Parts:
     """Every block and Linear with its metrics; flagged numbers are red, and said in words below."""
     from frozen_glyph.health.measure import METRICS
     from frozen_glyph.health.report import number, rows_of

@@ -18,8 +18,8 @@ library and framework (hundreds of MB on CUDA) comes on top.
 Shapes: D hidden size, F intermediate size, T context length, V vocabulary.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -39,7 +39,38 @@ from frozen_glyph.training.train import MATERIALIZE_BYTES, uses_bf16
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 
 
-def estimate(recipe: GrowthRecipe) -> list[dict[str, Any]]:
+class PhaseCosts(TypedDict):
+    """What training a phase costs; ``total_parameters`` count ``substrate_entries``; ``memory_bytes`` by purpose."""
+
+    num_hidden_layers: int
+    steps: int
+    tokens: int
+    trainable_parameters: int
+    frozen_parameters: int
+    substrate_entries: int
+    total_parameters: int
+    flops_per_token: int
+    flops: int
+    memory_bytes: dict[str, int]
+
+
+class PhaseEstimate(PhaseCosts):
+    """The costs of phase ``blocks`` or ``lora`` of a stage."""
+
+    stage: int
+    phase: str
+
+
+class RunEstimate(TypedDict):
+    """Sums over a run, and the largest memory of a phase."""
+
+    steps: int
+    tokens: int
+    flops: int
+    memory_bytes: int
+
+
+def estimate(recipe: GrowthRecipe) -> list[PhaseEstimate]:
     """One entry for each stage (``phase`` blocks) and each LoRA phase (``phase`` lora), in the order they run.
 
     ``total_parameters`` counts as papers do: ``substrate_entries`` (vocab_size x substrate_bits numbers that are no
@@ -51,7 +82,7 @@ def estimate(recipe: GrowthRecipe) -> list[dict[str, Any]]:
     """
     fields = model_fields(recipe)
     frozen, blocks, done = parent_blocks(recipe)
-    phases = []
+    phases: list[PhaseEstimate] = []
     for stage, plan in enumerate(recipe.stages, start=done + 1):
         if plan.layers:
             frozen, blocks = blocks, blocks + plan.layers
@@ -117,9 +148,7 @@ def trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def estimate_phase(
-    model: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe, adapters: int
-) -> dict[str, Any]:
+def estimate_phase(model: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe, adapters: int) -> PhaseCosts:
     """The costs of training ``model``, on meta and with what trains marked, plus ``adapters`` weights."""
     config = model.config
     steps = training.steps_of(plan.steps, plan.tokens)
@@ -199,10 +228,12 @@ def memory_bytes(model: Any, training: TrainingRecipe, adapters: int, trainable:
     return {**parts, "total": sum(parts.values())}
 
 
-def totals(phases: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums over a run, and the largest memory of a phase."""
+def totals(phases: Sequence[PhaseEstimate]) -> RunEstimate:
+    """What all ``phases`` cost together."""
     return {
-        **{name: sum(phase[name] for phase in phases) for name in ("steps", "tokens", "flops")},
+        "steps": sum(phase["steps"] for phase in phases),
+        "tokens": sum(phase["tokens"] for phase in phases),
+        "flops": sum(phase["flops"] for phase in phases),
         "memory_bytes": max(phase["memory_bytes"]["total"] for phase in phases),
     }
 

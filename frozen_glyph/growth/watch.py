@@ -7,14 +7,14 @@ Cost: one pass over at most 32 x 64 training tokens (see ``eval/bench/health.py`
 import json
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.checkpoint import EXAMPLES, LENGTH
-from frozen_glyph.health.measure import LEAST_EXAMPLES, model_health
+from frozen_glyph.health.measure import LEAST_EXAMPLES, HealthReport, model_health
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.training.data import TokenWindows
 
@@ -30,7 +30,7 @@ def watch_stage(
     verdict: Literal["stop", "warn"],
     title: str,
     kept: Path,
-) -> dict[str, Any] | None:
+) -> HealthReport | None:
     """``model_health`` of the blocks that are not frozen, on windows evenly spread over the training text.
 
     None when the text has fewer than 3 windows. ``title`` names the stage, ``kept`` the folder of what it trained.
@@ -59,7 +59,7 @@ def watch_stage(
     return report
 
 
-def add_to_metrics(path: Path, health: dict[str, Any]) -> None:
+def add_to_metrics(path: Path, health: HealthReport) -> None:
     """Let the last line of a phase's metrics, its last step, hold ``health`` too."""
     *lines, last = path.read_text("utf-8").splitlines()
     write_text(path, "\n".join([*lines, json.dumps(json.loads(last) | {"health": health})]) + "\n")

@@ -11,13 +11,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.health.measure import LEAST_EXAMPLES, model_health
+from frozen_glyph.health.measure import LEAST_EXAMPLES, HealthReport, model_health
 from frozen_glyph.text.documents import read_text
 
 EXAMPLES, LENGTH = 32, 64
 
 
-def measure_health(source: str | Path | Source, text: str | Path) -> dict[str, Any]:
+def measure_health(source: str | Path | Source, text: str | Path) -> HealthReport:
     """``model_health`` of a folder or Hub id, ``NAME@STAGE`` for a growth stage, on windows of the file ``text``.
 
     Raises:

@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
@@ -62,17 +62,33 @@ def flags(values: dict[str, float | None]) -> list[str]:
     ]
 
 
+class BlockHealth(TypedDict):
+    """Metrics of a block and, by name, of its Linears; ``flags`` are sentences that say what is wrong."""
+
+    name: str
+    metrics: dict[str, float | None]
+    linears: dict[str, dict[str, float | None]]
+    flags: list[str]
+
+
+class HealthReport(TypedDict):
+    """``examples`` of so many ``tokens``, their loss in nats per token; ``collapsed``: names of the flagged blocks."""
+
+    examples: int
+    tokens: int
+    loss: float
+    collapsed: list[str]
+    blocks: list[BlockHealth]
+    seconds: NotRequired[float]
+
+
 def model_health(
     model: Any, batches: Iterable[torch.Tensor], blocks: Sequence[str] | None = None, learning_rate: float = 1e-3
-) -> dict[str, Any]:
+) -> HealthReport:
     """Measure a single or merged model on ``batches`` of token ids, each [B, T]; it is left as it was.
 
     ``blocks`` names the blocks to look at (see ``blocks_of``); default: all. ``learning_rate`` is for
     ``update_ratio``.
-
-    Returns plain values: ``loss`` in nats per token, ``examples``, ``tokens`` of an example, ``seconds``; ``blocks``:
-    for each its name, ``metrics``, ``linears`` (name -> metrics) and ``flags``, sentences that say what is wrong; and
-    ``collapsed``, the names of the blocks with flags.
 
     Raises:
         FrozenGlyphError: fewer than 3 examples, examples of different length, or an unknown block.
@@ -111,14 +127,14 @@ def examples(batches: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.tensor(sorted(row for batch in batches for row in batch.tolist()))
 
 
-def block_report(name: str, trace: BlockTrace, distance: float | None, learning_rate: float) -> dict[str, Any]:
+def block_report(name: str, trace: BlockTrace, distance: float | None, learning_rate: float) -> BlockHealth:
     """Metrics and flags of one block."""
     states, outputs = torch.cat(trace.states), torch.cat(trace.outputs)
     mixing = mean_mixing([
         probe_block(trace.block, row[:PROBED_TOKENS], first_tokens(trace.arguments, min(PROBED_TOKENS, len(row))))
         for row in spread(states)
     ])  # fmt: skip
-    metrics = {
+    metrics: dict[str, float | None] = {
         "move": float(((outputs - states).norm(dim=-1) / states.norm(dim=-1).clamp(min=1e-30)).mean()),
         "mixing_rank": mixing.rank,
         "off_diagonal": mixing.off_diagonal,
@@ -131,7 +147,7 @@ def block_report(name: str, trace: BlockTrace, distance: float | None, learning_
     return {"name": name, "metrics": metrics, "linears": linears, "flags": found}
 
 
-def linear_report(trace: LinearTrace, learning_rate: float) -> dict[str, Any]:
+def linear_report(trace: LinearTrace, learning_rate: float) -> dict[str, float | None]:
     """Metrics of one Linear."""
     inputs, grads = torch.cat(trace.inputs), torch.cat(trace.grads)
     gradients = example_gradients(trace.layer, inputs, grads)

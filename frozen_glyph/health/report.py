@@ -1,12 +1,11 @@
 """What ``model_health`` found, as rows of a table and as a picture."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from frozen_glyph.checkpoint.files import write_atomically
-from frozen_glyph.health.measure import METRICS
+from frozen_glyph.health.measure import METRICS, HealthReport
 
 WELL, ILL, UNKNOWN, EDGE = "#dfe9f3", "#c8501e", "#f2f2f2", "#ffffff"
 
@@ -16,7 +15,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def rows_of(report: dict[str, Any]) -> list[tuple[str, dict[str, float | None]]]:
+def rows_of(report: HealthReport) -> list[tuple[str, dict[str, float | None]]]:
     """Label and metrics of every block, each followed by its Linears."""
     rows = []
     for block in report["blocks"]:
@@ -25,7 +24,7 @@ def rows_of(report: dict[str, Any]) -> list[tuple[str, dict[str, float | None]]]
     return rows
 
 
-def draw_health(name: str, report: dict[str, Any], path: Path) -> None:
+def draw_health(name: str, report: HealthReport, path: Path) -> None:
     """Write a PNG to ``path``: a row for each block and Linear, a column for each metric, flagged cells dark."""
     from matplotlib.colors import ListedColormap  # of the extra `train`, which the table does without
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, identity
 from frozen_glyph.checkpoint.contract import (
@@ -19,6 +19,7 @@ from frozen_glyph.checkpoint.contract import (
     TRUNK_SHARD,
     expert_shard,
 )
+from frozen_glyph.checkpoint.records import ExpertFacts
 from frozen_glyph.checkpoint.streaming import Joined, Window
 from frozen_glyph.checkpoint.tensors import (
     EXPERTS_PREFIX,
@@ -32,6 +33,20 @@ from frozen_glyph.checkpoint.tensors import (
 from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 from frozen_glyph.model.rules_frozen_glyph import EVIDENCE_WINDOW, RULES
+
+
+class MergeReport(TypedDict):
+    """What a merge shares and costs; bytes are of tensors, ``saved_bytes`` what sharing spares."""
+
+    rule: str
+    costs: str
+    experts: list[ExpertFacts]
+    parameters: int
+    shared_parameters: int
+    bytes: int
+    shared_bytes: dict[str, int]
+    saved_bytes: int
+    bytes_to_write: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +102,8 @@ class MergePlan:
             "evidence_window": self.evidence_window or EVIDENCE_WINDOW,
         }
 
-    def report(self) -> dict[str, Any]:
-        """What is merged, what is shared and what it costs, as plain values. Bytes are of tensors."""
+    def report(self) -> MergeReport:
+        """What is merged, what is shared and what it costs."""
         sizes = {shard: sum(tensor.nbytes for tensor in tensors.values()) for shard, tensors in self.shards.items()}
         parameters = {
             shard: sum(math.prod(tensor.shape) for tensor in tensors.values())

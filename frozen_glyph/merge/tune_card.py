@@ -1,8 +1,10 @@
 """What is shown of a tuned head: the table of losses, and the model card."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
+from frozen_glyph.checkpoint.records import TuningLosses
 from frozen_glyph.merge.card import expert_rows
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
@@ -13,7 +15,7 @@ TRAINED = {
 }
 
 
-def loss_rows(losses: dict[str, Any]) -> list[dict[str, str]]:
+def loss_rows(losses: Mapping[str, TuningLosses]) -> list[dict[str, str]]:
     """The records of ``score_tuning`` as rows of a table."""
 
     def signed(difference: dict[str, float]) -> str:

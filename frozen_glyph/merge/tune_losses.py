@@ -9,13 +9,14 @@ from transformers import AutoTokenizer
 
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import read_json
+from frozen_glyph.checkpoint.records import TuningLosses
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.statistics import paired_bootstrap
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import TextLoss, text_loss
 
 
-def score_tuning(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: bool = True) -> dict[str, Any]:
+def score_tuning(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: bool = True) -> dict[str, TuningLosses]:
     """Losses in nats per character by held-out text, from the folders as they lie there.
 
     For each text: ``experts`` (each alone, when ``alone``), ``merged``, ``tuned``, and with 95% intervals ``change``
@@ -40,13 +41,13 @@ def score_tuning(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: 
     }
 
 
-def compared(before: TextLoss, after: TextLoss, experts: dict[str, TextLoss]) -> dict[str, Any]:
+def compared(before: TextLoss, after: TextLoss, experts: dict[str, TextLoss]) -> TuningLosses:
     """The record of one text; see ``score_tuning``."""
 
     def difference(first: TextLoss) -> dict[str, float]:
         return dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters))
 
-    record: dict[str, Any] = {
+    record: TuningLosses = {
         "experts": {name: loss.nats_per_character for name, loss in experts.items()},
         "merged": before.nats_per_character,
         "tuned": after.nats_per_character,

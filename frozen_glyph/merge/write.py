@@ -12,6 +12,7 @@ from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX
 from frozen_glyph.checkpoint.files import CheckpointError, check_vacant, new_folder, write_index, write_json, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.records import ExpertRecord
 from frozen_glyph.checkpoint.streaming import Window, write_shards
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import UNRECORDED, expert_sha256, verify_experts
@@ -83,19 +84,19 @@ def check_space(plan: MergePlan, out: Path) -> None:
 def provenance(plan: MergePlan, digests: dict[Window, str]) -> dict[str, Any]:
     """What is recorded of a merge: recipe, one parent for each source, and each expert with its contents' hash."""
     checkpoints = list({id(expert.checkpoint): expert.checkpoint for expert in plan.experts}.values())
-    experts = []
+    experts: list[ExpertRecord] = []
     for expert in plan.experts:
-        blocks = [None if block.startswith(UNRECORDED) else block for block in expert.blocks]
-        experts.append(
-            {
-                "name": expert.name,
-                "parent": checkpoints.index(expert.checkpoint),
-                "content_sha256": expert_sha256(expert, digests),
-                "blocks": blocks,
-                **({"adapter": expert.adapter.record} if expert.adapter else {}),
-                **({"tuned": True} if expert.tuned else {}),
-            }
-        )
+        record: ExpertRecord = {
+            "name": expert.name,
+            "parent": checkpoints.index(expert.checkpoint),
+            "content_sha256": expert_sha256(expert, digests),
+            "blocks": [None if block.startswith(UNRECORDED) else block for block in expert.blocks],
+        }
+        if expert.adapter:
+            record["adapter"] = expert.adapter.record
+        if expert.tuned:
+            record["tuned"] = True
+        experts.append(record)
     names = [expert.name for expert in plan.experts]
     return {
         "recipe": {"rule": plan.rule, "weights": plan.weights, "experts": names},
