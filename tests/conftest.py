@@ -12,6 +12,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import that reads it
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: tiny tensors, few cores
+os.environ.pop("COLUMNS", None)  # pytest-xdist says 80; tests of tables say their width
 
 import pytest
 import torch

@@ -16,6 +16,7 @@ from frozen_glyph.growth import prefix_cache
 from frozen_glyph.growth.lora import add_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache, prefix_cache_bytes
 from frozen_glyph.growth.recipe import LoraRecipe
+from frozen_glyph.model.modeling_frozen_glyph import CACHE
 from frozen_glyph.training.data import TokenWindows
 
 LENGTH, WINDOWS = 24, 10
@@ -99,7 +100,7 @@ def test_prefix_states_that_do_not_fit_are_refused(model, build_model, token_ids
         model(inputs_embeds=states, prefix_states=states)
     with pytest.raises(ValueError, match=r"together with a cache of keys and values"):
         cache = model(ids[:, :4], use_cache=True)
-        model(ids, prefix_states=states, cache=cache.get("cache", cache.get("past_key_values")))
+        model(ids, prefix_states=states, cache=cache[CACHE])
     with pytest.raises(ValueError, match=r"config\.num_frozen_layers=0; give input_ids"):
         build_model(num_frozen_layers=0)(ids, prefix_states=states)
 
