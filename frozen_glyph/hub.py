@@ -25,7 +25,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, PLAN, PROVENANCE_FILE, WEIGHTS, is_ours
 from frozen_glyph.checkpoint.describe import describe_checkpoint
-from frozen_glyph.checkpoint.files import CheckpointError, read_json, read_weight_map
+from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
 from frozen_glyph.errors import FrozenGlyphError
 
 
@@ -103,7 +103,7 @@ def files_to_push(folder: Path) -> list[str]:
     problems = describe_checkpoint(folder, verify=True)["problems"]
     names = set()
     for entry in PLAN:
-        found = {path.name for path in folder.glob(entry.glob)} if entry.pushed in ("required", "optional") else set()
+        found = present(folder, entry.glob) if entry.pushed in ("required", "optional") else set()
         if entry.pushed == "required" and not found:
             problems[entry.glob] = "is missing"
         names |= found
@@ -112,13 +112,21 @@ def files_to_push(folder: Path) -> list[str]:
         raise CheckpointError(f"{str(folder)!r} is not complete and was not pushed: {what}")
     indexes = [path.name for path in folder.glob("*.safetensors.index.json")]
     for index in indexes:
-        names |= {index, *read_weight_map(folder / index).values()}
+        names |= {index, *read_weight_map(inside(folder, index)).values()}
     if not indexes:
         names.add(WEIGHTS)
-    provenance = read_json(folder / PROVENANCE_FILE) if (folder / PROVENANCE_FILE).exists() else {}
+    provenance = read_json(inside(folder, PROVENANCE_FILE)) if (folder / PROVENANCE_FILE).exists() else {}
     for record in (provenance, *provenance.get("stages", [])):
         names |= set(record.get("files", {}))
+    for name in names:
+        inside(folder, name)
     return sorted(names)
+
+
+def present(folder: Path, pattern: str) -> set[str]:
+    """Names of the files of ``folder`` that ``pattern`` finds; hidden ones stay at home."""
+    found = (path for path in folder.glob(pattern) if not path.is_dir() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix() for path in found}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
 from frozen_glyph.checkpoint.contract import CARD_FILE
+from frozen_glyph.checkpoint.files import inside
 
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -74,7 +75,7 @@ def held_out_results(losses: Mapping[str, float], stage: int | None = None) -> l
 
 def inherited(folders: Iterable[Path]) -> dict[str, Any]:
     """What a card takes over from those in ``folders``: the license that all of them name, languages, data sets."""
-    paths, cards = [path for folder in folders if (path := folder / CARD_FILE).exists()], []
+    paths, cards = [path for folder in folders if (path := inside(folder, CARD_FILE)).exists()], []
     if paths:
         from huggingface_hub import ModelCard  # brings the Hub's whole client, which takes longer than a small merge
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from frozen_glyph.checkpoint.contract import CODE_FILES, copied_by
-from frozen_glyph.checkpoint.files import copy_file
+from frozen_glyph.checkpoint.contract import CHAT_TEMPLATES, CODE_FILES, copied_by
+from frozen_glyph.checkpoint.files import copy_file, inside
 
 MODEL_ROOM = Path(__file__).parents[1] / "model"
 
@@ -17,6 +17,18 @@ def copy_model_code(folder: Path) -> None:
 def copy_companions(source: Path, folder: Path, verb: str, stages: int = 0) -> None:
     """Put into ``folder`` the model's code, and of ``source`` what ``verb`` takes over, as far as it is there."""
     copy_model_code(folder)
-    for name in copied_by(verb, stages):
-        if (source / name).exists():
-            copy_file(source / name, folder / name)
+    for name in companions(source, verb, stages):
+        copy_file(inside(source, name), folder / name)
+
+
+def check_links(folder: Path) -> None:
+    """Raise ``CheckpointError`` where a file that a tokenizer's loader may open is a link out of ``folder``."""
+    for path in (*folder.iterdir(), *folder.glob(CHAT_TEMPLATES)):
+        if not path.is_dir():
+            inside(folder, path.relative_to(folder).as_posix())
+
+
+def companions(source: Path, verb: str, stages: int = 0) -> list[str]:
+    """Names of the files of ``source`` that ``verb`` takes over."""
+    found = [path for name in copied_by(verb, stages) for path in sorted(source.glob(name))]
+    return [path.relative_to(source).as_posix() for path in found]

@@ -11,6 +11,7 @@ from typing import Literal
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 CARD_FILE, PROVENANCE_FILE = "README.md", "provenance.json"
 TOKENIZER_FILE, SUBSTRATE_FILE = "tokenizer.json", "substrate.json"
+CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates/*.jinja"
 CODE_FILES = "*_frozen_glyph*.py"  # the model room, for machines that load with trust_remote_code
 WEIGHTS, DEFAULT_INDEX = "model.safetensors", "model.safetensors.index.json"  # of the deepest stage
 SUBSTRATE_SHARD, TRUNK_SHARD, HEAD_SHARD = "substrate.safetensors", "trunk.safetensors", "head.safetensors"
@@ -95,10 +96,11 @@ PLAN = (
     Entry(TOKENIZER_FILE, "grow import dense", "continue merge extract tune save", "required"),
     Entry("tokenizer_config.json", "grow import dense", "continue merge extract tune save", "optional"),
     Entry("special_tokens_map.json", "grow import dense", "continue merge extract tune save", "optional"),
-    Entry("chat_template.jinja", "grow import dense", "", "optional"),
+    Entry(CHAT_TEMPLATE, "grow import dense", "continue merge extract tune save", "optional"),
+    Entry(CHAT_TEMPLATES, "grow import dense", "continue merge extract tune save", "optional"),
     Entry(CODE_FILES, EVERY, "", "required", ours=True),
     Entry(SUBSTRATE_FILE, "grow import", "continue merge extract tune dense save", "optional"),
-    Entry(GENERATION_FILE, "grow import dense save", "continue", "optional"),
+    Entry(GENERATION_FILE, "grow import dense save", "continue merge extract tune", "optional"),
     Entry(PROVENANCE_FILE, "grow import merge extract tune dense", "", "optional"),
     Entry(SUBSTRATE_SHARD, "grow import merge extract tune", "", "named", hashed=True, ours=True),
     Entry(BLOCKS, "grow import extract", "", "named", hashed=True, ours=True),

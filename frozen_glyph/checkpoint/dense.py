@@ -9,11 +9,12 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from frozen_glyph.checkpoint.card import inherited, model_card
-from frozen_glyph.checkpoint.companions import copy_model_code
+from frozen_glyph.checkpoint.companions import check_links, copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, new_folder, read_json, sha256_file, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, inside, new_folder, read_json, sha256_file, write_text
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.weights import find_weights
 
 FETCHED = ("*.json", "*.safetensors", CARD_FILE)
 
@@ -32,7 +33,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
     """
     source, out = Source.parse(source), Path(out)
     folder = source.fetch("model", FETCHED)
-    config = read_json(folder / CONFIG_FILE)
+    config = read_json(inside(folder, CONFIG_FILE))
     if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):
         raise CheckpointError(
             f"{str(folder)!r} has model_type {config.get('model_type')!r}; a dense export is made of 'frozen_glyph' or "
@@ -40,6 +41,8 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
         )
     if config.get("substrate_dense") or config.get("substrate_trainable"):
         raise CheckpointError(f"{str(folder)!r} has an ordinary embedding already; use the folder as it is")
+    check_links(folder)
+    find_weights(source.at(folder), config)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, **source.arguments)
     model.to_dense()
     if one_head and hasattr(model, "to_one_head"):

@@ -9,19 +9,13 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks
-from frozen_glyph.checkpoint.contract import (
-    CONFIG_FILE,
-    DEFAULT_INDEX,
-    PROVENANCE_FILE,
-    WEIGHTS,
-    stage_index,
-)
+from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile
-from frozen_glyph.checkpoint.reader import find_index, foreign_shards
 from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.checkpoint.verify import changed_files
+from frozen_glyph.checkpoint.weights import find_weights, first_file, read_weights
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
@@ -71,25 +65,22 @@ class Inventory:
         self.headers: dict[str, TensorFile] = {}
         self.problems: dict[str, str] = {}
 
-    def read(self, index_name: str | None) -> list[str]:
-        """The readable shards that an index names; without one, the file that holds everything."""
+    def read(self, file: str) -> list[str]:
+        """The readable shards that ``file`` means: those an index names, or the file itself."""
         try:
-            index = self.source.json(index_name) if index_name else {"weight_map": {"": WEIGHTS}}
-            if index is None:
-                raise CheckpointError("missing")
-            shards = sorted(set(index["weight_map"].values()))
-        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
-            self.problems[str(index_name)] = str(error)
+            weights = read_weights(self.source, file)
+        except CheckpointError as error:
+            self.problems[file] = str(error) if self.source.holds(file) else "missing"
             return []
-        for shard in shards:
+        for shard in weights.shards:
             if shard not in self.headers and shard not in self.problems:
                 try:
                     self.headers[shard] = self.source.header(shard)
                 except CheckpointError as error:
                     self.problems[shard] = str(error)
-        readable = {shard: self.headers[shard] for shard in shards if shard in self.headers}
-        for shard in foreign_shards(index, readable):
-            self.problems[shard] = f"is of another checkpoint than {index_name} or was changed"
+        readable = {shard: self.headers[shard] for shard in weights.shards if shard in self.headers}
+        for shard in weights.foreign(readable):
+            self.problems[shard] = f"is of another checkpoint than {file} or was changed"
         return list(readable)
 
     def parameters(self, shards: list[str]) -> int:
@@ -127,10 +118,13 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
     if not isinstance(config, dict) or not str(config.get("model_type")).startswith("frozen_glyph"):
         raise CheckpointError(f"{source.source!r} holds no checkpoint of frozen_glyph: its config.json says otherwise")
     provenance = source.json(PROVENANCE_FILE) or {}
-    default = find_index(source.source, config, source.stage, source.json(DEFAULT_INDEX) is not None)
-    inventory = Inventory(source)
+    default, inventory = first_file(source, config), Inventory(source)
     stages = describe_stages(inventory, (config.get("ladder") or [])[: source.stage], default, provenance)
     loaded = inventory.read(default)
+    try:
+        find_weights(source, config)
+    except CheckpointError as error:
+        inventory.problems.setdefault(default, str(error))
     problems = inventory.problems | unfinished_reweigh(config, provenance)
     if verify:
         if source.folder is None:
@@ -140,7 +134,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
         "name": source.name if source.stage is None else f"{source.name}@{source.stage}",
         "kind": provenance.get("kind", "plain"),
         "model_type": config["model_type"],
-        "layers": stored_blocks(config) if source.stage is None else stages[-1]["layers"],
+        "layers": stored_blocks(config) if source.stage is None else config["ladder"][source.stage - 1],
         "parameters": inventory.parameters(loaded),
         "loaded_bytes": inventory.nbytes(loaded),
         "bytes": inventory.nbytes(inventory.headers),
@@ -159,7 +153,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
 
 
 def describe_stages(
-    inventory: Inventory, ladder: list[int], default: str | None, provenance: dict[str, Any]
+    inventory: Inventory, ladder: list[int], default: str, provenance: dict[str, Any]
 ) -> list[StageFacts]:
     """Each stage, its shards read; none where a plain load, by the index ``default``, gives no stage."""
     if default != stage_index(len(ladder)):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.weights_frozen_glyph import find_inside, shard_names
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,18 @@ except ImportError:  # Windows: what a killed process left is not cleared there
 
 class CheckpointError(FrozenGlyphError):
     """A checkpoint folder is missing, incomplete, damaged or of another kind."""
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Path of a file of ``folder`` by a name that came from somewhere, such as an index; it need not be there.
+
+    Raises:
+        CheckpointError: the name or a link leads out of the folder (but for the Hub's cache), or it is no regular file.
+    """
+    try:
+        return find_inside(folder, name)
+    except ValueError as error:
+        raise CheckpointError(f"{error}; fetch or write {str(folder)!r} again") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -220,17 +233,28 @@ def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]
     return contents
 
 
-def read_index(path: Path) -> dict[str, Any]:
-    """Read a shard index; ``CheckpointError`` names it when it is missing or damaged."""
-    index = read_json(path)
-    if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-        raise CheckpointError(f"{str(path)!r} is damaged: it has no weight_map; fetch or write the folder again")
+def read_index(path: Path, suffix: str = ".safetensors") -> dict[str, Any]:
+    """Read a shard index, whose shards lie beside it or are still to be fetched.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or names a file that is not one of its folder.
+    """
+    return check_index(path, read_json(path), suffix)
+
+
+def check_index(path: Path, index: Any, suffix: str = ".safetensors") -> dict[str, Any]:
+    """The content of the index ``path``; see ``read_index``."""
+    try:
+        for shard in shard_names(index, suffix):
+            find_inside(path.parent, shard)
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} is damaged: {error}; fetch or write the folder again") from None
     return index
 
 
-def read_weight_map(path: Path) -> dict[str, str]:
+def read_weight_map(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
     """The shard of each tensor, from an index file; see ``read_index``."""
-    return read_index(path)["weight_map"]
+    return read_index(path, suffix)["weight_map"]
 
 
 def hash_contents(tensors: Iterable[tuple[str, str, tuple[int, ...], str]]) -> str:
@@ -271,7 +295,7 @@ def sha256_json(value: Any) -> str:
 def check_hashes(folder: Path, hashes: dict[str, str]) -> None:
     """Raise ``CheckpointError`` naming the first file of ``folder`` that is missing or has other bytes."""
     for name, expected in hashes.items():
-        path = folder / name
+        path = inside(folder, name)
         if not path.is_file():
             raise CheckpointError(f"{str(path)!r} is missing; fetch or write the folder again")
         if (found := sha256_file(path)) != expected:

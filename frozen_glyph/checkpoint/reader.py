@@ -9,18 +9,15 @@ from typing import Any
 from frozen_glyph.checkpoint.contract import (
     CARD_FILE,
     CONFIG_FILE,
-    DEFAULT_INDEX,
     PROVENANCE_FILE,
     SUBSTRATE_SHARD,
     TOKENIZER_FILE,
-    WEIGHTS,
-    stage_index,
 )
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     TensorFile,
+    inside,
     read_header,
-    read_index,
     read_json,
     sha256_file,
     sha256_json,
@@ -29,6 +26,7 @@ from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Window
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
+from frozen_glyph.checkpoint.weights import Weights, find_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,23 +53,23 @@ class Checkpoint:
         return "experts" in self.config
 
     @functools.cached_property
-    def index(self) -> str | None:
-        """File name of the index of its stage; None where one file holds everything."""
-        return find_index(self.folder, self.config, self.source.stage, (self.folder / DEFAULT_INDEX).exists())
+    def weights(self) -> Weights:
+        """The weight files of its stage."""
+        return find_weights(self.source, self.config)
 
     @functools.cached_property
     def shards(self) -> dict[str, TensorFile]:
         """The header of every weight file of its stage."""
-        index = {} if self.index is None else read_index(self.folder / self.index)
-        names = sorted(set(index["weight_map"].values())) if index else [WEIGHTS]
+        names = self.weights.shards
         if self.headers_only:
             found = {name: self.source.header(name) for name in names}
         else:
             self.source.fetch("checkpoint", names)
-            found = {name: read_header(self.folder / name) for name in names}
-        for name in foreign_shards(index, found):
+            found = {name: read_header(inside(self.folder, name)) for name in names}
+        for name in self.weights.foreign(found):
             raise CheckpointError(
-                f"{str(self.folder / name)!r} is of another checkpoint than {self.index} or was changed; fetch it again"
+                f"{str(self.folder / name)!r} is of another checkpoint than {self.weights.file} or was changed; "
+                "fetch it again"
             )
         return found
 
@@ -113,33 +111,7 @@ def open_checkpoint(what: str, source: Source, headers_only: bool = False) -> Ch
     """
     folder = source.fetch(what, ["*.json", CARD_FILE])
     provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
-    return Checkpoint(source.at(folder), folder, read_json(folder / CONFIG_FILE), provenance, headers_only)
-
-
-def find_index(label: object, config: dict[str, Any], stage: int | None, default: bool) -> str | None:
-    """File name of the index of ``stage``, or of what a plain load gives; None where one file holds everything.
-
-    ``default``: whether there is an index of the default name.
-
-    Raises:
-        CheckpointError: the checkpoint, called ``label``, has no such stage.
-    """
-    ladder = config.get("ladder") or []
-    if stage is not None:
-        if not 1 <= stage <= len(ladder):
-            known = f"its stages are 1..{len(ladder)}" if ladder else "it was not grown in stages"
-            raise CheckpointError(f"{str(label)!r} has no stage {stage}; {known}")
-        return stage_index(stage)
-    if named := config.get("transformers_weights"):
-        return named
-    return DEFAULT_INDEX if default else None
-
-
-def foreign_shards(index: dict[str, Any], shards: dict[str, TensorFile]) -> list[str]:
-    """Those of ``shards`` that are not the ones that ``index`` was written for."""
-    expected = index.get("metadata", {}).get("content_sha256", {})
-    found = {name: header.content_sha256 for name, header in shards.items()}
-    return [name for name, content in found.items() if content != expected.get(name, content)]
+    return Checkpoint(source.at(folder), folder, read_json(inside(folder, CONFIG_FILE)), provenance, headers_only)
 
 
 def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:
@@ -149,11 +121,18 @@ def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:
     """
     names = sorted(shards if shards is not None else (path.name for path in folder.glob("*.safetensors")))
     return sha256_json(
-        {name: read_header(folder / name).content_sha256 or sha256_file(folder / name) for name in names}
+        {name: read_header(inside(folder, name)).content_sha256 or sha256_file(folder / name) for name in names}
     )
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer."""
+    """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer.
+
+    Raises:
+        CheckpointError: the folder is one of this package's and holds two sets of weights.
+    """
+    config = read_json(inside(folder, CONFIG_FILE))
+    if isinstance(config, dict) and str(config.get("model_type")).startswith("frozen_glyph"):
+        find_weights(Source(str(folder)), config)
     files = [folder / name for name in (CONFIG_FILE, TOKENIZER_FILE) if (folder / name).exists()]
     return sha256_json([weights_sha256(folder), *((path.name, sha256_file(path)) for path in files)])

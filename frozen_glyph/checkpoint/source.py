@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import CheckpointError, StoredTensor, TensorFile, read_header, read_json
+from frozen_glyph.checkpoint.files import CheckpointError, StoredTensor, TensorFile, inside, read_header, read_json
 from frozen_glyph.errors import FrozenGlyphError
 
 
@@ -110,10 +110,23 @@ class Source:
         """The same at the commit that ``fetch`` found, so that files fetched one after the other belong together."""
         return self if self.folder is not None else dataclasses.replace(self, revision=fetched.name)
 
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file, which is not fetched."""
+        if self.folder is not None:
+            return (self.folder / name).is_file()
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        try:
+            hf_hub_download(self.source, name, revision=self.revision, dry_run=True)
+        except EntryNotFoundError:  # without a network: not among what was fetched
+            return False
+        return True
+
     def json(self, name: str) -> Any:
         """Content of a JSON file; None when there is no such file."""
         if self.folder is not None:
-            return read_json(self.folder / name) if (self.folder / name).exists() else None
+            return read_json(inside(self.folder, name)) if (self.folder / name).exists() else None
         if Path(self.source).is_absolute() or self.source.count("/") > 1:
             raise CheckpointError(
                 f"{self.source!r} is no folder, and no Hub id either; give the folder of a checkpoint"
@@ -129,7 +142,7 @@ class Source:
     def header(self, shard: str) -> TensorFile:
         """Header of a shard, which is not fetched; ``CheckpointError`` when it is missing or damaged."""
         if self.folder is not None:
-            return read_header(self.folder / shard)
+            return read_header(inside(self.folder, shard))
         from huggingface_hub import parse_safetensors_file_metadata
         from huggingface_hub.errors import EntryNotFoundError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes
+from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes, inside
 from frozen_glyph.checkpoint.provenance import file_hashes, read_provenance
 from frozen_glyph.checkpoint.streaming import Window, content_sha256
 
@@ -40,8 +40,13 @@ def changed_files(folder: Path, provenance: dict[str, Any], known: Container[str
     """Files with other bytes than ``provenance`` says, but for those ``known``, and what is wrong with each."""
     problems = {}
     for name, content in provenance.get("contents", {}).items():
-        if name not in known and content_sha256(folder / name) != content:
-            problems[name] = "is damaged: other contents than were written; fetch it again"
+        if name in known:
+            continue
+        try:
+            if content_sha256(inside(folder, name)) != content:
+                problems[name] = "is damaged: other contents than were written; fetch it again"
+        except CheckpointError as error:
+            problems[name] = str(error)
     for name, digest in file_hashes(provenance).items():
         try:
             check_hashes(folder, {name: digest})

@@ -47,8 +47,9 @@ class Ground:
             return
         with tempfile.TemporaryDirectory() as temporary:
             self.tokenizer.save_pretrained(temporary)
-            for source in sorted(Path(temporary).iterdir(), key=lambda path: path.name == TOKENIZER_FILE):
-                copy_file(source, out / source.name)
+            files = (path for path in Path(temporary).rglob("*") if path.is_file())
+            for source in sorted(files, key=lambda path: path.name == TOKENIZER_FILE):
+                copy_file(source, out / source.relative_to(temporary))
 
 
 def open_ground(out: Path, recipe: GrowthRecipe, documents: Iterable[str], given: str | Path | None) -> Ground:

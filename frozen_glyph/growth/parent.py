@@ -3,22 +3,24 @@
 Two runs that start from one parent hold the same trunk; on one disk they even hold the same files (hard links).
 """
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.companions import copy_companions
+from frozen_glyph.checkpoint.companions import check_links, copy_companions
 from frozen_glyph.checkpoint.contract import (
     CARD_FILE,
     CONFIG_FILE,
     DEFAULT_INDEX,
     SUBSTRATE_FILE,
-    WEIGHTS,
     stage_index,
 )
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
     copy_file,
+    inside,
     link_file,
     read_json,
     read_weight_map,
@@ -30,6 +32,7 @@ from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
+from frozen_glyph.checkpoint.weights import find_weights
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
@@ -53,17 +56,18 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
     """
     folder = parent.fetch("parent", ["*.json", "*.jsonl", CARD_FILE])
     parent = parent.at(folder)
-    config = read_json(folder / CONFIG_FILE)
+    config = read_json(inside(folder, CONFIG_FILE))
     if config.get("model_type") != "frozen_glyph":
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
         raise CheckpointError(f"parent {parent.source!r} is {kind}: model_type {config.get('model_type')!r}")
+    weights = find_weights(dataclasses.replace(parent, stage=None), config)
     out.mkdir(parents=True, exist_ok=True)
     if out.resolve() == folder.resolve():
         raise CheckpointError(f"parent {parent.source!r} is the run's own folder; choose a new folder")
     check_substrate(parent, config, substrate_fingerprint, out)
     ladder = config.get("ladder") or []
     if config.get("transformers_weights") != stage_index(len(ladder)):
-        return [adopt_plain(parent, folder, out)]
+        return [adopt_plain(parent, folder, weights.shards, out)]
     stage = parent.stage or len(ladder)
     if stage > len(ladder):
         raise CheckpointError(f"parent {parent.source!r} has no stage {stage}; its stages are 1..{len(ladder)}")
@@ -108,12 +112,12 @@ def check_indices(folder: Path, entries: list[StageRecord]) -> None:
             )
 
 
-def adopt_plain(parent: Source, folder: Path, out: Path) -> StageRecord:
+def adopt_plain(parent: Source, folder: Path, shards: Iterable[str], out: Path) -> StageRecord:
     """Write a checkpoint without stages into ``out`` as stage 1."""
     if parent.stage not in (None, 1):
         raise CheckpointError(f"parent {parent.source!r} was not grown in stages, so it has no stage {parent.stage}")
-    index = folder / DEFAULT_INDEX
-    parent.fetch("parent", set(read_weight_map(index).values()) if index.exists() else {WEIGHTS})
+    parent.fetch("parent", shards)
+    check_links(folder)
     model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_FOLDER, ADAPTER_WEIGHTS, CONFIG_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, read_header, read_json, sha256_file, write_json
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    TensorFile,
+    inside,
+    read_header,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
 from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, layer_of
@@ -46,7 +54,7 @@ def find_base(folder: Path) -> tuple[str, int | None]:
     Raises:
         CheckpointError: neither its configuration nor its place in a run says so.
     """
-    if base := read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"):
+    if base := read_json(inside(folder, ADAPTER_CONFIG)).get("base_model_name_or_path"):
         return base, None
     match = re.fullmatch(RUN_FOLDER, folder.resolve().name)
     if match and (folder.resolve().parent / CONFIG_FILE).exists():
@@ -61,7 +69,7 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
         CheckpointError: it is of a kind that cannot be merged, does not fit the base, or a file is missing.
     """
     folder = Source(source).fetch("adapter", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
-    config = read_json(folder / ADAPTER_CONFIG)
+    config = read_json(inside(folder, ADAPTER_CONFIG))
     unsupported = [f"{name}={config.get(name)!r}" for name in ABSENT if config.get(name)]
     unsupported += [
         f"{name}={config[name]!r}" for name, known in PLAIN.items() if config.get(name, known[0]) not in known
@@ -71,7 +79,7 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
             f"adapter {source!r} is of a kind that cannot be merged: {', '.join(unsupported)}; "
             "plain LoRA can (use peft's merge_and_unload, and merge the whole model)"
         )
-    header = read_header(folder / ADAPTER_WEIGHTS)
+    header = read_header(inside(folder, ADAPTER_WEIGHTS))
     layers = 1 + max(layer for name in base if (layer := layer_of(name)) is not None)
     tensors, targets = {}, set()
     for name, tensor in header.tensors.items():

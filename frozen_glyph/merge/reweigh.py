@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, write_json, write_text
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import TUNED
@@ -26,7 +26,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
         CheckpointError: ``merged`` is no merged checkpoint, or its head was tuned for its rule and weights.
     """
     folder = Path(merged)
-    config = read_json(folder / CONFIG_FILE)
+    config = read_json(inside(folder, CONFIG_FILE))
     if "experts" not in config:
         raise CheckpointError(f"{str(folder)!r} is no merged checkpoint; merge experts first")
     if rule is None and weights is None:

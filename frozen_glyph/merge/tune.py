@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer, set_seed
 
-from frozen_glyph.checkpoint.companions import copy_companions
+from frozen_glyph.checkpoint.companions import check_links, copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, PROVENANCE_FILE, TUNING_METRICS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
@@ -116,6 +116,7 @@ def tune_head(
 def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRecipe) -> Tuning:
     """Check everything that can be checked before the text is read."""
     parent = open_checkpoint("merged checkpoint", Source.parse(merged))
+    check_links(parent.folder)
     check_expert_config(parent.label, parent.config)
     check_tunable(parent, recipe)
     held_out = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []

@@ -17,10 +17,23 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import cached_file
 
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .weights_frozen_glyph import (
+    INDEX,
+    INDEX_SUFFIX,
+    SAVED_SHARD,
+    WEIGHTS,
+    check_name,
+    choose_weights,
+    find_inside,
+    shard_names,
+    stage_index,
+)
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "substrate.json")
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+COMPANIONS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+    "additional_chat_templates/*.jinja", "substrate.json",
+)  # fmt: skip
 
 
 class StrictPreTrainedModel(PreTrainedModel):
@@ -38,9 +51,9 @@ class StrictPreTrainedModel(PreTrainedModel):
         """``PreTrainedModel.from_pretrained``, strictly, with ``growth_stage=k`` for the model after stage k.
 
         Raises:
-            ValueError: no such stage; a file is damaged or of another checkpoint; a tensor is missing, superfluous or
-                of the wrong shape; the substrate's bits are not those of the fingerprint in the configuration. The
-                message names the file.
+            ValueError: no such stage; a file is damaged or of another checkpoint, or its name or link leads out of
+                the folder, which is found before it is opened; a tensor is missing, superfluous or of the wrong shape;
+                the substrate's bits are not those of the fingerprint in the configuration. The message names the file.
             OSError: a file is missing.
         """
         source = pretrained_model_name_or_path
@@ -48,15 +61,18 @@ class StrictPreTrainedModel(PreTrainedModel):
             kwargs |= cls.stage_arguments(source, growth_stage, kwargs)
         kwargs["use_safetensors"] = True  # never a pickle
         kwargs["ignore_mismatched_sizes"] = True  # they are refused below, by name
+        first = cls.first_file(source, kwargs)
+        if source is not None:
+            check_names(source, first, kwargs)
         try:
             loaded: Any = super().from_pretrained(source, *model_args, output_loading_info=True, **kwargs)
         except (SafetensorError, json.JSONDecodeError) as error:
-            damaged = [f"{name} {complaint}" for name, complaint in cls.weight_files(source, kwargs)[1].items()]
+            damaged = [f"{name} {complaint}" for name, complaint in examine_shards(source, first, kwargs)[1].items()]
             raise ValueError(
                 f"checkpoint {str(source)!r} is damaged: {'; '.join(damaged) or error}; fetch or write it again"
             ) from error
         model, info = loaded
-        owners, complaints = cls.weight_files(source, kwargs)
+        owners, complaints = ({}, {}) if source is None else examine_shards(source, first, kwargs)
         tensors = {
             "missing": sorted(info["missing_keys"]),
             "unexpected": sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head.")),
@@ -79,11 +95,20 @@ class StrictPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """``PreTrainedModel.save_pretrained``; the tokenizer's files go along where the model's folder has them, and a
-        card where there is none. What was loaded from the Hub has a tokenizer at hand once that was loaded too."""
+        card where there is none. What was loaded from the Hub has a tokenizer at hand once that was loaded too.
+
+        Raises:
+            ValueError: the folder holds a grown or merged checkpoint, whose shards would be left beside the new ones.
+        """
+        folder, weights = Path(save_directory), not getattr(self, "_hf_peft_config_loaded", False)
+        if weights:
+            check_overwritable(folder)
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
-            carry_companions(self.name_or_path, Path(save_directory))
-            write_simple_card(Path(save_directory))
+            if weights:
+                remove_replaced(folder)
+            carry_companions(self.name_or_path, folder)
+            write_simple_card(folder)
 
     @classmethod
     def given_config(cls, source: Any, kwargs: dict[str, Any]) -> Any:
@@ -95,13 +120,13 @@ class StrictPreTrainedModel(PreTrainedModel):
         return config_class.from_pretrained(config, **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
 
     @classmethod
-    def weight_files(cls, source: Any, kwargs: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-        """See ``examine_shards``; ``kwargs`` are the arguments of ``from_pretrained``."""
+    def first_file(cls, source: Any, kwargs: dict[str, Any]) -> str | None:
+        """The file that a load is told to begin with; ``kwargs`` are the arguments of ``from_pretrained``."""
         if source is None:  # from_pretrained(None, config=..., state_dict=...)
-            return {}, {}
-        config = cls.given_config(source, kwargs)
-        index = kwargs.get("transformers_weights") or getattr(config, "transformers_weights", None)
-        return examine_shards(source, index, kwargs)
+            return None
+        return kwargs.get("transformers_weights") or getattr(
+            cls.given_config(source, kwargs), "transformers_weights", None
+        )
 
     @classmethod
     def stage_arguments(cls, source: Any, growth_stage: int | str, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -151,34 +176,63 @@ class StrictPreTrainedModel(PreTrainedModel):
             module.requires_grad_(False)
 
 
-def stage_index(growth_stage: int) -> str:
-    """File name of the index of a growth stage."""
-    return f"stage-{growth_stage}.safetensors.index.json"
-
-
-def find_file(source: Any, name: str, arguments: dict[str, Any]) -> Path | None:
+def find_file(source: Any, name: str, arguments: dict[str, Any], fetch: bool = False) -> Path | None:
     """Path of a file in a folder, or of its copy in the cache if it was fetched from the Hub; None if it is not there.
 
-    ``arguments`` are those of ``from_pretrained``.
+    ``arguments`` are those of ``from_pretrained``; ``fetch`` fetches it now.
     """
-    hub = {key: arguments[key] for key in ("cache_dir", "revision", "subfolder") if arguments.get(key) is not None}
+    hub = {key: arguments[key] for key in HUB_ARGUMENTS if arguments.get(key) is not None}
     path = cached_file(
         source,
         name,
-        local_files_only=True,
+        _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
-        **hub,
+        **(hub if fetch else hub | {"local_files_only": True, "force_download": False}),
     )
     return None if path is None else Path(path)
 
 
 def carry_companions(source: Any, folder: Path) -> None:
-    """Copy the tokenizer's files and the substrate's description from ``source``, as far as they are at hand."""
-    for name in COMPANIONS:
-        path = find_file(source, name, {}) if source else None
-        if path is not None and not (folder / name).exists():
-            shutil.copyfile(path, folder / name)
+    """Copy the tokenizer's files and the substrate's description from ``source``, as far as they are at hand.
+
+    Raises:
+        ValueError: one of them is a link that leads out of ``source``.
+    """
+    config = find_file(source, "config.json", {}) if source else None
+    if config is None:
+        return
+    for pattern in COMPANIONS:
+        for path in sorted(config.parent.glob(pattern)):
+            name = path.relative_to(config.parent).as_posix()
+            if not (folder / name).exists():
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(find_inside(config.parent, name), folder / name)
+
+
+def check_overwritable(folder: Path) -> None:
+    """Raise ``ValueError`` where ``save_pretrained`` would leave shards of another checkpoint, and what names them."""
+    for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        try:
+            shards = shard_names(json.loads(index.read_bytes()))
+        except ValueError:
+            shards = [index.name]
+        if left := [shard for shard in shards if not SAVED_SHARD.fullmatch(shard)]:
+            raise ValueError(
+                f"{str(folder)!r} holds a checkpoint in parts, of which {index.name} and {left[0]} would stay beside "
+                "what is saved and name another model; save into a new folder"
+            )
+
+
+def remove_replaced(folder: Path) -> None:
+    """Leave one answer where a model was saved in one file over several, or the other way round.
+
+    ``save_pretrained`` has removed the shards of the save before, but not an index or a file that held everything.
+    """
+    if (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        shards = shard_names(json.loads((folder / INDEX).read_bytes()))
+        whole = all((folder / shard).exists() for shard in shards)
+        (folder / (WEIGHTS if whole and WEIGHTS not in shards else INDEX)).unlink()
 
 
 def write_simple_card(folder: Path) -> None:
@@ -189,12 +243,35 @@ def write_simple_card(folder: Path) -> None:
         ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {folder.resolve().name}\n\n{text}\n").save(folder / "README.md")
 
 
-def examine_shards(
-    source: Any, index_name: str | None, arguments: dict[str, Any]
-) -> tuple[dict[str, str], dict[str, str]]:
+def check_names(source: Any, named: str | None, arguments: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where a name or link of the weights leads out of ``source``; nothing was opened then.
+
+    See ``examine_shards`` for the arguments. An index that cannot be read is left to the loader.
+    """
+    local, folder = Path(source).is_dir(), Path(source) / (arguments.get("subfolder") or "")
+    first = choose_weights(lambda name: (folder / name).is_file(), named) if local else named or INDEX
+    check_name(first)
+    if local:
+        find_inside(folder, first)
+    path = find_file(source, first, arguments, fetch=True) if first.endswith(INDEX_SUFFIX) else None
+    if path is None:
+        return
+    try:
+        index = json.loads(path.read_bytes())
+    except ValueError:
+        return
+    try:
+        for shard in shard_names(index):
+            if local:  # the Hub's client keeps what it fetches in its cache
+                find_inside(folder, shard)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {str(source)!r} cannot be used, {first}: {error}; fetch it again") from None
+
+
+def examine_shards(source: Any, named: str | None, arguments: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Read the headers of a checkpoint's weight files.
 
-    ``index_name`` is what the configuration says, ``arguments`` are those of ``from_pretrained``.
+    ``named`` is what the configuration says, ``arguments`` are those of ``from_pretrained``.
 
     Returns:
         owners: the file that holds each tensor, or should hold it.
@@ -202,19 +279,19 @@ def examine_shards(
     """
     owners: dict[str, str] = {}
     complaints: dict[str, str] = {}
-    shards, expected = {WEIGHTS}, {}
-    if index_name is not None or not find_file(source, WEIGHTS, arguments):
-        index_name = index_name or INDEX
-        path = find_file(source, index_name, arguments)
+    first = choose_weights(lambda name: find_file(source, name, arguments) is not None, named)
+    shards, expected = [first], {}
+    if first.endswith(INDEX_SUFFIX):
+        path = find_file(source, first, arguments)
         if path is None:
-            return {}, {index_name: "is missing"}
+            return {}, {first: "is missing"}
         try:
             index = json.loads(path.read_bytes())
+            shards = shard_names(index)
         except ValueError as error:
-            return {}, {index_name: f"cannot be read ({error})"}
-        owners = dict(index["weight_map"])
-        shards, expected = set(owners.values()), index["metadata"].get("content_sha256", {})
-    for shard in sorted(shards):
+            return {}, {first: f"cannot be read ({error})"}
+        owners, expected = dict(index["weight_map"]), index.get("metadata", {}).get("content_sha256", {})
+    for shard in shards:
         path = find_file(source, shard, arguments)
         if path is None:
             complaints[shard] = "is missing"

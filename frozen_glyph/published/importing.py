@@ -27,9 +27,11 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.companions import check_links
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, WEIGHTS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
+    inside,
     new_folder,
     read_json,
     read_tensors,
@@ -77,14 +79,15 @@ def import_published(
     keys = keys or PublishedKeys()
     where = Source(str(source))
     folder = where.fetch("published model", FETCHED)
+    check_links(folder)
     published, files = read_weights(folder)
     tensors = rename(published, keys)
     rows = tensors.pop(TABLE, None)
     if rows is None:
-        files.append(Path(table) if table is not None else folder / TABLE_FILE)
+        files.append(Path(table) if table is not None else inside(folder, TABLE_FILE))
         rows = read_table(files[-1])
     words = load_tokenizer(tokenizer if tokenizer is not None else folder)
-    fields = shape(tensors, read_json(folder / CONFIG_FILE), words) | keys.config
+    fields = shape(tensors, read_json(inside(folder, CONFIG_FILE)), words) | keys.config
     if keys.repeat == "all":
         rows = rows.repeat(1, fields["hidden_size"] // rows.shape[1])
     substrate = pack(rows, words, fields["hidden_size"])
@@ -114,10 +117,11 @@ def read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], list[Path]]:
     for single, index in ((WEIGHTS, DEFAULT_INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")):
         names = [single] if (folder / single).exists() else []
         if not names and (folder / index).exists():
-            names = sorted(set(read_weight_map(folder / index).values()))
+            names = sorted(set(read_weight_map(inside(folder, index), Path(single).suffix).values()))
         tensors: dict[str, torch.Tensor] = {}
         for name in names:
-            content = read_tensors(folder / name) if name.endswith(".safetensors") else read_pickle(folder / name)
+            path = inside(folder, name)
+            content = read_tensors(path) if name.endswith(".safetensors") else read_pickle(path)
             if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
                 raise CheckpointError(f"{str(folder / name)!r} is no mapping of names to tensors; name another folder")
             tensors |= content

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from frozen_glyph.checkpoint.companions import check_links
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, SUBSTRATE_SHARD, TOKENIZER_FILE
-from frozen_glyph.checkpoint.files import copy_file, read_json, read_tensors, write_json, write_tensors
+from frozen_glyph.checkpoint.files import copy_file, inside, read_json, read_tensors, write_json, write_tensors
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding, substrate_fingerprint
@@ -122,8 +123,8 @@ class GlyphSubstrate:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             self.tokenizer.save_pretrained(temporary)
-            for source in sorted(Path(temporary).iterdir()):
-                copy_file(source, folder / source.name)
+            for source in sorted(path for path in Path(temporary).rglob("*") if path.is_file()):
+                copy_file(source, folder / source.relative_to(temporary))
         tensors = {"packed_bits": self.packed_bits, "center": self.center, "projection": self.projection}
         write_tensors(
             folder / SUBSTRATE_SHARD,
@@ -140,12 +141,13 @@ class GlyphSubstrate:
         """
         folder = Path(folder)
         provenance = read_json(folder / SUBSTRATE_FILE)
+        check_links(folder)
         if not isinstance(provenance, dict) or not {"fingerprint", "tokenizer_sha256"} <= provenance.keys():
             raise SubstrateError(
                 f"{str(folder / SUBSTRATE_FILE)!r} is damaged: it has no fingerprint; write the folder again"
             )
         expected = provenance.pop("fingerprint")
-        tensors = read_tensors(folder / SUBSTRATE_SHARD)
+        tensors = read_tensors(inside(folder, SUBSTRATE_SHARD))
         try:
             packed_bits, center = tensors[SUBSTRATE_PREFIX + "packed_bits"], tensors[SUBSTRATE_PREFIX + "center"]
         except KeyError as error:

@@ -15,7 +15,7 @@ from frozen_glyph.merge.tune_recipe import TuneRecipe
 VERBS = {"grow", "import", "merge", "extract", "tune", "dense", "save"}
 TEXT = "\n\n".join(f"The cat {verb} on the mat, and {verb} there." for verb in ("sat", "is", "stood") * 12)
 SELDOM = {  # what a tokenizer may have, what adapters merged into blocks leave, a model too large for one file
-    *("special_tokens_map.json", "chat_template.jinja", "blocks-{group}.stage-{stage}.safetensors"),
+    *("special_tokens_map.json", "blocks-{group}.stage-{stage}.safetensors"),
     "model-{shard}-of-{shards}.safetensors",
 }
 
@@ -45,6 +45,9 @@ def folders(substrate, tiny_training, make_training, tmp_path_factory):
     lora = {"rank": 2, "steps": 1, "from_stage": 1, "merge": False}
     grown = run("grown", model=model, stages=[{"steps": 1}, {"steps": 1, "init": "random"}], lora=lora)
     (grown / "LICENSE").write_text("MIT")
+    (grown / "chat_template.jinja").write_text("{{ messages }}")
+    (grown / "additional_chat_templates").mkdir()
+    (grown / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}{{ messages }}")
     branch = run("branch", model=model, stages=[{"steps": 1}], parent={"source": str(grown), "stage": 1})
     merged = merge_experts([branch, f"{grown}@1+{grown}/lora-1"], home / "merged")
     extracted = [extract_expert(merged, name, home / f"{name}-again") for name in ("branch", "grown")]

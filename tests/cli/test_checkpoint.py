@@ -35,5 +35,5 @@ def test_to_dense_writes_a_checkpoint(run, experts, tmp_path):
 
 def test_to_dense_refuses_what_cannot_be_exported(refused, experts, tmp_path):
     assert "no' is no folder and cannot be fetched" in refused("to-dense", tmp_path / "no", "-o", tmp_path / "dense")
-    assert "growth_stage=7 does not exist" in refused("to-dense", f"{experts[0]}@7", "-o", tmp_path / "dense")
+    assert "has no stage 7; its stages are 1..2" in refused("to-dense", f"{experts[0]}@7", "-o", tmp_path / "dense")
     assert "is not empty; choose a new folder" in refused("to-dense", experts[0], "-o", experts[1])

@@ -89,7 +89,7 @@ def test_what_cannot_be_exported(experts, tmp_path):
         export_dense(experts[0], out)
     with pytest.raises(CheckpointError, match="nowhere' is no folder and cannot be fetched from the Hub"):
         export_dense(tmp_path / "nowhere", tmp_path / "again")
-    with pytest.raises(ValueError, match=r"growth_stage=9 does not exist; stages here: 1\.\.2"):
+    with pytest.raises(ValueError, match=r"has no stage 9; its stages are 1\.\.2"):
         export_dense(f"{experts[0]}@9", tmp_path / "again")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(CheckpointError, match="has model_type 'llama'"):
