@@ -225,12 +225,12 @@ def train_phase(
     trainer.remove_callback(PrinterCallback)
     trainer.resume(newest_checkpoint(work))
     trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # or autocast would stay around its forward
-    trained.config.use_cache = use_cache  # Trainer turns it off, and the published model would generate without a cache
+    trained.config.use_cache = use_cache  # Trainer turns it off, and the written model would generate without a cache
     if recipe.activation_checkpointing:
         getattr(trained, f"{CHECKPOINTING}_disable")()
     if frozen_digest(trained) != before:
         raise FrozenWeightsChanged(
-            f"frozen weights changed while training in {str(work)!r}; nothing of this stage was published. "
+            f"frozen weights changed while training in {str(work)!r}; nothing of this stage was written. "
             "Train only what requires gradients"
         )
     if sharded:
