@@ -31,7 +31,7 @@ def test_every_file_is_expected_and_described():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_loads(path):
+def test_accelerate_reads_the_launch_that_each_file_promises(path):
     config = load_config_from_file(str(path))  # refuses unknown keys
     assert isinstance(config, ClusterConfig)
     assert (config.distributed_type, config.num_machines, config.num_processes) == EXPECTED[path.stem]
@@ -44,12 +44,12 @@ def launcher_arguments(name: str):
     return _validate_launch_command(launch_command_parser().parse_args(command))[0]
 
 
-def test_data_parallel_launch():
+def test_data_parallel_launch_does_not_shard():
     environment = prepare_multi_gpu_env(launcher_arguments("8-gpu.yaml"))
     assert "ACCELERATE_USE_FSDP" not in environment
 
 
-def test_fully_sharded_launch(monkeypatch):
+def test_fully_sharded_launch_wraps_our_blocks_and_reshards(monkeypatch):
     for key, value in prepare_multi_gpu_env(launcher_arguments("fsdp2.yaml")).items():
         monkeypatch.setenv(key, value)
     plugin = FullyShardedDataParallelPlugin()

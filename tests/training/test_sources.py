@@ -110,53 +110,53 @@ class TestRefusals:
         with pytest.raises(error, match=message):
             read(path, field)
 
-    def test_missing_file(self, tmp_path):
+    def test_missing_file_is_named(self, tmp_path):
         self.refused(tmp_path / "absent.jsonl", r"absent\.jsonl' does not exist")
 
-    def test_unknown_kind(self, write):
+    def test_unknown_kind_gets_the_nearest_allowed_one(self, write):
         self.refused(write("some.json", b"{}"), r"unknown kind '\.json'\. Did you mean '\.jsonl'\? Allowed: \.txt, ")
 
     @pytest.mark.parametrize(("name", "content"), [("e.txt", b" \n\n"), ("e.jsonl", b"\n"), ("f.jsonl", rows([""]))])
-    def test_empty(self, write, name, content):
+    def test_file_without_text_is_named_as_empty(self, write, name, content):
         self.refused(write(name, content), rf"{name}' is empty")
 
-    def test_empty_parquet(self, write_parquet):
+    def test_parquet_without_text_is_named_as_empty(self, write_parquet):
         self.refused(write_parquet([""]), "is empty")
 
     @pytest.mark.parametrize("packed", [False, True])
     @pytest.mark.parametrize("kind", ["txt", "jsonl"])
-    def test_not_utf8(self, write, kind, packed):
+    def test_byte_that_is_not_utf8_is_named_with_its_offset(self, write, kind, packed):
         content = rows(["cat"]) + "кот".encode("cp1251")
         path = write(f"c.{kind}.gz", gzip.compress(content)) if packed else write(f"c.{kind}", content)
         message = f"is not UTF-8: byte 0xea at offset {len(rows(['cat']))}; convert it"
         self.refused(path, message, error=TextFileError)
 
-    def test_bad_json(self, write):
+    def test_line_that_is_no_json_object_is_named_with_its_number(self, write):
         self.refused(write("some.jsonl", rows() + b'{"text": "cat",}\n'), r"some\.jsonl' line 4 is not JSON: .* column")
         self.refused(write("some.jsonl", b'"cat"\n'), r"line 1 holds str, it must be an object with a field 'text'")
 
-    def test_missing_field(self, write, write_parquet, dataset_folder):
+    def test_missing_field_gets_the_nearest_and_all_that_there_are(self, write, write_parquet, dataset_folder):
         message = r"has no field 'txt'\. Did you mean 'text'\? Set data\.sources\.field to one of "
         self.refused(write("some.jsonl", rows()), rf"line 1 {message}text, id", "txt")
         self.refused(write_parquet(TEXTS), rf"parquet' {message}id, text", "txt")
         with pytest.raises(SourceError, match=message):
             list(documents(SourceRecipe(dataset=str(dataset_folder), field="txt")))
 
-    def test_field_without_text(self, write, write_parquet):
+    def test_field_that_holds_no_text_is_named_with_its_type(self, write, write_parquet):
         self.refused(write("some.jsonl", rows()), "line 1: field 'id' holds int, it must hold text", "id")
         self.refused(write_parquet(TEXTS), "field 'id' holds int, it must hold text", "id")
 
-    def test_damaged(self, write, write_parquet):
+    def test_damaged_archive_or_parquet_is_named(self, write, write_parquet):
         self.refused(write("some.txt.gz", gzip.compress(b"The cat. " * 99)[:-9]), r"some\.txt\.gz' is damaged")
         self.refused(write("some.txt.gz", b"plain"), r"some\.txt\.gz' is damaged")
         path = write_parquet(TEXTS)
         self.refused(write("half.parquet", path.read_bytes()[:-20]), r"half\.parquet' is damaged or no Parquet file")
 
-    def test_missing_split(self, dataset_folder):
+    def test_missing_split_is_named(self, dataset_folder):
         with pytest.raises(SourceError, match=r"cats' cannot be read: .*test"):
             list(documents(SourceRecipe(dataset=str(dataset_folder), split="test")))
 
-    def test_unreachable_dataset(self):
+    def test_unreachable_dataset_is_named(self):
         source = SourceRecipe(dataset="nobody/nothing")
         with pytest.raises(SourceError, match="dataset 'nobody/nothing' cannot be read"):
             list(documents(source))

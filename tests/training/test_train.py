@@ -252,7 +252,7 @@ class TestBatches:
         train(model, steps=3)
         assert sorted(windows.read) == sorted([0, 1, 2] * 4)
 
-    def test_shares_of_devices(self, make_training):
+    def test_devices_share_a_batch_evenly_or_it_is_refused(self, make_training):
         recipe = make_training(batch_tokens=32 * 24)
         assert [device_batches(recipe, world) for world in (1, 2, 8)] == [(24, 1), (12, 1), (3, 1)]
         micro = make_training(batch_tokens=32 * 24, micro_batch_size=3)
@@ -266,7 +266,7 @@ class TestBatches:
     ("schedule", "middle", "last"),
     [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1, 1), ("warmup_stable_decay", 1, 0.1)],
 )
-def test_schedules(make_training, tmp_path, schedule, middle, last):
+def test_schedules_warm_up_and_fall_to_the_final_ratio(make_training, tmp_path, schedule, middle, last):
     changes = {"schedule": schedule, "warmup_steps": 10}
     for ratio in (0.1, 1.0):
         recipe = make_training(**changes, final_learning_rate_ratio=ratio)
