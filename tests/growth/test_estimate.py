@@ -125,14 +125,14 @@ class TestFlops:
         return counter.get_total_flops() / ids.numel()
 
     @pytest.mark.parametrize(("blocks", "frozen"), [(1, 0), (3, 0), (3, 2), (3, 3)])
-    def test_blocks(self, build_model, token_ids, blocks, frozen):
+    def test_frozen_and_trainable_blocks_cost_what_pytorch_counts(self, build_model, token_ids, blocks, frozen):
         model = build_model(num_hidden_layers=blocks, num_frozen_layers=frozen)
         unseen = 2 * LENGTH * WIDTH * (frozen + 3 * (blocks - frozen))
         assert flops_per_token(model, TrainingRecipe(context_length=LENGTH, batch_tokens=64)) + unseen == self.measured(
             model, token_ids(2, LENGTH)
         )
 
-    def test_head_alone(self, build_model, token_ids):
+    def test_training_the_head_alone_costs_what_pytorch_counts(self, build_model, token_ids):
         model = build_model(num_hidden_layers=2, num_frozen_layers=2)
         model.model.norm.requires_grad_(False)
         training = TrainingRecipe(context_length=LENGTH, batch_tokens=64)
@@ -204,7 +204,7 @@ def test_memory_is_as_measured_within_a_quarter(width, vocab, blocks, frozen, ba
 
 
 class TestMemory:
-    def test_parts(self):
+    def test_optimizer_and_gradients_follow_the_trainable_and_parts_sum_to_the_total(self):
         first, second = estimate(recipe_of())
         assert first["memory_bytes"]["optimizer"] == 8 * first["trainable_parameters"]
         assert second["memory_bytes"]["gradients"] == 4 * second["trainable_parameters"]
@@ -247,5 +247,5 @@ def test_totals_are_sums_over_phases_and_the_largest_memory():
 @pytest.mark.parametrize(
     ("value", "text"), [(7, "7"), (1500, "1.5k"), (104_952_832, "105M"), (6.89e10, "68.9G"), (6.32e19, "6.32e19")]
 )
-def test_short(value, text):
+def test_large_numbers_are_shortened_with_a_prefix(value, text):
     assert short(value) == text

@@ -41,7 +41,7 @@ def test_phases_follow_each_other(run_folder):
     assert [phase["lora"] for phase in (one, two, lora)] == [False, False, True]
 
 
-def test_what_is_drawn(run_folder):
+def test_losses_are_drawn_over_tokens_with_the_phases_marked(run_folder):
     (axes,) = draw("tiny", read_phases(run_folder, read_provenance(run_folder))).axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "training loss", "smoothed", "held-out loss", "LoRA phase",

@@ -153,34 +153,34 @@ class TestRefusals:
 
         return refuse
 
-    def test_another_recipe(self, finished, refuse):
+    def test_going_on_with_another_recipe_is_refused(self, finished, refuse):
         message = "tiny' holds a run of another recipe .*choose a new folder"
         refuse(finished[0], RunFolderError, message, {"training.learning_rate": 0.02})
 
-    def test_other_texts(self, finished, refuse, tmp_path):
+    def test_going_on_with_other_texts_is_refused(self, finished, refuse, tmp_path):
         other = tmp_path / "train.txt"
         other.write_text("The cat sat. " * 50)
         refuse(finished[0], RunFolderError, "holds a run of other training text", text=[other])
         refuse(finished[0], RunFolderError, "holds a run of other held-out text", valid=[other])
         refuse(finished[0], RunFolderError, "holds a run of other held-out text", valid=[])
 
-    def test_another_substrate(self, finished, refuse, tokenizer, tmp_path, substrate):
+    def test_going_on_with_another_substrate_is_refused(self, finished, refuse, tokenizer, tmp_path, substrate):
         moved = GlyphSubstrate(tokenizer, substrate.packed_bits.flip(0), substrate.center, substrate.projection)
         moved.provenance.update(substrate.provenance)
         moved.save_pretrained(tmp_path / "moved")
         message = f"was started on substrate {substrate.fingerprint}, .*moved' has {moved.fingerprint}"
         refuse(finished[0], RunFolderError, message, substrate=tmp_path / "moved")
 
-    def test_foreign_folder(self, refuse, tmp_path):
+    def test_folder_with_foreign_files_is_refused(self, refuse, tmp_path):
         (tmp_path / "thesis.doc").write_text("years of work")
         refuse(tmp_path, RunFolderError, "exists and holds no growth run; choose an empty or new folder")
 
-    def test_merged_folder(self, finished, refuse, copied, tmp_path):
+    def test_folder_of_a_merge_is_refused(self, finished, refuse, copied, tmp_path):
         merged = merge_experts([finished[0], copied], tmp_path / "merged", names=["a", "b"])
         refuse(merged, RunFolderError, "merged' holds a merge checkpoint; choose a new folder")
 
     @pytest.mark.parametrize("name", ["blocks-1.safetensors", "head-2.safetensors", "substrate.safetensors"])
-    def test_damaged_shard(self, copied, refuse, name):
+    def test_damaged_or_missing_shard_is_named(self, copied, refuse, name):
         content = bytearray((copied / name).read_bytes())
         content[-1] ^= 1
         (copied / name).write_bytes(content)
@@ -188,7 +188,7 @@ class TestRefusals:
         (copied / name).unlink()
         refuse(copied, CheckpointError, f"{name}' is missing")
 
-    def test_damaged_tokenizer(self, copied, refuse):
+    def test_damaged_tokenizer_is_named(self, copied, refuse):
         path = copied / "tokenizer.json"
         content = json.loads(path.read_text("utf-8"))
         vocabulary = content["model"]["vocab"]
@@ -196,7 +196,7 @@ class TestRefusals:
         path.write_text(json.dumps(content), encoding="utf-8")
         refuse(copied, FrozenGlyphError, r"tokenizer\.json' is damaged or of another substrate")
 
-    def test_unusable_texts(self, refuse, tmp_path):
+    def test_missing_or_ambiguous_texts_are_refused(self, refuse, tmp_path):
         refuse(tmp_path, TextFileError, r"absent\.txt' does not exist", text=[tmp_path / "absent.txt"])
         refuse(tmp_path, FrozenGlyphError, "no training text: name UTF-8 text files", text=[])
         refuse(tmp_path, FrozenGlyphError, "must have different file names", valid=["ru/v.txt", "zh/v.txt"])
