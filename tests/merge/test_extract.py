@@ -36,7 +36,7 @@ def recorded(merged):
 
 
 class TestExtract:
-    def test_round_trip(self, experts, merged_folder, tmp_path, token_ids):
+    def test_extracted_experts_are_the_merged_ones_bit_for_bit(self, experts, merged_folder, tmp_path, token_ids):
         for folder in experts:
             again = extract_expert(merged_folder, folder.name, tmp_path / folder.name)
             assert same_bits(again, folder)
@@ -80,7 +80,7 @@ class TestExtract:
         assert same_bits(extract_expert(nested, "zh", tmp_path / "zh"), experts[1])
         assert recorded(nested)["zh"] == recorded(merged_folder)["zh"]
 
-    def test_without_provenance(self, experts, merged_folder, tmp_path):
+    def test_extraction_needs_no_provenance(self, experts, merged_folder, tmp_path):
         plain = tmp_path / "plain"
         FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder).save_pretrained(plain)
         assert same_bits(extract_expert(plain, "ru", tmp_path / "ru"), experts[0])
@@ -156,7 +156,7 @@ class TestReweigh:
             ({"rule": "weighted", "weights": [1]}, "must be 2 finite numbers"),
         ],
     )
-    def test_refused(self, folder, arguments, message):
+    def test_bad_rule_or_weights_are_named_and_change_no_file(self, folder, arguments, message):
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         with pytest.raises(FrozenGlyphError, match=message):
             reweigh_experts(folder, **arguments)

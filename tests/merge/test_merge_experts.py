@@ -125,7 +125,7 @@ def test_an_empty_folder_may_be_there(experts, tmp_path):
         ("hidden_size", 96),
     ],
 )
-def test_experts_that_differ(experts, tmp_path, field, value):
+def test_field_in_which_experts_differ_is_named_with_both_values(experts, tmp_path, field, value):
     other = altered(experts[1], tmp_path / "other", **{field: value})
     with pytest.raises(ExpertsDoNotMatch, match=f"experts differ in {field}") as caught:
         merge_experts([experts[0], other], tmp_path / "m")
@@ -168,7 +168,7 @@ def test_what_is_no_expert(experts, merged_folder, tmp_path):
         ({"names": ["same", "same"]}, "must be 2 different names"),
     ],
 )
-def test_refused_arguments(experts, tmp_path, arguments, message):
+def test_bad_rule_weights_or_names_are_refused_and_write_nothing(experts, tmp_path, arguments, message):
     with pytest.raises(FrozenGlyphError, match=message):
         merge_experts(experts, tmp_path / "m", **arguments)
     assert not list(tmp_path.iterdir())

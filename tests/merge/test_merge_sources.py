@@ -81,7 +81,7 @@ class TestStages:
 
 
 class TestSeveral:
-    def test_order_permutes(self, experts, trunk, tmp_path):
+    def test_order_of_sources_permutes_weights_and_tensors(self, experts, trunk, tmp_path):
         folders = [*experts, trunk]
         out = merge_experts(folders, tmp_path / "m", "weighted", [1, 2, 5])
         turned = merge_experts([folders[i] for i in (2, 0, 1)], tmp_path / "turned", "weighted", [5, 1, 2])
@@ -140,7 +140,7 @@ class TestSeveral:
             if position < 8:
                 earned += torch.stack([part[position, ids[0, position + 1]] for part in parts])
 
-    def test_names(self, experts, trunk, tmp_path):
+    def test_experts_of_a_merged_source_keep_their_names_behind_its_own(self, experts, trunk, tmp_path):
         pair = merge_experts(experts, tmp_path / "pair")
         out = merge_experts([pair, trunk, trunk], tmp_path / "m", names=["p", "x", "y"])
         assert config_of(out)["expert_names"] == ["p/ru", "p/zh", "x", "y"]
@@ -172,7 +172,7 @@ class TestTrunk:
         expected = (logits(branches[0], ids) + logits(branches[1], ids)) / 2
         torch.testing.assert_close(merged_logits(out, ids), expected, atol=1e-5, rtol=1e-5)
 
-    def test_it_is_reported(self, branches):
+    def test_what_the_trunk_saves_is_reported(self, branches):
         report = plan_merge(MergeRecipe([str(folder) for folder in branches])).report()
         assert [expert["shared_layers"] for expert in report["experts"]] == [2, 2]
         block = 4 * 48 * 48 + 2 * 4 * 48 * 48 + 4 * 48 + 48 + 4 * 48
@@ -209,7 +209,7 @@ class TestTrunk:
             torch.testing.assert_close(merged_logits(out, ids), expected, atol=1e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("rule", ["mean", "posterior"])
-    def test_merged_with_itself(self, trunk, tmp_path, token_ids, rule):
+    def test_model_merged_with_itself_predicts_the_same(self, trunk, tmp_path, token_ids, rule):
         out = merge_experts([trunk, trunk], tmp_path / "m", rule)
         assert config_of(out)["num_shared_layers"] == 2
         found = merged_logits(out, token_ids(2, 9)).log_softmax(-1)

@@ -83,7 +83,7 @@ def test_mean_of_logits(merge, three_experts, token_ids, numbers):
     torch.testing.assert_close(merge(numbers)(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_weighted_mean(merge, three_experts, token_ids):
+def test_weighted_logits_are_the_weighted_sum_of_the_experts_logits(merge, three_experts, token_ids):
     ids = token_ids(2, 10)
     first, second, third = logits_of(three_experts, ids)
     merged = merge((0, 1, 2), weights=[3, 0, 1], rule="weighted")

@@ -398,7 +398,7 @@ class TestRefusals:
         AutoModelForCausalLM.from_pretrained(merged_folder).save_pretrained(single)
         self.refused(lambda: tune(out, merged=single), CheckpointError, "holds the head together with", out, work)
 
-    def test_damaged_parent(self, tune, merged_folder, tmp_path):
+    def test_damaged_expert_of_the_merge_is_named(self, tune, merged_folder, tmp_path):
         damaged = shutil.copytree(merged_folder, tmp_path / "damaged")
         data = bytearray((damaged / "expert-1.safetensors").read_bytes())
         data[-10] ^= 1
@@ -428,11 +428,11 @@ class TestRefusals:
             ),
         ],
     )
-    def test_recipe(self, content, changes, message):
+    def test_bad_recipe_field_is_named_with_what_is_allowed(self, content, changes, message):
         with pytest.raises(RecipeError, match=message):
             parse(TuneRecipe, content() | changes)
 
-    def test_text(self, tune, texts, tmp_path):
+    def test_missing_or_ambiguous_texts_are_refused(self, tune, texts, tmp_path):
         out = tmp_path / "out"
         self.refused(lambda: tune(out, text=()), RecipeError, "no training text", out)
         self.refused(lambda: tune(out, text=[tmp_path / "none.txt"]), FrozenGlyphError, "does not exist", out)
