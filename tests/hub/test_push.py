@@ -163,7 +163,7 @@ def test_somebody_else_pushes_meanwhile(hub, push, folder):
     assert second[0] == "url" and commits(hub, "user/ru") == 3
 
 
-def test_refusals(hub, push, folder):
+def test_every_refusal_names_its_cause_and_pushes_nothing(hub, push, folder):
     for repo in ("user/open", "user/hidden", "user/gated"):
         hub.commit(repo, {"README.md": b""})
     hub.private.add("user/hidden")
@@ -240,7 +240,7 @@ def test_merge_pushes_afterwards_and_keeps_its_folder(hub, experts, tmp_path):
     assert "expert-1.safetensors" in hub.repos["user/merged"][-1][1]
 
 
-def test_a_branch(hub, push, folder):
+def test_push_to_a_branch_leaves_main_as_it_is(hub, push, folder):
     files = {"README.md": b"main"}
     hub.commit("user/ru", files)
     hub.commit("user/ru@v2", files)
