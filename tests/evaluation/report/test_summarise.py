@@ -100,7 +100,7 @@ def test_bleu_of_runs_is_their_mean_and_pairs_are_drawn_together() -> None:
     assert found["low"] >= 0 and found["high"] - found["low"] < one["high"] - one["low"]
 
 
-def test_bits_per_byte() -> None:
+def test_bits_per_byte_are_nats_over_bytes_inside_their_interval() -> None:
     loss = summarise_loss("m", "t", text_part([20.0, 30.0, 25.0, 31.0]))
     bits = loss["bits_per_byte"]
     assert bits["value"] == pytest.approx(106 / 95 / math.log(2))

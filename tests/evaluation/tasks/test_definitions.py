@@ -80,7 +80,7 @@ def samples_of(results: Any, task: str) -> list[Any]:
     return sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
 
 
-def test_suites() -> None:
+def test_suites_cover_every_task_and_an_unknown_name_gets_the_nearest() -> None:
     assert suite_names() == ["paper", "quick", "standard", "text"]
     assert sorted(load_suite("paper")) == PAPER
     assert set(load_suite("quick")) < set(load_suite("standard"))
@@ -168,7 +168,7 @@ def test_the_group_of_the_mirror_is_named_after_what_it_holds(results: Any) -> N
     assert results["results"]["mmlu"]["acc,none"] == pytest.approx(sum(correct) / 3)
 
 
-def test_published_prompts(tasks: dict[str, Any]) -> None:
+def test_prompts_budgets_and_answers_are_the_published_ones(tasks: dict[str, Any]) -> None:
     prompts = {request.args[0]: request.args[1] for name in LETTERS for request in requests_of(tasks[name])}
     religions = "Question: Two\nlines?\nOptions: A) x, y B) z C) u D) v\nAnswer:"
     blood = "Question: Colour of blood?\nOptions: A) red B) green C) blue\nAnswer:"  # keys 1 to 3 in the file
@@ -208,7 +208,7 @@ def test_sampling_is_one_option(mirror: Mirror) -> None:
 @pytest.mark.parametrize(
     ("completion", "hit"), [("B", 1), (" b", 1), ("(B)", 1), ("\n", 0), ("", 0), ("A B", 0), ("3B", 1), ("Б", 0)]
 )
-def test_first_letter(completion: str, hit: int) -> None:
+def test_first_latin_letter_decides_whatever_stands_around_it(completion: str, hit: int) -> None:
     assert load_module("paper_protocol").score_first_letter({"answer": "B"}, [completion]) == {"first_letter": hit}
 
 
@@ -218,7 +218,7 @@ def test_a_substring_in_any_case_is_a_hit() -> None:
     assert score(doc, ["Pari"]) == score(doc, ["the city"]) == {"hit": 0.0}  # the first gold counts
 
 
-def test_bleu(results: Any) -> None:
+def test_bleu_is_sacrebleus_and_counts_chinese_by_character(results: Any) -> None:
     pairs = [("老人去海边了", "老人去了海边"), ("再见，朋友们", "再见，朋友们")]
     references, hypotheses = zip(*pairs, strict=True)
     bleu = load_module("paper_protocol").chinese_bleu
@@ -243,7 +243,7 @@ def test_bleu(results: Any) -> None:
         ("anything", ["the"], (0.0, 0.0, 0.0)),  # a gold that normalises to nothing is in no text
     ],
 )
-def test_squad_scores(prediction: str, golds: list[str], expected: tuple[float, float, float]) -> None:
+def test_squad_takes_the_best_gold(prediction: str, golds: list[str], expected: tuple[float, float, float]) -> None:
     scores = load_module("squad_scoring").score_completion({"answers": {"text": golds}}, [prediction])
     assert (scores["exact_match"], scores["f1"], scores["contains"]) == pytest.approx(expected)
 

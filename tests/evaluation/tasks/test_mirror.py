@@ -219,7 +219,7 @@ def test_stock_squadv2_aggregates_with_it(squad_v2: Any, mirror: Mirror) -> None
     assert stock["exact"] == 50 and stock["f1"] == pytest.approx(100 * (2 * 1 / 3 + 1) / 2) and stock["NoAns_f1"] == 0
 
 
-def test_real_data(real_data: Path, tmp_path: Path) -> None:
+def test_mirror_of_the_real_data_loses_no_rows(real_data: Path, tmp_path: Path) -> None:
     mirror = write_mirror(real_data, tmp_path / "mirror")
     sizes = {
         (dataset, configuration): {split: len(rows) for split, rows in load(mirror, dataset, configuration).items()}
