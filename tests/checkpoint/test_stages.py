@@ -225,7 +225,7 @@ class TestVersions:
         for earlier, later in itertools.pairwise(versions[3]):
             assert later.items() >= earlier.items()
 
-    def test_repeated_ladder(self, versions):
+    def test_stage_that_adds_no_blocks_has_the_frozen_ones_of_the_stage_before(self, versions):
         loaded = FrozenGlyphForCausalLM.from_pretrained(versions[0], growth_stage=4)
         assert (loaded.config.ladder, loaded.config.num_frozen_layers) == ([1, 2, 3, 3], 2)
 
