@@ -54,13 +54,13 @@ def test_it_reports_every_stage_and_again_does_nothing(run, files):
         ("a: [\n  b", "recipe 'recipe.yaml' is not YAML: "),
     ],
 )
-def test_bad_recipe(refused, files, recipe, message):
+def test_bad_recipe_is_named_before_anything_is_written(refused, files, recipe, message):
     (files / "recipe.yaml").write_text(recipe)
     assert message in refused(*GROW)
     assert not (files / "run").exists()
 
 
-def test_missing_recipe(refused, files):
+def test_missing_recipe_is_named(refused, files):
     (files / "recipe.yaml").unlink()
     assert refused(*GROW).startswith("recipe 'recipe.yaml' does not exist; give")
 
@@ -74,7 +74,7 @@ def test_missing_recipe(refused, files):
         (b"cat", "fewer than one window of training.context_length=32; give more text"),
     ],
 )
-def test_bad_text(refused, files, content, message):
+def test_unusable_text_is_named_before_the_run_starts(refused, files, content, message):
     (files / "text.txt").unlink()
     if content is not None:
         (files / "text.txt").write_bytes(content)
@@ -113,7 +113,7 @@ def test_settings_change_the_recipe(run, refused, files):
     assert refused(*GROW, "--set", "training").startswith("setting 'training' must look like")
 
 
-def test_no_text_anywhere(refused, files):
+def test_growth_without_any_text_is_refused(refused, files):
     assert "no training text" in refused("grow", "recipe.yaml", "--out", "run")
 
 
@@ -123,7 +123,7 @@ def test_folder_of_another_recipe(run, refused, files):
     assert refused(*GROW).startswith("folder 'run' holds a run of another recipe (recipe_sha256 '")
 
 
-def test_missing_substrate_folder(refused, files):
+def test_missing_substrate_folder_is_named(refused, files):
     assert refused(*GROW[:-1], "absent").startswith("'absent/substrate.json' does not exist")
 
 

@@ -77,7 +77,7 @@ def test_experts_that_do_not_match(refused, experts, tmp_path, substrate):
         (("--names", "a"), "recipe field names=['a'] is not allowed: it must be 2 different names"),
     ],
 )
-def test_bad_options(refused, experts, tmp_path, options, message):
+def test_bad_options_are_named_and_nothing_is_written(refused, experts, tmp_path, options, message):
     assert refused("merge", *experts, "-o", tmp_path / "merged", *options).startswith(message)
     assert not (tmp_path / "merged").exists()
 

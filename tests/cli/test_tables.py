@@ -157,5 +157,5 @@ def test_the_estimate_ends_with_sums_and_knows_days_where_the_speed_is_known():
 @pytest.mark.parametrize(
     ("nbytes", "words"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (5 << 40, "5120.0 GiB")]
 )
-def test_sizes_in_words(nbytes, words):
+def test_sizes_are_written_in_binary_units(nbytes, words):
     assert size(nbytes) == words
