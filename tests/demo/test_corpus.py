@@ -48,12 +48,12 @@ def test_same_seed_same_corpus_other_seed_another(corpus: Corpus) -> None:
     assert other.questions != corpus.questions
 
 
-def test_labelled_synthetic() -> None:
+def test_corpus_says_that_it_is_synthetic() -> None:
     assert "synthetic" in SYNTHETIC_NOTE.lower()
     assert "synthetic" in (corpus_module.__doc__ or "")
 
 
-def test_sizes(corpus: Corpus) -> None:
+def test_training_texts_are_about_six_megabytes_and_held_out_ones_small(corpus: Corpus) -> None:
     assert set(corpus.train) == {"ru", "zh"}
     assert set(corpus.valid) == {"en", "ru", "zh", "mixed"}
     assert all(5_500_000 <= len(text.encode()) <= 6_500_000 for text in corpus.train.values())
@@ -162,7 +162,7 @@ def test_every_held_out_sentence_is_read_about_other_people(corpus: Corpus, sent
             assert not any(question.prompt + choice in sentences[expert] for choice in question.choices)
 
 
-def test_question_counts(corpus: Corpus) -> None:
+def test_every_kind_has_enough_questions_and_none_repeats(corpus: Corpus) -> None:
     counts = Counter(question.task for question in corpus.questions)
     assert set(counts) == {"facts", "sums", "extraction", "options"}
     assert counts["facts"] >= 200 and counts["extraction"] >= 200 and counts["sums"] >= 140
