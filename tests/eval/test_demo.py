@@ -28,7 +28,7 @@ def report_of(seed, losses):
     }
 
 
-def test_rows_by_seed(tmp_path, monkeypatch):
+def test_each_seed_says_whether_its_loss_falls_at_every_stage(tmp_path, monkeypatch):
     folders = []
     for seed, losses in ((0, [3.0, 2.0, 1.0]), (1, [3.0, 1.0, 2.0])):
         folders.append(tmp_path / str(seed))

@@ -133,7 +133,7 @@ def test_seeds_that_disagree_widen_the_interval():
     assert agree.high - agree.low < 1e-9 < differ.high - differ.low
 
 
-def test_holm():
+def test_holm_multiplies_by_rank_keeps_the_order_and_stays_at_most_one():
     assert comparison.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert comparison.holm([0.9, 0.8]) == [1.0, 1.0]
 
