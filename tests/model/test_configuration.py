@@ -37,7 +37,7 @@ SHARED = {"num_shared_layers": 1}
         ({"hidden_size": "wide"}, "hidden_size"),
     ],
 )
-def test_refused_fields(fields, message):
+def test_impossible_fields_are_refused_with_what_is_allowed(fields, message):
     with pytest.raises(Exception, match=message):
         FrozenGlyphConfig(**fields)
 
@@ -65,12 +65,12 @@ def test_refused_fields(fields, message):
         ({"experts": [EXPERT, {}]}, r"experts\[1\].*must have exactly .*num_hidden_layers"),
     ],
 )
-def test_refused_merged_fields(fields, message):
+def test_impossible_fields_of_a_merge_are_refused_with_what_is_allowed(fields, message):
     with pytest.raises(Exception, match=message):
         FrozenGlyphMoEConfig(**({"experts": [EXPERT, EXPERT]} | fields))
 
 
-def test_derived_fields():
+def test_fields_left_out_are_derived():
     single = FrozenGlyphConfig(hidden_size=64)
     assert single.intermediate_size == 256
     assert single.rope_parameters["rope_theta"] == 10000.0
@@ -103,7 +103,7 @@ def test_configurations_survive_a_file(config, tmp_path):
     assert set(loaded.auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
 
 
-def test_stage_layers():
+def test_layers_of_a_stage_follow_the_ladder():
     config = FrozenGlyphConfig(ladder=[3, 6, 9])
     assert [config.stage_layers(stage) for stage in (1, 2, 3)] == [(3, 0), (6, 3), (9, 6)]
     for stage in (0, 4, -1):

@@ -71,7 +71,7 @@ def test_compiled_to_machine_code(hidden_size):
 
 @pytest.mark.parametrize("device_map", [{"": "cpu"}, "cpu", "auto"], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_device_map(experts, token_ids, device_map, dtype):
+def test_device_map_changes_no_logits(experts, token_ids, device_map, dtype):
     ids = token_ids(2, 9)
     expected = AutoModelForCausalLM.from_pretrained(experts[1], dtype=dtype).eval()
     mapped = AutoModelForCausalLM.from_pretrained(experts[1], dtype=dtype, device_map=device_map).eval()
@@ -82,7 +82,7 @@ def test_device_map(experts, token_ids, device_map, dtype):
 
 @pytest.mark.parametrize("buffers", [False, True], ids=["substrate in memory", "substrate on disk"])
 @pytest.mark.parametrize("merged", [False, True], ids=["single", "merged"])
-def test_offloaded_to_disk(experts, merged_folder, token_ids, tmp_path, merged, buffers):
+def test_offloading_to_disk_changes_no_logits(experts, merged_folder, token_ids, tmp_path, merged, buffers):
     folder, ids = merged_folder if merged else experts[1], token_ids(2, 9)
     expected = AutoModelForCausalLM.from_pretrained(folder).eval()
     options = {

@@ -141,7 +141,7 @@ def test_loss_is_the_cross_entropy_of_the_next_token(model, token_ids):
     torch.testing.assert_close(output.loss, torch.stack(wanted).mean())
 
 
-def test_logits_to_keep(model, token_ids):
+def test_logits_to_keep_selects_positions(model, token_ids):
     ids = token_ids(2, 9)
     full = model(ids).logits
     torch.testing.assert_close(model(ids, logits_to_keep=2).logits, full[:, -2:])

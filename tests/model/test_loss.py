@@ -126,7 +126,7 @@ def test_logits_are_never_whole(inputs, monkeypatch, grad):
     assert largest.elements >= BATCH * LENGTH * VOCAB
 
 
-def test_model_without_logits(build_model, token_ids):
+def test_skipping_logits_keeps_the_loss(build_model, token_ids):
     model = build_model()
     ids = token_ids(2, 20)
     with torch.no_grad():

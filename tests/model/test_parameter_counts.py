@@ -43,7 +43,7 @@ def published_total(model: FrozenGlyphForCausalLM) -> int:
         ({"substrate_bits": 16, "num_hidden_layers": 32}, 471_173_120),  # published as a layout, without a count
     ],
 )
-def test_total(fields, total):
+def test_total_parameters_are_the_published_ones(fields, total):
     assert published_total(meta_model(**fields)) == total
 
 
@@ -56,12 +56,12 @@ def test_total(fields, total):
         ({"substrate_trainable": True}, 247_614_464),
     ],
 )
-def test_trainable(fields, trainable):
+def test_trainable_parameters_are_the_published_ones(fields, trainable):
     assert parameters(meta_model(**fields), trainable=True) == trainable
 
 
 @pytest.mark.parametrize(("layers", "billions"), [(1, 1.3), (2, 1.5), (3, 1.7), (4, 1.9), (5, 2.1), (6, 2.3)])
-def test_abs_bvv_total(layers, billions):
+def test_abs_bvv_totals_are_the_published_billions(layers, billions):
     assert round(published_total(meta_model(num_hidden_layers=layers, **ABS_BVV)) / 1e9, 1) == billions
 
 
@@ -75,7 +75,7 @@ def test_abs_bvv_total(layers, billions):
         ({"substrate_bits": 16}, 269),
     ],
 )
-def test_ablation_total(fields, millions):
+def test_ablation_totals_are_the_published_millions(fields, millions):
     assert math.floor(published_total(meta_model(**ABLATION, **fields)) / 1e6) == millions
 
 

@@ -87,7 +87,7 @@ def stranger(experts, merged_folder, ids, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["grown", "merged"])
-def test_refused_without_trust(stranger, kind):
+def test_loading_is_refused_without_trust_remote_code(stranger, kind):
     assert stranger[kind]["refused"] == [True, True, True]
 
 

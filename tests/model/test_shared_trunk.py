@@ -117,7 +117,7 @@ def test_the_trunk_is_run_and_stored_once(merged_and_experts, token_ids, tmp_pat
 
 
 @torch.no_grad()
-def test_offloaded_to_disk(merged_and_experts, token_ids, tmp_path):
+def test_offloading_to_disk_changes_no_logits(merged_and_experts, token_ids, tmp_path):
     merged, _ = merged_and_experts
     ids = token_ids(2, 9)
     merged.save_pretrained(tmp_path / "merged")
