@@ -118,7 +118,7 @@ def publish(tokenizer, tmp_path_factory):
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors"])
 @pytest.mark.parametrize("rotary", ["half", "interleaved"])
 @pytest.mark.parametrize("kind", ["codes", "vectors"])
-def test_logits_stay(publish, tokenizer, token_ids, tmp_path, kind, rotary, file):
+def test_import_keeps_the_logits(publish, tokenizer, token_ids, tmp_path, kind, rotary, file):
     model, folder = publish(kind, rotary, file)
     out = import_published(folder, tmp_path / "ours", PublishedKeys(rotary=rotary))
     ours = FrozenGlyphForCausalLM.from_pretrained(out)
@@ -327,7 +327,7 @@ def test_keys_files_are_checked(tmp_path, content, complaint):
         load_keys(tmp_path / "keys.yaml")
 
 
-def test_command(publish, tmp_path):
+def test_command_passes_rotary_and_keys_to_the_import(publish, tmp_path):
     _, folder = publish(rotary="interleaved")
     (tmp_path / "keys.yaml").write_text("config: {layer_norm_eps: 1.0e-6}")
     words = ["import-published", str(folder), "-o", str(tmp_path / "ours")]
