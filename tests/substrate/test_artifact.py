@@ -66,7 +66,7 @@ def test_no_two_tokens_share_a_vector(substrate):
     assert nearest > 0.01
 
 
-def test_provenance(substrate, font, tokenizer):
+def test_provenance_records_font_tokenizer_layout_and_collisions(substrate, font, tokenizer):
     provenance = substrate.provenance
     assert provenance["font"] == {"name": "tiny.hex", "sha256": font.sha256, "upper": None}
     assert (

@@ -40,7 +40,7 @@ def test_every_code_point_is_its_own_id(bmp, tokens):
     assert bmp("\0\ufdd0 \u0378 \uffff")["input_ids"] == [0, 0xFDD0, 0x20, 0x378, 0x20, 0xFFFF]
 
 
-def test_specials_and_bytes(bmp, tokens):
+def test_specials_and_bytes_have_fixed_ids(bmp, tokens):
     assert (bmp.pad_token_id, bmp.bos_token_id, bmp.eos_token_id) == (57344, 57345, 57346)
     assert [token.text for token in tokens[0xE000:0xE004]] == ["<pad>", "<bos>", "<eos>", "<unused_57347>"]
     assert [token.kind for token in tokens].count("special") == 256

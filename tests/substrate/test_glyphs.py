@@ -64,7 +64,7 @@ def test_up_to_four_code_points_are_loss_free_in_reading_order(font):
     np.testing.assert_array_equal(picture[16:, 16:24], font.glyph(ord("b")))
 
 
-def test_nothing_is_blank(font):
+def test_no_character_is_drawn_blank(font):
     for character in (" ", "\n", "\0", "\u3000", "\ue000", "\U0001f600", "."):
         assert draw(font, Token(character, "text"))[0].any(), character
 

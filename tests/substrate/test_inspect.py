@@ -15,7 +15,7 @@ def substrate(tokenizer, font):
     return GlyphSubstrate.build(tokenizer, width=128, font=font)
 
 
-def test_description(substrate, font):
+def test_description_is_json_of_origin_sizes_collisions_and_coverage(substrate, font):
     described = describe(substrate)
     assert json.loads(json.dumps(described)) == described
     assert described["fingerprint"] == substrate.fingerprint and described["font"]["sha256"] == font.sha256
@@ -49,7 +49,7 @@ def test_codes_do_not_collide(tokenizer):
     assert collision_groups(binary) == [] and describe(binary)["font"] is None
 
 
-def test_names_of_groups():
+def test_colliding_tokens_are_named_with_their_code_points():
     assert group_name([" ", "\n", "\t"]) == "space (U+0020) = newline (U+000A) = tab (U+0009)"
     assert group_name(["a", "а"]) == "a (U+0061) = а (U+0430)"
     assert group_name(["\u200b", " с"]) == "zero width space (U+200B) = ' с'"

@@ -22,7 +22,7 @@ def packed(bits):
     return torch.from_numpy(np.packbits(bits, axis=1))
 
 
-def test_center_and_covariance(bits, packed):
+def test_center_and_covariance_equal_numpys(bits, packed):
     np.testing.assert_array_equal(P.bit_center(packed).numpy(), np.round(16 * bits.mean(axis=0)))
     np.testing.assert_allclose(P.bit_covariance(packed).numpy(), np.cov(bits.T, bias=True), atol=1e-12)
 

@@ -101,7 +101,7 @@ def encoded(tokenizer, text):
 
 
 @pytest.mark.parametrize("text", [*TEXTS, *UNSEEN])
-def test_byte_level(text):
+def test_byte_level_tokens_spell_the_text(text):
     tokenizer = byte_level()
     tokens, decoded = encoded(tokenizer, text)
     assert text_of(tokens) == decoded == text
@@ -130,7 +130,7 @@ def test_byte_alphabet_is_that_of_the_library():
 
 
 @pytest.mark.parametrize("make", [unigram, byte_fallback], ids=["unigram", "byte_fallback"])
-def test_metaspace(make):
+def test_metaspace_is_read_as_a_space(make):
     tokenizer = make()
     by_name = dict(zip(tokenizer.convert_ids_to_tokens(range(len(tokenizer))), list_tokens(tokenizer), strict=True))
     assert by_name["▁"] == Token(" ", "text") and by_name["<unk>"] == Token("<unk>", "special")
@@ -140,7 +140,7 @@ def test_metaspace(make):
         assert text_of(tokens) == " " + decoded and decoded == text
 
 
-def test_byte_fallback():
+def test_byte_fallback_tokens_spell_unseen_text_too():
     tokenizer = byte_fallback()
     for text in [*TEXTS[:3], *UNSEEN]:
         tokens, decoded = encoded(tokenizer, text)
@@ -148,7 +148,7 @@ def test_byte_fallback():
     assert list_tokens(tokenizer)[3 + 0xE2] == Token("<0xE2>", "byte")
 
 
-def test_word_piece():
+def test_word_piece_continuations_lose_their_mark():
     tokenizer = word_piece()
     names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     tokens = list_tokens(tokenizer)
@@ -160,14 +160,14 @@ def test_word_piece():
         assert text_of(found) == decoded.replace(" ", "") == text.replace(" ", "")
 
 
-def test_word_suffix():
+def test_word_suffix_is_read_as_a_space_behind_the_word():
     tokenizer = word_suffix()
     for text in TEXTS[:3]:
         tokens, decoded = encoded(tokenizer, text)
         assert text_of(tokens) == decoded + " " == text + " "
 
 
-def test_added_tokens():
+def test_added_tokens_stand_for_their_literal_text():
     tokenizer = byte_level()
     tokenizer.add_tokens([AddedToken("    ", special=False), AddedToken("Ġodd", special=False)])
     tokenizer.add_special_tokens({"eos_token": "<|end|>"})
