@@ -23,7 +23,7 @@ def test_readme_has_a_command_for_every_arrow():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_parses(command):
+def test_every_command_parses_as_written(command):
     program, *words = shlex.split(command)
     assert program == "frozen-glyph"
     parser = typer.main.get_command(app)
@@ -33,7 +33,7 @@ def test_command_parses(command):
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"(?:hub_configs|eval)/[\w/.-]+", README))))
-def test_named_file_exists(name):
+def test_every_file_that_the_readme_names_exists(name):
     assert (ROOT / name.rstrip(".,")).exists()
 
 

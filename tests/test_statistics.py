@@ -173,7 +173,7 @@ def test_holm_textbook_example_and_its_definition() -> None:
         assert rejected == set(np.flatnonzero(adjusted <= level))
 
 
-def test_effect_sizes() -> None:
+def test_effect_sizes_equal_hand_counts_and_are_nan_where_undefined() -> None:
     assert cohens_g(McNemarResult(first_only=5, second_only=15, p_value=0.04)) == 0.25
     assert cohens_g(McNemarResult(first_only=15, second_only=5, p_value=0.04)) == -0.25
     assert np.isnan(cohens_g(McNemarResult(0, 0, 1.0)))
@@ -212,5 +212,5 @@ def test_mcnemar_refuses_different_items() -> None:
         ((0.25, 0.3), "at chance"),
     ],
 )
-def test_verdict(interval: tuple[float, float], expected: str) -> None:
+def test_interval_that_holds_chance_is_at_chance(interval: tuple[float, float], expected: str) -> None:
     assert verdict(interval, 0.25) == expected
