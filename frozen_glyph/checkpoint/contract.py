@@ -133,6 +133,11 @@ def copied_by(verb: str, stages: int = 0) -> list[str]:
     return [name.format(stage=n) for name in names for n in (numbers if "{stage}" in name else [0])]
 
 
+def is_written(path: str) -> bool:
+    """Whether a command of this package gives a file of a checkpoint folder this name."""
+    return any(entry.written and pattern(entry.name).fullmatch(path) for entry in PLAN)
+
+
 def is_ours(path: str) -> bool:
     """Whether nobody but this package, or ``save_pretrained`` of its models, gives a file this name."""
     return any(entry.ours and pattern(entry.name).fullmatch(path) for entry in PLAN)

@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import check_links, copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, inside, new_folder, read_json, sha256_file, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, sha256_file, write_text
+from frozen_glyph.checkpoint.folders import check_vacant, new_folder
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.weights import find_weights
@@ -19,6 +21,7 @@ from frozen_glyph.checkpoint.weights import find_weights
 FETCHED = ("*.json", "*.safetensors", CARD_FILE)
 
 
+@one_writer("out")
 def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = False) -> Path:
     """Write the model of ``source``, grown or merged, into the new folder ``out`` with a dense token embedding.
 
@@ -30,8 +33,10 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
         CheckpointError: ``source`` is no checkpoint of ours, is a dense export itself, or ``out`` exists.
         ValueError: ``source`` is damaged, has no such stage, or is a merged model that ``one_head`` cannot express; the
             message names file, stage or rule.
+        FolderInUse: another process writes ``out``.
     """
     source, out = Source.parse(source), Path(out)
+    check_vacant(out)
     folder = source.fetch("model", FETCHED)
     config = read_json(inside(folder, CONFIG_FILE))
     if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):

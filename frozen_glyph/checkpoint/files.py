@@ -3,13 +3,12 @@
 torch is imported where tensors are made, not before: most of what reads and copies checkpoints needs none.
 """
 
-import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -22,11 +21,6 @@ from frozen_glyph.model.weights_frozen_glyph import find_inside, shard_names
 
 if TYPE_CHECKING:
     import torch
-
-try:
-    import fcntl
-except ImportError:  # Windows: what a killed process left is not cleared there
-    fcntl = None  # type: ignore[assignment]
 
 
 class CheckpointError(FrozenGlyphError):
@@ -48,7 +42,7 @@ def inside(folder: Path, name: str) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it; on failure ``path`` is as before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # some writers make private files; keep what the user's umask says
@@ -61,56 +55,27 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary neighbour to fill, which becomes the folder ``path`` at the end, or vanishes on an error.
-
-    What a killed process left of the same folder is removed first.
-
-    Raises:
-        CheckpointError: ``path`` exists and is no empty folder.
-    """
-    check_vacant(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with hold(stale) as alone:
-            if alone:
-                shutil.rmtree(stale, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        with hold(temporary):
-            yield temporary
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def temporary_of(path: Path) -> Path:
+    """A new name beside ``path`` for what is to take its place; ``target_of`` knows it again."""
+    nonce = secrets.token_hex(4)
+    return path.with_name(f".{path.name}.{nonce}{signature(path.name, nonce)}.tmp")
 
 
-def check_vacant(path: Path) -> None:
-    """Raise ``CheckpointError`` unless ``path`` is free, or an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{str(path)!r} exists and is not empty; choose a new folder")
+def target_of(path: Path) -> str | None:
+    """The name that ``temporary_of`` made this name for, which holds a hash of itself; None of any other name."""
+    name, _, code = path.name.removesuffix(".tmp").removeprefix(".").rpartition(".")
+    made = path.with_name(f".{name}.{code[:8]}{signature(name, code[:8])}.tmp")
+    return name if path == made else None
 
 
-@contextmanager
-def hold(folder: Path) -> Iterator[bool]:
-    """Lock ``folder`` for as long as this process lives; gives whether that was possible, and nobody else holds it."""
-    if fcntl is None:
-        yield False
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield locked(handle)
-    finally:
-        os.close(handle)
+def final_name(name: str) -> str:
+    """``name``, a path, or what it was to be called where ``temporary_of`` made it."""
+    path = Path(name)
+    return path.with_name(target_of(path) or path.name).as_posix()
 
 
-def locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by a living process, or the file system knows no locks
-        return False
-    return True
+def signature(name: str, nonce: str) -> str:
+    return hashlib.sha256(f"frozen_glyph {nonce} {name}".encode()).hexdigest()[:8]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -312,8 +277,7 @@ def copy_file(source: Path, target: Path) -> None:
 def link_file(source: Path, target: Path) -> None:
     """Let ``target`` be the same file as ``source`` (a hard link), atomically; a copy where that is not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_of(target)
     try:
         temporary.hardlink_to(source.resolve())  # resolved: a cache of the Hub holds symbolic links
         temporary.replace(target)

@@ -39,12 +39,14 @@ def substrate_build(
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; those given here go first.")] = None,
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
+    from frozen_glyph.checkpoint.locks import writing
     from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe
 
     options = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}
     options |= {"bits": bits, "pca": pca, "font": font}
-    glyphs = build_from_recipe(load_substrate_recipe(config, **options), text or [])
-    glyphs.save_pretrained(out)
+    with writing(out):
+        glyphs = build_from_recipe(load_substrate_recipe(config, **options), text or [])
+        glyphs.save_pretrained(out)
     met, left = (glyphs.provenance["collisions"][key] for key in ("groups", "remaining"))
     size = f"{glyphs.vocab_size} tokens x {glyphs.width}"
     typer.echo(f"{out}: {size}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")

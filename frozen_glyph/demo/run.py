@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.demo.corpus import Corpus, build_corpus
 from frozen_glyph.demo.documents import EXPERTS
 from frozen_glyph.demo.report import tell_of_demo
@@ -37,6 +38,7 @@ def demo_recipe(expert: str, seed: int, steps: int = STEPS) -> GrowthRecipe:
     return GrowthRecipe(name=f"demo-{expert}", model=MODEL, stages=stages, training=TRAINING, seed=seed)
 
 
+@one_writer("out")
 def run_demo(
     out: str | Path, seed: int = 0, progress: bool = False, steps: int = STEPS, corpus: Corpus | None = None
 ) -> Path:

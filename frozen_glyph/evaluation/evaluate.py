@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates
@@ -64,6 +65,7 @@ def load_tasks(names: Sequence[str], source: Tasks, chosen: bool, say: Say) -> t
     return loaded, remarks
 
 
+@one_writer("out", launched=True)
 def evaluate_models(
     models: Sequence[str | Path],
     data: str | Path,
@@ -111,6 +113,10 @@ def evaluate_models(
 
     Returns:
         The report (see report/schema.py).
+
+    Raises:
+        FolderInUse: another process writes into ``out``.
+        FrozenGlyphError: a model, its data or an option is not usable; the message names it.
     """
     from frozen_glyph.text.loss import MAX_CONTEXT
 

@@ -52,14 +52,16 @@ class PrefixCache:
         shape = (len(windows), len(first["input_ids"]), model.config.hidden_size)
         self.nbytes = prefix_cache_bytes(*shape)
         fingerprint = sha256_json([identity, *shape, sorted(first), model.config.num_frozen_layers, bf16])[:16]
+        self.files: list[Path] = []
         if location is None:
             check_memory(self.nbytes)
             self.states = torch.empty(shape, dtype=torch.bfloat16)
             self.checksums = torch.zeros(len(windows), dtype=torch.int64)
         else:
             location.mkdir(parents=True, exist_ok=True)
-            self.states = mapped(location / f"prefix-{fingerprint}.states", shape, torch.bfloat16)
-            self.checksums = mapped(location / f"prefix-{fingerprint}.checksums", shape[:1], torch.int64)
+            self.files = [location / f"prefix-{fingerprint}.{kind}" for kind in ("states", "checksums")]
+            self.states = mapped(self.files[0], shape, torch.bfloat16)
+            self.checksums = mapped(self.files[1], shape[:1], torch.int64)
         self.trusted = [False] * len(windows)  # filled or checked in this process
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """A growth run: one folder that holds every stage, its recipe and provenance, and that can be killed and resumed."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,30 @@ import torch
 from accelerate import PartialState
 
 from frozen_glyph.checkpoint.card import inherited
-from frozen_glyph.checkpoint.contract import CARD_FILE, WORK_FOLDER
+from frozen_glyph.checkpoint.contract import CARD_FILE, PROVENANCE_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
 from frozen_glyph.growth.ground import first_stage_config, open_ground
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.recipe import GrowthRecipe
-from frozen_glyph.growth.run_folder import claim, clear_leftovers, open_run, released_on_error, run_card
+from frozen_glyph.growth.run_folder import (
+    claim,
+    clear_leftovers,
+    open_run,
+    released_on_error,
+    run_card,
+)
 from frozen_glyph.growth.stage import Run, grow_stage, work_folder
+from frozen_glyph.growth.work_folder import adopt_work, clear_work, open_work
 from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import documents, source_identities
 
 
+@one_writer("out", launched=True)
 def grow_from_recipe(
     recipe: GrowthRecipe,
     out: str | Path,
@@ -43,6 +51,7 @@ def grow_from_recipe(
 
     Raises:
         RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
+        FolderInUse: another process writes into ``out``.
         RecipeError, TextFileError, CheckpointError: a recipe, text or stored file is not usable.
         TrainingDiverged: the loss is no longer a number.
     """
@@ -61,7 +70,7 @@ def grow_from_recipe(
             write_text(run.out / CARD_FILE, card)
             plot_growth(run.out, provenance)
             write_provenance(run.out, "growth", provenance)
-            shutil.rmtree(work_folder(run, stage), ignore_errors=True)
+            clear_work(run.work, work_folder(run, stage).name)
         state.wait_for_everyone()
     return provenance
 
@@ -74,6 +83,8 @@ def open_everything(
     provenance = open_run(out, recipe, source_identities(data), held_out_identities)
     if PartialState().is_main_process:
         clear_leftovers(out)
+        if (out / PROVENANCE_FILE).exists():
+            adopt_work(open_work(out))
     with released_on_error(out):
         if recipe.parent is not None:
             claim(out, provenance)

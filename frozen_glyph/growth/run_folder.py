@@ -1,18 +1,27 @@
 """The folder of a growth run: whose it is, what it says of itself, and what is left to do."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
-from frozen_glyph.checkpoint.contract import PROVENANCE_FILE, WORK_FOLDER
-from frozen_glyph.checkpoint.files import check_hashes
+from frozen_glyph.checkpoint.contract import (
+    ADAPTER_CONFIG,
+    ADAPTER_FOLDER,
+    ADAPTER_WEIGHTS,
+    PROVENANCE_FILE,
+    WORK_FOLDER,
+    is_written,
+)
+from frozen_glyph.checkpoint.files import check_hashes, target_of
+from frozen_glyph.checkpoint.folders import files_below, remove_files, remove_temporaries
+from frozen_glyph.checkpoint.locks import LOCK_INSIDE
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord, SourceRecord
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.recipe import GrowthRecipe
+from frozen_glyph.growth.work_folder import clear_work, open_work
 
 
 class RunFolderError(FrozenGlyphError):
@@ -35,8 +44,8 @@ def open_run(out: Path, recipe: GrowthRecipe, data: list[SourceRecord], valids: 
         "stages": [],
     }
     if not (out / PROVENANCE_FILE).exists():
-        leftovers = (WORK_FOLDER, f".{PROVENANCE_FILE}")  # of a run that was killed before it was claimed
-        if out.is_dir() and not all(path.name.startswith(leftovers) for path in out.iterdir()):
+        ours = (WORK_FOLDER, LOCK_INSIDE)  # and what a run left that was killed while it claimed the folder
+        if out.is_dir() and not all(path.name in ours or target_of(path) == PROVENANCE_FILE for path in out.iterdir()):
             raise RunFolderError(f"folder {str(out)!r} exists and holds no growth run; choose an empty or new folder")
         return run
     stored: Any = read_provenance(out)
@@ -58,15 +67,23 @@ def open_run(out: Path, recipe: GrowthRecipe, data: list[SourceRecord], valids: 
 
 def clear_leftovers(out: Path) -> None:
     """Remove the temporary files that a killed process left in a run's folder."""
-    for stale in out.rglob(".*.tmp"):
-        stale.unlink(missing_ok=True)
+    remove_temporaries(out, is_written)
+    for folder in out.glob(f"{ADAPTER_FOLDER}-*"):
+        remove_temporaries(folder, {ADAPTER_CONFIG, ADAPTER_WEIGHTS}.__contains__)
+    for folder in (out / WORK_FOLDER, *(path for path in (out / WORK_FOLDER).rglob("*") if path.is_dir())):
+        remove_temporaries(folder, lambda name: True)
 
 
 def claim(out: Path, provenance: GrowthRecord) -> None:
     """Make ``out`` this run's, unless an earlier call did."""
     if not (out / PROVENANCE_FILE).exists():
         for stale in (out / WORK_FOLDER).glob("stage-*"):  # `rm -r out/*` leaves another run's checkpoints here
-            shutil.rmtree(stale)
+            clear_work(open_work(out), stale.name)
+            if stale.exists():
+                raise RunFolderError(
+                    f"{str(stale)!r} holds files that this run did not write, such as {files_below(stale)[:1]}; "
+                    "move them, or choose a new folder"
+                )
         write_provenance(out, "growth", provenance)
 
 
@@ -76,14 +93,12 @@ def released_on_error(out: Path) -> Iterator[None]:
 
     Packed tokens stay in the work folder.
     """
-    claimed = (out / PROVENANCE_FILE).exists()
+    claimed, before = (out / PROVENANCE_FILE).exists(), set(files_below(out))
     try:
         yield
     except FrozenGlyphError:
-        if not claimed and out.is_dir():
-            for path in [out / PROVENANCE_FILE, *out.iterdir()]:
-                if path.name != WORK_FOLDER:
-                    path.unlink(missing_ok=True)
+        if not claimed:
+            remove_files(out, [name for name in files_below(out) if name not in before and is_written(name)])
         raise
 
 

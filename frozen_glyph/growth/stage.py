@@ -7,7 +7,6 @@ does not train it again.
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from transformers import set_seed
 
 from frozen_glyph.checkpoint.contract import WORK_FOLDER, adapter_folder, metrics_file
 from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
+from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.records import PhaseRecord, StageRecord, TrainedPhase
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.expand import choose_trainable, grow
@@ -28,12 +28,14 @@ from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.watch import add_to_metrics, watch_stage
+from frozen_glyph.growth.work_folder import PHASE, TRAINED, open_work
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import TokenWindows
 from frozen_glyph.training.train import Phase, frozen_digest, train_phase, uses_bf16
+from frozen_glyph.training.trainer import remove_checkpoints
 
 LORA_SEED = 1_000_003  # added to a stage's seed for its LoRA phase
 
@@ -51,6 +53,11 @@ class Run:
     valid: list[Path]
     first_stage: int
     progress: bool
+
+    @property
+    def work(self) -> Manifest:
+        """What the run put into its work folder."""
+        return open_work(self.out)
 
     def seed(self, stage: int) -> int:
         return self.recipe.seed + stage - 1
@@ -131,6 +138,7 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
             location = work_folder(run, stage) if training.prefix_cache == "disk" else None
             identity = f"{run.tokens_name} {run.windows.boundary_id} {digest} {training.quantize_frozen}"
             prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
+            run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in prepare.files), in_place=True)
     return run_phase(run, model, stage, "blocks", phase, prepare)
 
 
@@ -156,8 +164,8 @@ def run_phase(
     run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, phase: Phase, prepare: Callable | None = None
 ) -> PhaseRecord:
     """Train one phase, or load what it trained when an earlier call finished it; returns its record."""
-    folder = work_folder(run, stage) / name
-    if not (folder / "phase.json").exists():
+    folder = run.work.make(f"{work_folder(run, stage).name}/{name}")
+    if not all(run.work.holds(f"{work_folder(run, stage).name}/{name}/{file}") for file in (TRAINED, PHASE)):
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
             found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
         if PartialState().is_main_process:
@@ -165,26 +173,26 @@ def run_phase(
         PartialState().wait_for_everyone()
     else:
         load_trained(model, folder)
-    return read_json(folder / "phase.json")
+    return read_json(folder / PHASE)
 
 
 def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase) -> None:
     """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints."""
     folder = work_folder(run, stage) / name
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
-    write_tensors(folder / "trained.safetensors", trained)
+    write_tensors(folder / TRAINED, trained)
     lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
     write_text(run.out / metrics_file(stage, name), lines)
-    write_json(folder / "phase.json", found)
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    write_json(folder / PHASE, found)
+    run.work.record(*((folder / file).relative_to(run.work.folder).as_posix() for file in (TRAINED, PHASE)))
+    remove_checkpoints(folder)
 
 
 def load_trained(model: FrozenGlyphForCausalLM, folder: Path) -> None:
     """Put the tensors that a finished phase trained into ``model``."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name, tensor in read_tensors(folder / "trained.safetensors").items():
+        for name, tensor in read_tensors(folder / TRAINED).items():
             parameters[name].copy_(tensor)
 
 

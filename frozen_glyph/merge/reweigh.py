@@ -8,6 +8,7 @@ from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, write_json, write_text
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import TUNED
@@ -15,6 +16,7 @@ from frozen_glyph.merge.recipe import shares
 from frozen_glyph.model.rules_frozen_glyph import rules_with
 
 
+@one_writer("merged")
 def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequence[float] | None = None) -> Path:
     """Give the folder ``merged`` another ``rule``, other ``weights``, or both; what is None stays.
 
@@ -24,6 +26,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
     Raises:
         FrozenGlyphError: unknown rule, weights that it cannot use, or nothing to change.
         CheckpointError: ``merged`` is no merged checkpoint, or its head was tuned for its rule and weights.
+        FolderInUse: another process writes into ``merged``.
     """
     folder = Path(merged)
     config = read_json(inside(folder, CONFIG_FILE))

@@ -5,7 +5,6 @@ frozen-glyph tune-head runs/merged --text mixture.txt --valid ru.valid.txt --val
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,15 +19,16 @@ from frozen_glyph.checkpoint.companions import check_links, copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, PROVENANCE_FILE, TUNING_METRICS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
-    check_vacant,
     link_file,
-    new_folder,
     read_json,
     write_index,
     write_json,
     write_tensors,
     write_text,
 )
+from frozen_glyph.checkpoint.folders import check_vacant, new_folder, remove_temporaries
+from frozen_glyph.checkpoint.locks import is_first_process, one_writer
+from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.records import TrainedPhase
@@ -47,9 +47,11 @@ from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
 from frozen_glyph.training.sources import source_identities
 from frozen_glyph.training.train import Phase, train_phase
+from frozen_glyph.training.trainer import remove_checkpoints
 
 HEAD = {HEAD_WEIGHT, HEAD_BIAS}
 RUN_FILE = "run.json"  # in the work folder: whose checkpoints these are
+CHECKPOINTS = "head"  # there too
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Tuning:
     work: Path
 
 
+@one_writer("out", launched=True)
 def tune_head(
     merged: str | Path,
     out: str | Path,
@@ -84,6 +87,7 @@ def tune_head(
         RecipeError, TextFileError: the recipe or a text is not usable.
         CheckpointError: ``merged`` is damaged or no merged checkpoint of rule ``mean`` or ``weighted``; ``out`` is not
             free, or the checkpoints beside it belong to another run.
+        FolderInUse: another process writes ``out``.
         TrainingDiverged: the loss is no longer a number; nothing was written.
     """
     recipe = recipe or TuneRecipe()
@@ -92,6 +96,7 @@ def tune_head(
     with state.main_process_first():
         tuning = open_tuning(merged, Path(out).resolve(), recipe, data)
         if (tuning.out / PROVENANCE_FILE).exists():
+            clear_work(tuning)
             return read_provenance(tuning.out)
         tokenizer = AutoTokenizer.from_pretrained(tuning.parent.folder, local_files_only=True)
         sha256 = tuning.parent.config["tokenizer_sha256"]
@@ -105,10 +110,11 @@ def tune_head(
     steps = recipe.training.steps_of(recipe.steps, recipe.tokens)
     phase = Phase(steps, recipe.training.learning_rate, recipe.seed)
     with closing(StageProgress(f"tune {recipe.what}", progress)) as bar:
-        found = train_phase(model, windows, phase, recipe.training, tuning.work / "head", [bar], held_out)
+        folder = Manifest(tuning.work).make(CHECKPOINTS)
+        found = train_phase(model, windows, phase, recipe.training, folder, [bar], held_out)
     if state.is_main_process:
         write_tuned(tuning, model, found)
-        shutil.rmtree(tuning.work)
+        clear_work(tuning)
     state.wait_for_everyone()
     return read_provenance(tuning.out)
 
@@ -167,6 +173,16 @@ def claim(tuning: Tuning) -> None:
             "again to finish it, remove the folder, or choose another place to write"
         )
     write_json(path, tuning.run)
+    Manifest(tuning.work).record(RUN_FILE)
+
+
+def clear_work(tuning: Tuning) -> None:
+    """Delete what this tuning kept beside ``out``; files of others stay."""
+    work = Manifest(tuning.work)
+    if is_first_process() and work.holds(RUN_FILE) and read_json(tuning.work / RUN_FILE) == tuning.run:
+        remove_checkpoints(tuning.work / CHECKPOINTS)
+        remove_temporaries(tuning.work, lambda name: True)
+        work.remove()
 
 
 def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase) -> None:

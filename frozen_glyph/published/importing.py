@@ -32,13 +32,14 @@ from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_IND
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     inside,
-    new_folder,
     read_json,
     read_tensors,
     read_weight_map,
     sha256_file,
     write_text,
 )
+from frozen_glyph.checkpoint.folders import check_vacant, new_folder
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
@@ -59,6 +60,7 @@ FIELDS = {  # ours -> what config.json calls it
 }
 
 
+@one_writer("out")
 def import_published(
     source: str | Path,
     out: str | Path,
@@ -75,8 +77,10 @@ def import_published(
     Raises:
         CheckpointError: a file is missing, damaged or holds more than tensors; a tensor has no known name, is missing
             or has another shape than the others say; ``out`` exists.
+        FolderInUse: another process writes ``out``.
     """
     keys = keys or PublishedKeys()
+    check_vacant(Path(out))
     where = Source(str(source))
     folder = where.fetch("published model", FETCHED)
     check_links(folder)

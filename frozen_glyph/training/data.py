@@ -17,6 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.data import Dataset
 
 from frozen_glyph.checkpoint.files import sha256_json, write_atomically
+from frozen_glyph.checkpoint.locks import is_first_process
+from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
 from frozen_glyph.training.sources import documents, identities_of, source_identities
@@ -32,7 +34,8 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
     """Token ids of the documents of ``data``, each as ``<bos> ... <eos>``: uint16 or uint32 [tokens], memory-mapped.
 
     The last document is cut where ``data.tokens`` are reached. The file in ``folder`` is named by a fingerprint of
-    sources, weights, limit and tokenizer, reused when it exists, and appears only when it is complete.
+    sources, weights, limit and tokenizer, and appears only when it is complete. It is reused while it has the bytes
+    that the folder's manifest recorded; otherwise a warning says so, and it is packed again.
 
     Raises:
         SourceError, TextFileError: a source is not usable.
@@ -43,8 +46,8 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
         [identity, source.field, source.weight] for identity, source in zip(identities, data.sources, strict=True)
     ]
     fingerprint = sha256_json([shares, data.tokens, tokenizer_sha256])
-    path = folder / f"tokens-{fingerprint[:16]}.npy"
-    if not path.exists():
+    path, packed = folder / f"tokens-{fingerprint[:16]}.npy", Manifest(folder)
+    if not (packed.holds(path.name) if is_first_process() else path.exists()):  # the first one comes first
         # The commit that the fingerprint names, even if the dataset is changed in this moment.
         pinned = [
             dataclasses.replace(source, revision=identity[0].get("revision", source.revision))
@@ -54,6 +57,7 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
         dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
         with packing_bar(data.tokens, progress) as bar:
             write_atomically(path, lambda temporary: write_tokens(temporary, followed(pieces, bar), dtype))
+        packed.record(path.name)
     return np.lib.format.open_memmap(path, mode="r")
 
 

@@ -152,7 +152,7 @@ def training_arguments(phase: Phase, recipe: TrainingRecipe, work: Path, evaluat
         dataloader_pin_memory=cuda,
         save_strategy="steps",
         save_steps=recipe.save_steps,
-        save_total_limit=2,
+        save_total_limit=None,  # Trainer would delete whole folders by name
         eval_strategy="steps" if evaluates else "no",
         eval_steps=recipe.eval_steps,
         logging_steps=min(LOGGING_STEPS, phase.steps),

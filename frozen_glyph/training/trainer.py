@@ -6,6 +6,7 @@ A checkpoint holds the trainable tensors, Trainer's own optimiser, schedule and 
 
 import logging
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,16 +24,24 @@ from frozen_glyph.checkpoint.contract import WEIGHTS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
+    final_name,
     read_json,
     read_tensors,
     sha256_file,
     write_json,
     write_tensors,
 )
+from frozen_glyph.checkpoint.folders import files_below, remove_files
+from frozen_glyph.checkpoint.manifest import MANIFEST_FILE
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.training.recipe import TrainingRecipe
 
-MANIFEST_FILE = "manifest.json"
+# What Trainer writes into a checkpoint: alone, sharded over processes by FSDP, by DeepSpeed.
+WRITTEN = re.compile(
+    r"model\.safetensors|(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|trainer_state\.json|training_args\.bin|"
+    r"(optimizer|pytorch_model_fsdp)(_rank\d+|_\d+)?\.bin|(optimizer|pytorch_model_fsdp)_\d+/(\.metadata|__\w+\.distcp)|"
+    r"manifest\.json|latest|zero_to_fp32\.py|global_step\d+/\w+\.pt"
+)
 STATE_FILE = "trainer_state.json"
 Batch = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
@@ -67,13 +76,39 @@ def load_trainable(model: torch.nn.Module, tensors: dict[str, torch.Tensor], sou
 
 def newest_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint in ``work`` whose files all have the bytes that its manifest says; warns of the others."""
-    for folder in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+    for folder in checkpoints(work):
         try:
             check_hashes(folder, read_json(folder / MANIFEST_FILE)["files"])
             return folder
-        except CheckpointError as error:
+        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
             logger.warning("checkpoint %r is passed over, an older one or a new start is used: %s", str(folder), error)
     return None
+
+
+def remove_checkpoints(work: Path, kept: int = 0) -> None:
+    """Delete the checkpoints in ``work`` but for the newest ``kept``."""
+    for folder in checkpoints(work)[kept:]:
+        remove_checkpoint(folder)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete of a checkpoint what its manifest names and what Trainer writes; files of others stay."""
+    recorded = recorded_files(folder)
+    remove_files(folder, [n for n in files_below(folder) if n in recorded or WRITTEN.fullmatch(final_name(n))])
+
+
+def recorded_files(folder: Path) -> dict[str, str]:
+    """The files of a checkpoint by its manifest, with their sha256; none where that is damaged."""
+    try:
+        return dict(read_json(folder / MANIFEST_FILE)["files"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def checkpoints(work: Path) -> list[Path]:
+    """The folders of checkpoints in ``work``, the newest first."""
+    found = {int(path.name[11:]): path for path in work.glob("checkpoint-*") if path.name[11:].isdecimal()}
+    return [found[step] for step in sorted(found, reverse=True)]
 
 
 class StageTrainer(Trainer):
@@ -168,15 +203,16 @@ class StageTrainer(Trainer):
             if not local.isfinite().all():
                 raise self.diverged(f"{name} is not finite")
         try:
-            if self.args.should_save and folder.exists():  # what a run left that was stopped while it saved
-                shutil.rmtree(folder)
+            if self.args.should_save:  # what a run left that was stopped while it saved
+                remove_checkpoint(folder)
+            foreign = set(files_below(folder))
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process has written its own random state
             if self.args.should_save:
-                files = sorted(path for path in folder.rglob("*") if path.is_file())
-                hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+                hashes = {name: sha256_file(folder / name) for name in files_below(folder) if name not in foreign}
                 write_json(folder / MANIFEST_FILE, {"finished": self.control.should_training_stop, "files": hashes})
+                remove_checkpoints(self.work, kept=2)
         except (OSError, RuntimeError, SafetensorError) as error:
             free = shutil.disk_usage(self.work).free
             raise CheckpointError(

@@ -17,7 +17,6 @@ from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate.font import DEBIAN_HEX
 from frozen_glyph.text.documents import TextFileError, read_text
 from frozen_glyph.text.loss import text_loss
-from frozen_glyph.training.train import Phase, train_phase
 
 
 def snapshot(folder):
@@ -225,15 +224,6 @@ class TestSecondTry:
         with pytest.raises(RecipeError, match=message):
             grow_tiny(tmp_path / "run", changes)
         grow_tiny(tmp_path / "run", {"stages": [{"steps": 12}]})
-
-    def test_work_left_by_another_run_is_not_resumed(self, grow_tiny, finished, make_recipe, build_model, tmp_path):
-        work = tmp_path / "run" / ".work" / "stage-1"
-        model = build_model(seed=9, num_hidden_layers=1, max_position_embeddings=32)
-        windows = [{"input_ids": torch.arange(3, 35), "labels": torch.arange(3, 35)}] * 8
-        train_phase(model, windows, Phase(8, 1e-2, seed=0), make_recipe().training, work)
-        assert (work / "checkpoint-8" / "trainer_state.json").exists()
-        grow_tiny(tmp_path / "run")
-        assert shard_hashes(tmp_path / "run") == shard_hashes(finished[0])
 
 
 def test_config_of_a_finished_run_can_be_the_model_of_another(grow_tiny, finished, tmp_path):

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from hub_server import LoopbackHub
 
 from frozen_glyph import merge_experts
 from frozen_glyph.checkpoint import files
-from frozen_glyph.checkpoint.files import CheckpointError, new_folder, sha256_file
+from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, target_of
+from frozen_glyph.checkpoint.locks import FolderInUse
 from frozen_glyph.merge import write
 from frozen_glyph.merge.plan import plan_merge
 from frozen_glyph.merge.recipe import MergeRecipe
@@ -43,16 +43,13 @@ def test_killed_and_merged_again(experts, merged_folder, tmp_path):
     out = tmp_path / "m"
     process = subprocess.Popen([sys.executable, "-c", SLOW, *map(str, [*experts, out])], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"copied\n"
-    (left,) = names(tmp_path)
-    assert left.startswith(".m.")
-    assert left.endswith(".tmp")
-    with new_folder(out) as mine:  # the other process lives: its folder is not touched
-        assert names(tmp_path) == sorted([left, mine.name])
-        mine.joinpath("x").touch()
-    shutil.rmtree(out)
+    (left,) = (name for name in names(tmp_path) if name != ".m.lock")
+    assert target_of(tmp_path / left) == "m"
+    with pytest.raises(FolderInUse, match="m' is being written by another process"):  # it lives, and nothing is touched
+        merge_experts(experts, out)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
-    assert names(tmp_path) == [left]
+    assert names(tmp_path) == sorted([left, ".m.lock"])
     merge_experts(experts, out)
     assert names(tmp_path) == ["m"]
     assert names(out) == names(merged_folder)

@@ -62,7 +62,7 @@ def word_tokenizer(words, **special) -> PreTrainedTokenizerFast:
 
 
 def packed_files(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
 
 
 class TestPack:
@@ -105,6 +105,17 @@ class TestPack:
         tokens = pack(DataRecipe([SourceRecipe([write("one.txt", "cat " * 9)])]), short, "a", tmp_path / "packed")
         assert tokens.tolist() == [2, *[1] * 9, 2]
         assert short.backend_tokenizer.truncation["max_length"] == 2
+
+    def test_damaged_tokens_are_packed_again(self, write, tokenizer, tmp_path, caplog):
+        data = DataRecipe([SourceRecipe([write("one.txt", "The cat sat on the mat.")])])
+        first = pack(data, tokenizer, "abc", tmp_path / "packed").tolist()
+        (path,) = (tmp_path / "packed").glob("*.npy")
+        whole = path.read_bytes()
+        for damaged in (whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]]), whole[:-2], b""):
+            path.write_bytes(damaged)
+            assert pack(data, tokenizer, "abc", tmp_path / "packed").tolist() == first
+            assert path.read_bytes() == whole
+        assert caplog.text.count("has other bytes than were written; it is not used, but made again") == 3
 
     def test_packed_file_is_made_once_for_one_recipe_and_tokenizer(self, write, tokenizer, tmp_path):
         folder = tmp_path / "packed"

@@ -5,7 +5,6 @@ With the mirror as working directory and HF_HUB_OFFLINE=1, ``datasets.load_datas
 layout of the data folder is in eval/tasks/README.md.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from frozen_glyph.checkpoint.files import check_vacant, new_folder, sha256_file, sha256_json, write_json
+from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, sha256_json
+from frozen_glyph.checkpoint.folders import check_vacant, files_below, neighbour
+from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.evaluation.tasks import benchmark_files as files
+from frozen_glyph.evaluation.tasks.mirror_folder import check_unchanged, is_written, put_in_place, read_manifest
 from frozen_glyph.evaluation.tasks.suites import suites_folder, tasks_folder
 
 if TYPE_CHECKING:
     from datasets import Features
 
 FORMAT = 1  # of the mirror; a new number makes mirrors of the old format stale
-MANIFEST = "mirror.json"
 MMLU, OPUS = "cais/mmlu", "Helsinki-NLP/opus-100"
 MMLU_SUBJECTS = 57
 # lm-eval's stock tasks open this split though zero shots take nothing from it, and ``datasets`` refuses an empty one.
@@ -218,22 +219,19 @@ def _digest(data_dir: Path, names: list[str]) -> str:
     )
 
 
-def _read_manifest(root: Path) -> dict[str, Any]:
-    try:
-        return json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
+@one_writer("root")
 def write_mirror(data_dir: Path, root: Path) -> Mirror:
     """Write the mirror of ``data_dir`` into the folder ``root``; nothing is done where it is there already.
+
+    A mirror of other data is replaced: what it recorded to have written. Files that others put into it stay.
 
     A dataset is in the mirror if all its files are there. The mirror has the tasks and suites as well, so that
     ``lm_eval run --config eval/suites/standard.yaml`` works in it as in the source checkout.
 
     Raises:
         DataError: ``data_dir`` is no folder or holds nothing to mirror, or a file is malformed (named with its line).
-        CheckpointError: ``root`` is neither free nor a mirror.
+        CheckpointError: ``root`` is neither free nor a mirror, or somebody changed a file of it.
+        FolderInUse: another process writes it.
     """
     data_dir, root = Path(data_dir), Path(root)
     if not data_dir.is_dir():
@@ -249,11 +247,19 @@ def write_mirror(data_dir: Path, root: Path) -> Mirror:
         )
     names = [name for source in there for name in source.splits.values()]
     digest = _digest(data_dir, [*names, *(f"text/{path.name}" for path in texts)])
-    old = _read_manifest(root)
-    if old.get("digest") == digest:
+    old = read_manifest(root)
+    if old.get("digest") == digest and all((root / name).exists() for name in old.get("files", {})):
+        check_unchanged(root, old.get("files", {}))
         return Mirror(root, old["present"], old["missing"], old["remarks"])
     if not old:
         check_vacant(root)
+    elif "files" not in old:
+        raise CheckpointError(
+            f"{str(root)!r} is a mirror of other data by a version that did not record what it wrote; remove it, or "
+            "choose a new folder"
+        )
+    else:
+        check_unchanged(root, old["files"])
 
     contents: dict[str, dict[str, _Splits]] = {}
     for source in there:
@@ -275,9 +281,7 @@ def write_mirror(data_dir: Path, root: Path) -> Mirror:
         missing={name: f"{file} does not exist" for name, file in absent.items() if file is not None},
         remarks=_remarks(contents),
     )
-    if old:  # all of the new one has been read, so it is safe to let the stale one go
-        shutil.rmtree(root)
-    with new_folder(root) as folder:
+    with neighbour(root, is_written) as folder:
         for dataset, configurations in contents.items():
             _write_dataset(folder / dataset, dataset, configurations)
         (folder / "text").mkdir()
@@ -285,5 +289,6 @@ def write_mirror(data_dir: Path, root: Path) -> Mirror:
             shutil.copyfile(path, folder / "text" / path.name)
         _write_definitions(folder, subjects)
         report = {name: value for name, value in asdict(mirror).items() if name != "root"}
-        write_json(folder / MANIFEST, {"digest": digest, **report})
+        report["files"] = {name: sha256_file(folder / name) for name in files_below(folder)}
+        put_in_place(folder, root, old.get("files", {}), {"digest": digest, **report})
     return mirror

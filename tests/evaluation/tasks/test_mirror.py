@@ -14,7 +14,8 @@ from datasets import ClassLabel, load_dataset
 
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.evaluation.tasks.benchmark_files import DataError
-from frozen_glyph.evaluation.tasks.mirror import MANIFEST, Mirror, write_mirror
+from frozen_glyph.evaluation.tasks.mirror import Mirror, write_mirror
+from frozen_glyph.evaluation.tasks.mirror_folder import MANIFEST
 
 
 def load(mirror: Mirror, dataset: str, configuration: str | None = None) -> Any:
@@ -96,6 +97,105 @@ def test_writing_again_does_nothing_until_a_file_changes(copy: Path, tmp_path: P
     (copy / "boolq/dev.jsonl").write_text("\n".join(reversed(lines)), "utf-8")
     second = write_mirror(copy, root)
     assert load(second, "aps/super_glue", "boolq")["validation"]["label"] == [0, 1]  # and not from a cache
+
+
+def turn_round(path: Path) -> None:
+    """Give a data file other contents."""
+    path.write_text("\n".join(reversed(path.read_text("utf-8").splitlines())), "utf-8")
+
+
+def test_what_others_put_into_a_mirror_stays(copy: Path, tmp_path: Path) -> None:
+    """Results of lm-eval, which are written inside, and whatever else is not of the mirror."""
+    root = tmp_path / "mirror"
+    write_mirror(copy, root)
+    for name in ("results/ru.json", "eval/tasks/mine.yaml", "cais/mmlu/notes.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("mine", "utf-8")
+    old = set(json.loads((root / MANIFEST).read_text("utf-8"))["files"])
+    turn_round(copy / "boolq/dev.jsonl")
+    mirror = write_mirror(copy, root)
+    assert load(mirror, "aps/super_glue", "boolq")["validation"]["label"] == [0, 1]
+    new = set(json.loads((root / MANIFEST).read_text("utf-8"))["files"])
+    assert [name for name in old - new if (root / name).exists()] == []
+    for name in ("results/ru.json", "eval/tasks/mine.yaml", "cais/mmlu/notes.txt"):
+        assert (root / name).read_text("utf-8") == "mine"
+
+
+def test_a_changed_file_of_a_mirror_is_refused_by_name(copy: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mirror"
+    mirror = write_mirror(copy, root)
+    task = root / "eval/suites/quick.yaml"
+    task.write_text("limit: 3", "utf-8")
+    for change in (lambda: None, lambda: turn_round(copy / "boolq/dev.jsonl")):
+        change()
+        with pytest.raises(
+            CheckpointError, match=r"quick\.yaml' has other bytes than the mirror was written with; move"
+        ):
+            write_mirror(copy, root)
+    assert task.read_text("utf-8") == "limit: 3"
+    task.unlink()
+    assert write_mirror(copy, root) == mirror
+    assert task.exists()
+
+
+def test_a_file_in_the_way_of_a_mirror_is_refused_by_name(copy: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mirror"
+    write_mirror(copy, root)
+    (root / "text/de.valid.txt").write_text("mine", "utf-8")
+    (copy / "text/de.valid.txt").write_text("Ein Satz.\n", "utf-8")
+    with pytest.raises(CheckpointError, match=r"de\.valid\.txt' is not of the mirror; move it"):
+        write_mirror(copy, root)
+    assert (root / "text/de.valid.txt").read_text("utf-8") == "mine"
+
+
+@pytest.mark.parametrize("content", ['{"name": "linux packages"}', "[]", '{"digest": "x"}', "no JSON"])
+def test_a_foreign_mirror_json_makes_no_mirror(copy: Path, tmp_path: Path, content: str) -> None:
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / MANIFEST).write_text(content, "utf-8")
+    (root / "thesis.txt").write_text("years of work", "utf-8")
+    with pytest.raises(CheckpointError, match="mine' exists and is not empty"):
+        write_mirror(copy, root)
+    assert (root / "thesis.txt").exists() and (root / MANIFEST).read_text("utf-8") == content
+
+
+def test_a_mirror_that_recorded_no_files_is_used_and_never_deleted(copy: Path, tmp_path: Path) -> None:
+    """As the first version wrote them."""
+    root = tmp_path / "mirror"
+    mirror = write_mirror(copy, root)
+    content = json.loads((root / MANIFEST).read_text("utf-8"))
+    del content["files"]
+    (root / MANIFEST).write_text(json.dumps(content), "utf-8")
+    assert write_mirror(copy, root) == mirror
+    turn_round(copy / "boolq/dev.jsonl")
+    with pytest.raises(CheckpointError, match="did not record what it wrote; remove it"):
+        write_mirror(copy, root)
+    assert json.loads((root / MANIFEST).read_text("utf-8")) == content
+
+
+def test_stopped_while_a_mirror_is_replaced(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever file was the last, the next call finishes."""
+    root = tmp_path / "mirror"
+    write_mirror(copy, root)
+    turn_round(copy / "boolq/dev.jsonl")
+    for stop in (1, 3):
+        moved, move = [], Path.replace
+
+        def some(path: Path, target: Path, moved=moved, move=move, stop=stop) -> Path:
+            if root in Path(target).parents and Path(target).name != MANIFEST:
+                if len(moved) == stop:
+                    raise KeyboardInterrupt
+                moved.append(target)
+            return move(path, target)
+
+        monkeypatch.setattr(Path, "replace", some)
+        with pytest.raises(KeyboardInterrupt):
+            write_mirror(copy, root)
+        monkeypatch.undo()
+    mirror = write_mirror(copy, root)
+    assert load(mirror, "aps/super_glue", "boolq")["validation"]["label"] == [0, 1]
+    recorded = json.loads((root / MANIFEST).read_text("utf-8"))["files"]
+    assert recorded.keys() | {MANIFEST} == {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize(
