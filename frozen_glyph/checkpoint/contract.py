@@ -13,6 +13,7 @@ CARD_FILE, PROVENANCE_FILE = "README.md", "provenance.json"
 TOKENIZER_FILE, SUBSTRATE_FILE = "tokenizer.json", "substrate.json"
 CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates/*.jinja"
 CODE_FILES = "*_frozen_glyph*.py"  # the model room, for machines that load with trust_remote_code
+FETCHED_FIRST = ("*.json", "*.jinja", CARD_FILE)  # from a repository of the Hub: all that is small
 WEIGHTS, DEFAULT_INDEX = "model.safetensors", "model.safetensors.index.json"  # of the deepest stage
 SUBSTRATE_SHARD, TRUNK_SHARD, HEAD_SHARD = "substrate.safetensors", "trunk.safetensors", "head.safetensors"
 STAGE_INDEX, HEAD_OF_STAGE = "stage-{stage}.safetensors.index.json", "head-{stage}.safetensors"

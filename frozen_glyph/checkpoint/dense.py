@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import check_links, copy_model_code
-from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIRST
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, sha256_file, write_text
 from frozen_glyph.checkpoint.folders import check_vacant, new_folder
 from frozen_glyph.checkpoint.locks import one_writer
@@ -18,7 +18,7 @@ from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.weights import find_weights
 
-FETCHED = ("*.json", "*.safetensors", CARD_FILE)
+FETCHED = (*FETCHED_FIRST, "*.safetensors")
 
 
 @one_writer("out")

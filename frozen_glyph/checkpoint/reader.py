@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import (
-    CARD_FILE,
     CONFIG_FILE,
+    FETCHED_FIRST,
     PROVENANCE_FILE,
     SUBSTRATE_SHARD,
     TOKENIZER_FILE,
@@ -109,7 +109,7 @@ def open_checkpoint(what: str, source: Source, headers_only: bool = False) -> Ch
     Raises:
         CheckpointError: there is no such checkpoint, or a small file is missing or damaged.
     """
-    folder = source.fetch(what, ["*.json", CARD_FILE])
+    folder = source.fetch(what, FETCHED_FIRST)
     provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
     return Checkpoint(source.at(folder), folder, read_json(inside(folder, CONFIG_FILE)), provenance, headers_only)
 

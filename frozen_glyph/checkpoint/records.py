@@ -104,6 +104,7 @@ class ExpertRecord(TypedDict):
     blocks: list[str | None]
     adapter: NotRequired[dict[str, str]]
     tuned: NotRequired[bool]
+    converted: NotRequired[list[dict[str, str]]]  # from which types of numbers to which, when it was merged
 
 
 class ExpertFacts(TypedDict):

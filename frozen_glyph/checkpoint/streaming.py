@@ -1,9 +1,10 @@
-"""Write shards from the bytes of other shards: renamed, side by side or cut apart, in pieces of a few megabytes.
+"""Write shards from the bytes of other shards: renamed, side by side, cut apart or as another type, piece by piece.
 
 No tensor is made and no file is held in memory; what is read is hashed on the way, so that one reading both copies and
 verifies. The file equals what ``write_tensors`` would write.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from frozen_glyph.checkpoint.dtypes import INTEGERS, ITEM_BYTES, convert
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     StoredTensor,
@@ -24,6 +26,7 @@ from frozen_glyph.checkpoint.files import (
     read_header,
     write_atomically,
 )
+from frozen_glyph.errors import FrozenGlyphError
 
 # The order in which safetensors puts types into a file, so that all stay aligned.
 WIDE_TYPES = ("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16")
@@ -34,7 +37,10 @@ PIECE_BYTES = 1 << 20  # few calls, and still in the processor's cache while it 
 
 @dataclass(frozen=True)
 class Window:
-    """Columns of a tensor in a file: ``rows`` runs of ``row_bytes`` bytes, every ``stride`` bytes from ``start``."""
+    """Columns of a tensor in a file: ``rows`` runs of ``row_bytes`` bytes, every ``stride`` bytes from ``start``.
+
+    ``dtype`` is what comes out of it; where that is another, the file's own type is ``stored``.
+    """
 
     path: Path
     dtype: str
@@ -43,6 +49,7 @@ class Window:
     rows: int
     row_bytes: int
     stride: int
+    stored: str | None = None
 
     @classmethod
     def whole(cls, path: Path, tensor: StoredTensor) -> "Window":
@@ -53,18 +60,42 @@ class Window:
 
     @property
     def nbytes(self) -> int:
-        return self.rows * self.row_bytes
+        return self.rows * self.width
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row as they come out."""
+        if self.stored is None:
+            return self.row_bytes
+        return self.row_bytes // ITEM_BYTES[self.stored] * ITEM_BYTES[self.dtype]
+
+    @property
+    def original(self) -> "Window":
+        """The same as it is stored."""
+        return self if self.stored is None else dataclasses.replace(self, dtype=self.stored, stored=None)
+
+    def converted(self, dtype: str) -> "Window":
+        """The same with numbers of the floating type ``dtype``; integers stay.
+
+        Raises:
+            CheckpointError: it is of a type that is not converted.
+        """
+        if self.dtype in (dtype, *INTEGERS):
+            return self
+        if self.dtype not in ITEM_BYTES:
+            raise CheckpointError(f"{str(self.path)!r} holds numbers of type {self.dtype}, which are not converted")
+        return dataclasses.replace(self, dtype=dtype, stored=self.dtype)
 
     def columns(self, index: int, count: int) -> "Window":
         """The ``index``-th of ``count`` equal parts, side by side, of a matrix [rows, columns]."""
         part, rows = self.row_bytes // count, self.shape[0]
         shape = (rows, self.shape[1] // count)
-        return Window(self.path, self.dtype, shape, self.start + index * part, rows, part, self.stride)
+        return Window(self.path, self.dtype, shape, self.start + index * part, rows, part, self.stride, self.stored)
 
     def row(self, index: int) -> "Window":
         """One row of a matrix [rows, columns], as a vector."""
         start, size = self.start + index * self.stride, self.row_bytes
-        return Window(self.path, self.dtype, self.shape[1:], start, 1, size, size)
+        return Window(self.path, self.dtype, self.shape[1:], start, 1, size, size, self.stored)
 
 
 @dataclass(frozen=True)
@@ -207,17 +238,21 @@ class Output:
 
 
 def copy_tensor(tensor: Joined, out: Output, found: dict[Window, str]) -> str:
-    """Write one tensor; return its hash, and put the sha256 of each part into ``found``."""
-    rows, row_bytes = tensor.parts[0].rows, sum(part.row_bytes for part in tensor.parts)
+    """Write one tensor; return its hash, and put the sha256 of each part, also as it is stored, into ``found``."""
+    rows, row_bytes = tensor.parts[0].rows, sum(part.width for part in tensor.parts)
     step = rows_at_once(max(row_bytes, *(part.stride for part in tensor.parts)), rows)
     joined = np.empty((step, row_bytes), np.uint8)
     whole, digests = hashlib.sha256(), [hashlib.sha256() for _ in tensor.parts]
+    originals = {part: hashlib.sha256() for part in tensor.parts if part.stored}
     with ExitStack() as stack:
         readers = [stack.enter_context(Reader(part, step)) for part in tensor.parts]
         for first in range(0, rows, step):
             count, column = min(step, rows - first), 0
             for reader, digest in zip(readers, digests, strict=True):
                 piece = reader.read(first, count)
+                if reader.window.stored:
+                    originals[reader.window].update(piece.data)
+                    piece = converted(reader.window, piece)
                 digest.update(piece.data)
                 if len(readers) == 1:
                     out.write(piece.data.cast("B"))
@@ -230,7 +265,16 @@ def copy_tensor(tensor: Joined, out: Output, found: dict[Window, str]) -> str:
                     whole.update(joined[:count].data)
     parts = [digest.hexdigest() for digest in digests]
     found.update(zip(tensor.parts, parts, strict=True))
+    found.update({part.original: digest.hexdigest() for part, digest in originals.items()})
     return join_hashes(parts) if tensor.columns == len(parts) else whole.hexdigest()
+
+
+def converted(window: Window, piece: np.ndarray) -> np.ndarray:
+    """Rows of ``window`` as they are stored, as they come out."""
+    try:
+        return convert(piece, str(window.stored), window.dtype)
+    except FrozenGlyphError as error:
+        raise CheckpointError(f"{str(window.path)!r} cannot be converted: {error}") from None
 
 
 def join_hashes(parts: list[str]) -> str:
@@ -264,11 +308,12 @@ class Reader:
 
 
 def hash_window(window: Window) -> str:
-    """The sha256 of what is read through ``window``."""
+    """The sha256 of what comes out of ``window``."""
     digest, step = hashlib.sha256(), rows_at_once(window.stride, window.rows)
     with Reader(window, step) as reader:
         for first in range(0, window.rows, step):
-            digest.update(reader.read(first, min(step, window.rows - first)).data)
+            piece = reader.read(first, min(step, window.rows - first))
+            digest.update((converted(window, piece) if window.stored else piece).data)
     return digest.hexdigest()
 
 

@@ -45,6 +45,13 @@ def merge(
         typer.Option(help=f"Comma-separated weight of each expert; for every rule but {' and '.join(WEIGHTLESS)}."),
     ] = None,
     names: Annotated[str | None, typer.Option(help="Comma-separated name of each expert.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Convert all numbers: float32, bfloat16 or float16; default: bits stay.")
+    ] = None,
+    companions: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose chat template and generation config go along; default: the first's."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A merge.yaml with experts, rule, weights, names; options go before it.")
     ] = None,
@@ -74,6 +81,8 @@ def merge(
         rule=rule,
         weights=numbers("--weights", weights),
         names=names.split(",") if names else None,
+        dtype=dtype,
+        companions=companions,
     )
     plan = plan_merge(recipe, headers_only=dry_run)
     if out is not None and not dry_run:
@@ -83,6 +92,9 @@ def merge(
         print_json(plan.report())
     else:
         show(merge_table(plan.report()))
+        for file, others in plan.report()["differing"].items():
+            kept, differ = plan.companions.name, ", ".join(others)
+            typer.echo(f"{file}: that of {kept} goes along, not that of {differ}; choose with --companions NAME")
         if not dry_run:
             typer.echo(f"merged: {out}")
     if out is not None and not dry_run:

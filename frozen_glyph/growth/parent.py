@@ -10,9 +10,9 @@ from typing import Any
 
 from frozen_glyph.checkpoint.companions import check_links, copy_companions
 from frozen_glyph.checkpoint.contract import (
-    CARD_FILE,
     CONFIG_FILE,
     DEFAULT_INDEX,
+    FETCHED_FIRST,
     SUBSTRATE_FILE,
     stage_index,
 )
@@ -54,7 +54,7 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
         CheckpointError: the parent is merged or of another model family; it has no such stage, no provenance, or
             another substrate than ``substrate_fingerprint`` or ``out``; a file is missing or damaged.
     """
-    folder = parent.fetch("parent", ["*.json", "*.jsonl", CARD_FILE])
+    folder = parent.fetch("parent", [*FETCHED_FIRST, "*.jsonl"])
     parent = parent.at(folder)
     config = read_json(inside(folder, CONFIG_FILE))
     if config.get("model_type") != "frozen_glyph":

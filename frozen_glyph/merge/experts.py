@@ -5,6 +5,7 @@ has in a model of its own, whatever it is called there. What is then read of a w
 which are compared with what the expert's folder recorded.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.config import EXPERT_FIELDS, expert_blocks, shared_blocks
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, CONFIG_FILE
+from frozen_glyph.checkpoint.dtypes import NAMES, STORED
 from frozen_glyph.checkpoint.files import CheckpointError, hash_contents
 from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.source import Source
@@ -24,6 +26,7 @@ from frozen_glyph.checkpoint.tensors import (
     HEAD_WEIGHT,
     SUBSTRATE_PREFIX,
     fingerprint,
+    layer_of,
     merged_prefixes,
     model_shapes,
     rename,
@@ -47,7 +50,8 @@ class Expert:
 
     ``fields`` are the ``EXPERT_FIELDS``, its ``num_hidden_layers`` counts all blocks. ``blocks`` says for each block
     what tells it from others: equal where blocks are equal. ``weight`` is its share of its checkpoint. ``tuned``: its
-    head was trained together with those of other experts, and means nothing without them.
+    head was trained together with those of other experts, and means nothing without them. ``converted``: from which
+    types of numbers to which, one time after the other.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Expert:
     weight: float = 1.0
     adapter: Adapter | None = None
     tuned: bool = False
+    converted: tuple[dict[str, str], ...] = ()
 
     @property
     def all_tensors(self) -> dict[str, Window]:
@@ -67,6 +72,28 @@ class Expert:
 
     def substrate(self) -> dict[str, Window]:
         return {name: window for name, window in self.tensors.items() if name.startswith(SUBSTRATE_PREFIX)}
+
+
+def in_dtype(expert: Expert, dtype: str) -> Expert:
+    """``expert`` with all its numbers of type ``dtype``, as they will be written; what is of that type stays itself.
+
+    Raises:
+        CheckpointError: it has numbers of a type that is not converted.
+    """
+    stored = STORED[dtype]
+    tensors = {name: window.converted(stored) for name, window in expert.tensors.items()}
+    adapter = expert.adapter
+    if adapter:
+        lora = {name: window.converted(stored) for name, window in adapter.tensors.items()}
+        adapter = dataclasses.replace(adapter, tensors=lora)
+    changed = dataclasses.replace(expert, tensors=tensors, adapter=adapter)
+    types = sorted({NAMES[window.stored] for window in changed.all_tensors.values() if window.stored})
+    if not types:
+        return expert
+    layers = {layer_of(name) for name, window in tensors.items() if window.stored}
+    blocks = tuple(f"{block} as {stored}" if layer in layers else block for layer, block in enumerate(expert.blocks))
+    how = {"from": " and ".join(types), "to": dtype}
+    return dataclasses.replace(changed, blocks=blocks, converted=(*expert.converted, how))
 
 
 def open_experts(source: Source, headers_only: bool = False) -> list[Expert]:
@@ -184,6 +211,7 @@ def merged_expert(checkpoint: Checkpoint, index: int, name: str, layers: int, we
         weight,
         Adapter(name, lora, adapters, record.get("adapter", {})) if lora else None,
         record.get("tuned", tuning and "content_sha256" not in record),
+        tuple(record.get("converted", ())),
     )
 
 
@@ -233,6 +261,7 @@ def verify_experts(experts: Sequence[Expert], digests: dict[Window, str]) -> Non
         for name, window in expert.tensors.items():
             if window not in digests:
                 digests[window] = digests[experts[0].tensors[name]]
+                digests[window.original] = digests[experts[0].tensors[name].original]
     for checkpoint in {id(expert.checkpoint): expert.checkpoint for expert in experts}.values():
         verify_shards(checkpoint.folder, checkpoint.shards, digests)
     for expert in experts:

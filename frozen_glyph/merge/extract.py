@@ -33,9 +33,10 @@ from frozen_glyph.merge.experts import Expert, check_shapes, expert_sha256, hash
 def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
     """Write the expert ``name`` of the folder or Hub id ``merged`` into the new folder ``out``, whole or not at all.
 
-    Its tensors have the bits that were merged: their hash is compared with the one recorded then. Blocks that all
-    experts share are in a shard of their own, so that merging extracted experts finds them again. An expert with an
-    adapter becomes its base and a PEFT folder ``lora`` in it; merge ``out/lora`` to use it as an expert again.
+    Its tensors have the bits that were merged, converted ones where that merge had a ``dtype``: their hash is compared
+    with the one recorded then. Blocks that all experts share are in a shard of their own, so that merging extracted
+    experts finds them again. An expert with an adapter becomes its base and a PEFT folder ``lora`` in it; merge
+    ``out/lora`` to use it as an expert again.
 
     Raises:
         CheckpointError: ``merged`` is no merged checkpoint, has no such expert, is damaged, or its head was tuned for
@@ -58,7 +59,13 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
         adapter = {
             path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{ADAPTER_FOLDER}/*")
         }
-        facts = {"expert": expert.name, "parents": [expert.checkpoint.parent], "content_sha256": content}
+        facts: dict[str, Any] = {
+            "expert": expert.name,
+            "parents": [expert.checkpoint.parent],
+            "content_sha256": content,
+        }
+        if expert.converted:
+            facts["converted"] = list(expert.converted)
         write_provenance(temporary, "extract", facts | {"contents": contents, "files": adapter})
     return out
 
@@ -119,10 +126,12 @@ def expert_config(expert: Expert) -> dict[str, Any]:
 
 def expert_card(name: str, expert: Expert) -> str:
     """The card of an extracted expert."""
+    converted = "".join(f", converted from {how['from']} to {how['to']} as it was merged" for how in expert.converted)
     adapter = {"Adapter": f"The expert is this base with the LoRA adapter in `{ADAPTER_FOLDER}` (peft)."}
     return model_card(
         name,
-        f"The expert `{expert.name}` of the merged model `{expert.checkpoint.parent['name']}`, with the bits it had.",
+        f"The expert `{expert.name}` of the merged model `{expert.checkpoint.parent['name']}`, with the bits it had"
+        f"{converted}.",
         {
             **(adapter if expert.adapter else {}),
             "Limitations": "A small research model. Its text is not reliable; measure it before you use it.",

@@ -30,7 +30,8 @@ from frozen_glyph.checkpoint.tensors import (
     merged_prefixes,
     rename,
 )
-from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, open_experts
+from frozen_glyph.merge.companions import choose_companions, differing
+from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, in_dtype, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 from frozen_glyph.model.rules_frozen_glyph import EVIDENCE_WINDOW, RULES
 
@@ -47,6 +48,8 @@ class MergeReport(TypedDict):
     shared_bytes: dict[str, int]
     saved_bytes: int
     bytes_to_write: int
+    companions: str
+    differing: dict[str, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,8 @@ class MergePlan:
     weights: list[float]
     shared: int
     evidence_window: int | None = None
+    dtype: str | None = None  # of all numbers, where it was asked
+    asked: str | None = None  # the expert whose companions were asked for
 
     @functools.cached_property
     def shards(self) -> dict[str, dict[str, Joined]]:
@@ -73,6 +78,11 @@ class MergePlan:
         return found
 
     @property
+    def companions(self) -> Expert:
+        """The expert whose chat template and settings go along."""
+        return choose_companions(self.experts, self.asked)
+
+    @property
     def bytes_to_write(self) -> int:
         sizes = {shard: sum(tensor.nbytes for tensor in tensors.values()) for shard, tensors in self.shards.items()}
         return sum(nbytes for shard, nbytes in sizes.items() if shard not in self.experts[0].checkpoint.linkable)
@@ -85,6 +95,7 @@ class MergePlan:
             **identity(merged=True),
             **{name: first[name] for name in SUBSTRATE_FIELDS},
             **{name: first[name] for name in ("substrate_rotated", "dtype") if name in first},
+            **({"dtype": self.dtype} if self.dtype else {}),
             "num_attention_heads": self.experts[0].fields["num_attention_heads"],
             "max_position_embeddings": min(expert.fields["max_position_embeddings"] for expert in self.experts),
             "num_shared_layers": self.shared,
@@ -132,6 +143,8 @@ class MergePlan:
             "shared_bytes": shared,
             "saved_bytes": sum(shared.values()) * (len(self.experts) - 1),
             "bytes_to_write": self.bytes_to_write,
+            "companions": self.companions.name,
+            "differing": differing(self.experts, self.companions),
         }
 
 
@@ -157,9 +170,12 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     Raises:
         ExpertsDoNotMatch: they do not share substrate, tokenizer, vocabulary, special ids or the type of their heads;
             a merged model among them has another rule; an adapter stands on blocks that not all share.
+        FrozenGlyphError: ``companions`` names none of them.
         CheckpointError: a file of an expert is missing or damaged.
     """
     groups = [open_experts(source, headers_only) for source in recipe.sources()]
+    if recipe.dtype:
+        groups = [[in_dtype(expert, recipe.dtype) for expert in group] for group in groups]
     experts = list(itertools.chain(*groups))
     check_match(experts)
     for expert in experts:
@@ -172,8 +188,16 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     window = recipe.evidence_window
     if window is None and "evidence_window" in rule.options:
         window = next(filter(None, (expert.checkpoint.config.get("evidence_window") for expert in experts)), None)
+    named = name_experts(groups, recipe.names)
+    choose_companions(named, recipe.companions)
     return MergePlan(
-        name_experts(groups, recipe.names), rule.name, rule.weights_of(weights), count_shared(experts), window
+        named,
+        rule.name,
+        rule.weights_of(weights),
+        count_shared(experts),
+        window,
+        recipe.dtype,
+        recipe.companions,
     )
 
 
@@ -190,9 +214,10 @@ def check_match(experts: list[Expert]) -> None:
         ]
         for name, one, two in sides:
             if one != two:
+                convert = "; or convert them: --dtype bfloat16, dtype in a merge.yaml" if "type of" in name else ""
                 raise ExpertsDoNotMatch(
                     f"experts differ in {name}: {first.checkpoint.label!r} has {one!r}, {other.checkpoint.label!r} has "
-                    f"{two!r}; experts must be grown on one substrate and tokenizer, and stored in one type"
+                    f"{two!r}; experts must be grown on one substrate and tokenizer, and stored in one type{convert}"
                 )
 
 

@@ -7,7 +7,7 @@ a PEFT folder or Hub id with a LoRA adapter of that stage.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,10 @@ class MergeRecipe:
     """One for each expert; default: of its folder."""
     evidence_window: Count | None = None
     """How many tokens the rule evidence looks back; default: what the model takes."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of all numbers of the merged model, rounded to nearest; default: that of the experts, which must be one."""
+    companions: Text | None = None
+    """Name of the expert whose chat template, generation config and tokenizer settings go along; default: the first."""
 
     def __post_init__(self) -> None:
         count = len(self.experts)

@@ -6,7 +6,7 @@ frozen-glyph merge runs/ru runs/zh -o runs/merged
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX
@@ -30,13 +30,17 @@ def merge_experts(
     rule: str = DEFAULT_RULE,
     weights: Sequence[float] | None = None,
     names: Sequence[str] | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    companions: str | None = None,
 ) -> Path:
     """Merge checkpoints into the new folder ``out``, which appears complete or not at all; no model is loaded.
 
     Experts are folders or Hub ids, ``SOURCE@STAGE`` for a growth stage, ``SOURCE@STAGE+ADAPTER`` for a LoRA adapter on
     it; merged checkpoints count as the experts they were made of. Blocks that all experts share are stored once.
     ``weights`` (default: equal; made to sum 1) count as the rule says, which may take none. ``frozen-glyph reweigh``
-    changes rule and weights later.
+    changes rule and weights later. ``dtype`` converts all numbers, as they stream; without it bits stay what they are.
+    Where experts differ in chat template or generation config, those of the one named ``companions`` go along, or the
+    first one's; ``plan_merge(recipe).report()`` says where.
 
     Raises:
         FrozenGlyphError: unknown rule, unusable weights or names; ``out`` exists, or its disk is too small.
@@ -48,6 +52,8 @@ def merge_experts(
         rule,
         None if weights is None else list(weights),
         None if names is None else list(names),
+        dtype=dtype,
+        companions=companions,
     )
     check_vacant(Path(out))
     return write_merged(plan_merge(recipe), Path(out))
@@ -67,7 +73,7 @@ def write_merged(plan: MergePlan, out: Path) -> Path:
         record = provenance(plan, digests) | {"contents": contents}
         folders = [expert.checkpoint.folder for expert in plan.experts]
         write_text(temporary / CARD_FILE, merge_card(out.name, config, record["parents"], folders))
-        copy_companions(plan.experts[0].checkpoint.folder, temporary, "merge")
+        copy_companions(plan.companions.checkpoint.folder, temporary, "merge")
         write_provenance(temporary, "merge", record)
     return out
 
@@ -97,10 +103,16 @@ def provenance(plan: MergePlan, digests: dict[Window, str]) -> dict[str, Any]:
             record["adapter"] = expert.adapter.record
         if expert.tuned:
             record["tuned"] = True
+        if expert.converted:
+            record["converted"] = list(expert.converted)
         experts.append(record)
     names = [expert.name for expert in plan.experts]
+    asked = {"dtype": plan.dtype, "companions": plan.asked}
     return {
-        "recipe": {"rule": plan.rule, "weights": plan.weights, "experts": names},
+        "recipe": {
+            **{"rule": plan.rule, "weights": plan.weights, "experts": names},
+            **{key: value for key, value in asked.items() if value is not None},
+        },
         "parents": [checkpoint.parent for checkpoint in checkpoints],
         "experts": experts,
     }
