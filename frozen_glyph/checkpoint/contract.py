@@ -62,7 +62,7 @@ def pattern(name: str) -> re.Pattern[str]:
     >>> pattern("head-{stage}.safetensors").fullmatch("head-12.safetensors")[1]
     '12'
     """
-    parts = (r"\w*".join(map(re.escape, part.split("*"))) for part in re.split(r"{\w+}", name))
+    parts = (r"[\w-]*".join(map(re.escape, part.split("*"))) for part in re.split(r"{\w+}", name))
     return re.compile(r"(\d+)".join(parts))
 
 
