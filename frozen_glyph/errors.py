@@ -1,11 +1,34 @@
-"""The package's own error type, and the helper that names the nearest allowed word."""
+"""The package's own error type, what may stand in a line that is shown, and the nearest allowed word."""
 
 import difflib
 from collections.abc import Iterable
 
+LONGEST_MESSAGE = 2000  # characters; names and values from a hostile file can have any length
+
 
 class FrozenGlyphError(ValueError):
-    """Something the user can mend: the message names the field or file, the value, what is allowed and what to do."""
+    """Something the user can mend: one line that names the field or file, the value, what is allowed and what to do.
+
+    >>> print(FrozenGlyphError("'runs/ru' holds\\n\\x1b[31mnothing"))
+    'runs/ru' holds \\x1b[31mnothing
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
+
+
+def one_line(text: str) -> str:
+    """``text`` as one printable line of at most ``LONGEST_MESSAGE`` characters."""
+    if not text.isprintable():
+        text = printable(" ".join(text.split()))
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…"
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes such as ``\\x1b`` in place of what would command a terminal or turn what it shows round."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -12,8 +12,8 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"health", "published", "recipes", "statistics", "errors", "memory"}
-FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "errors"}
+ROOMS |= {"health", "published", "recipes", "statistics", "formats", "errors", "memory"}
+FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "formats", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
@@ -25,11 +25,12 @@ ARROWS = {
     "substrate": FOUNDATION,
     "published": {"substrate"} | FOUNDATION,
     "hub": FOUNDATION,
-    "checkpoint": {"model", "errors"},
-    "text": {"errors"},
-    "recipes": {"errors"},
+    "checkpoint": {"model", "formats", "errors"},
+    "text": {"formats", "errors"},
+    "recipes": {"formats", "errors"},
     "statistics": set(),
     "model": set(),  # travels to machines without this package
+    "formats": {"errors"},  # JSON and YAML of others, within limits
     "errors": set(),
     "memory": set(),
     "registration": {"model"},

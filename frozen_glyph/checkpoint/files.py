@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.formats import JSON_BYTES, FormatError, parse_json, read_bytes
 from frozen_glyph.model.weights_frozen_glyph import find_inside, shard_names
 
 if TYPE_CHECKING:
@@ -112,10 +113,10 @@ def write_tensors(path: Path, tensors: "dict[str, torch.Tensor]") -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; ``CheckpointError`` names it when it is missing or no JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_bytes(path, JSON_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{str(path)!r} does not exist; give the folder of a checkpoint") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except FormatError as error:
         raise CheckpointError(f"{str(path)!r} is damaged: {error}; fetch or write the folder again") from None
 
 

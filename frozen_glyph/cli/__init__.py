@@ -11,7 +11,7 @@ import typer
 
 import frozen_glyph
 from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate
-from frozen_glyph.cli.terminal import printable
+from frozen_glyph.errors import one_line
 
 app = typer.Typer(
     name="frozen-glyph",
@@ -57,5 +57,5 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("FROZEN_GLYPH_DEBUG"):
             raise
-        typer.echo(f"error: {printable(' '.join(str(error).split()))}", err=True)
+        typer.echo(f"error: {one_line(' '.join(str(error).split()))}", err=True)
         sys.exit(1)

@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from frozen_glyph.cli.terminal import printable
+from frozen_glyph.errors import printable
 
 Cell = str | Text  # a str is plain text, whatever brackets it holds; a Text has a style
 ANY_WIDTH = 1_000_000

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from frozen_glyph.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -23,11 +25,6 @@ def show(parts: "Sequence[RenderableType]") -> None:
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     for part in parts:
         console.print(printable(part) if isinstance(part, str) else part, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """``text`` with escapes such as ``\\x1b`` in place of what would command the terminal."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import sha256_json, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, read_json, sha256_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class Parts:
     def load(self, name: str, key: str) -> dict[str, Any] | None:
         """Return a finished part, or None. A file that is no JSON or has another key counts as absent."""
         try:
-            part = json.loads(self._path(name, key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            part = read_json(self._path(name, key))
+        except (OSError, CheckpointError):
             return None
-        return part["content"] if isinstance(part, dict) and part.get("key") == key else None
+        return part.get("content") if isinstance(part, dict) and part.get("key") == key else None
 
     def save(self, name: str, key: str, content: dict[str, Any]) -> None:
         """Keep a finished part."""

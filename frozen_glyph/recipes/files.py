@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from frozen_glyph.formats import YAML_BYTES, FormatError, parse_yaml, read_bytes
 from frozen_glyph.recipes.errors import ANOTHER_SPELLING, RecipeError
 
 
@@ -18,9 +17,9 @@ def read_recipe(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise RecipeError(f"recipe {str(path)!r} does not exist; give the path of a {what}")
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+        content = parse_yaml(read_bytes(path, YAML_BYTES))
+    except FormatError as error:
+        raise RecipeError(f"recipe {str(path)!r} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
     return content
@@ -39,9 +38,9 @@ def override(content: dict[str, Any], settings: Sequence[str]) -> None:
         if not separator or not path:
             raise RecipeError(f"setting {setting!r} must look like training.learning_rate=1e-3")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"setting {setting!r} has no YAML value: {' '.join(str(error).split())}") from None
+            value = parse_yaml(text)
+        except FormatError as error:
+            raise RecipeError(f"setting {setting!r} has no YAML value: {error}") from None
         *parents, last = path.split(".")
         target: Any = content
         try:

@@ -6,7 +6,6 @@ In a text file paragraphs are lines, and a blank line ends a document.
 import gzip
 import io
 import itertools
-import json
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.formats import FormatError, parse_json
 
 LONGEST_DOCUMENT = 1 << 20  # characters; what is longer is divided, so that memory is bounded whatever the text
 PARQUET_ROWS = 256  # read at once
@@ -124,10 +124,9 @@ def json_documents(path: Path, field: str) -> Iterator[str]:
             if line.isspace():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                problem = f"{error.msg} at column {error.colno}"
-                raise SourceError(f"{where} is not JSON: {problem}; each line must be one JSON object") from None
+                row = parse_json(line)
+            except FormatError as error:
+                raise SourceError(f"{where} is not JSON: {error}; each line must be one JSON object") from None
             yield text_field(row, field, where)
 
 

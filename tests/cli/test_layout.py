@@ -4,7 +4,8 @@ import pytest
 from rich.cells import cell_len
 
 from frozen_glyph.cli.layout import FittedTable
-from frozen_glyph.cli.terminal import printable, show
+from frozen_glyph.cli.terminal import show
+from frozen_glyph.errors import printable
 
 HEADERS = ["stage", *(f"measure {number}" for number in range(9))]
 ROWS = [[str(row), *(f"{10**15 + 1000 * row + column:,}" for column in range(9))] for row in range(1, 4)]

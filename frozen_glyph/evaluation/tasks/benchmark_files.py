@@ -6,18 +6,66 @@ not fit is one ``DataError`` that names the file and the line.
 
 import csv
 import io
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.formats import FormatError, check_type, parse_json
 
 Row = dict[str, Any]
 
 
 class DataError(FrozenGlyphError):
     """A benchmark's file is malformed, or the data folder is none."""
+
+
+class _Choice(TypedDict):
+    label: str
+    text: str
+
+
+class _Question(TypedDict):
+    stem: str
+    choices: list[_Choice]
+    question_concept: NotRequired[str]
+
+
+class _Lettered(TypedDict):
+    id: str
+    question: _Question
+    answerKey: str
+
+
+class _YesNo(TypedDict):
+    question: str
+    passage: str
+    answer: bool
+
+
+class _Answer(TypedDict):
+    text: str
+    answer_start: int
+
+
+class _Asked(TypedDict):
+    id: str
+    question: str
+    answers: list[_Answer]
+
+
+class _Paragraph(TypedDict):
+    context: str
+    qas: list[_Asked]
+
+
+class _Article(TypedDict):
+    title: str
+    paragraphs: list[_Paragraph]
+
+
+class _Squad(TypedDict):
+    data: list[_Article]
 
 
 def _malformed(path: Path, place: str, problem: object, expected: str) -> DataError:
@@ -39,14 +87,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
-def _json_lines(path: Path, read: Callable[[Any], Row], expected: str) -> list[Row]:
-    rows = []
+def _json_lines(path: Path, kind: Any, expected: str) -> list[Any]:
+    """The JSON objects in the lines of a file, each of ``kind``."""
+    records = []
     for number, line in _lines(path):
         try:
-            rows.append(read(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _malformed(path, f"line {number}", f"{type(error).__name__}: {error}", expected) from None
-    return rows
+            record = parse_json(line)
+            check_type(record, kind)
+        except FormatError as error:
+            raise _malformed(path, f"line {number}", error, expected) from None
+        records.append(record)
+    return records
 
 
 def read_mmlu(path: Path) -> list[Row]:
@@ -67,77 +118,68 @@ def read_mmlu(path: Path) -> list[Row]:
     return rows
 
 
-def _lettered(record: Any) -> Row:
+def _lettered(path: Path, expected: str) -> list[Row]:
     """The AI2 form of ARC and CommonsenseQA; labels may be letters or digits."""
-    choices = record["question"]["choices"]
-    labels, texts = [choice["label"] for choice in choices], [choice["text"] for choice in choices]
-    if record["answerKey"] not in labels:
-        raise ValueError(f"answerKey {record['answerKey']!r} is none of the labels {labels}")
-    return {
-        "id": record["id"],
-        "question": record["question"]["stem"],
-        "choices": {"text": texts, "label": labels},
-        "answerKey": record["answerKey"],
-    }
+    rows: list[Row] = []
+    for number, record in enumerate(_json_lines(path, _Lettered, expected), start=1):
+        choices, answer = record["question"]["choices"], record["answerKey"]
+        labels, texts = [choice["label"] for choice in choices], [choice["text"] for choice in choices]
+        if answer not in labels:
+            problem = f"answerKey {answer!r} is none of the labels {labels}"
+            raise _malformed(path, f"question {number}", problem, expected)
+        question = {"id": record["id"], "question": record["question"]["stem"]}
+        rows.append({**question, "choices": {"text": texts, "label": labels}, "answerKey": answer})
+        if "question_concept" in record["question"]:
+            rows[-1]["question_concept"] = record["question"]["question_concept"]
+    return rows
 
 
 def read_arc(path: Path) -> list[Row]:
     """JSON lines with id, question (stem, choices) and answerKey."""
-    return _json_lines(path, _lettered, "id, question (stem, choices with text and label) and answerKey")
+    return _lettered(path, "id, question (stem, choices with text and label) and answerKey")
 
 
 def read_commonsense_qa(path: Path) -> list[Row]:
     """JSON lines as of ARC; the question has a question_concept besides."""
-
-    def read(record: Any) -> Row:
-        return {**_lettered(record), "question_concept": record["question"]["question_concept"]}
-
-    return _json_lines(path, read, "id, question (stem, question_concept, choices) and answerKey")
+    expected = "id, question (stem, question_concept, choices) and answerKey"
+    rows = _lettered(path, expected)
+    for number, row in enumerate(rows, start=1):
+        if "question_concept" not in row:
+            raise _malformed(path, f"question {number}", "question.question_concept is missing", expected)
+    return rows
 
 
 def read_boolq(path: Path) -> list[Row]:
     """JSON lines with question, passage and a boolean answer."""
-
-    def read(record: Any) -> Row:
-        if not isinstance(record["answer"], bool):
-            raise TypeError(f"answer {record['answer']!r} is not true or false")
-        return {"question": record["question"], "passage": record["passage"], "label": int(record["answer"])}
-
-    rows = _json_lines(path, read, "question, passage and answer (true or false)")
-    return [{**row, "idx": index} for index, row in enumerate(rows)]
+    records = _json_lines(path, _YesNo, "question, passage and answer (true or false)")
+    return [
+        {"question": record["question"], "passage": record["passage"], "label": int(record["answer"]), "idx": index}
+        for index, record in enumerate(records)
+    ]
 
 
 def read_squad(path: Path) -> list[Row]:
     """The JSON of SQuAD v1.1 or v2.0; a question without an answer has two empty lists."""
-    expected = "the JSON of SQuAD: data > paragraphs > qas > answers"
     try:
-        articles = json.loads(_text(path))["data"]
-    except json.JSONDecodeError as error:
-        raise _malformed(path, f"line {error.lineno} column {error.colno}", error.msg, expected) from None
-    except (KeyError, TypeError) as error:
-        raise _malformed(path, "line 1", f"{type(error).__name__}: {error}", expected) from None
-    rows: list[Row] = []
-    try:
-        for article in articles:
-            for paragraph in article["paragraphs"]:
-                for question in paragraph["qas"]:
-                    answers = question["answers"]
-                    rows.append(
-                        {
-                            "id": question["id"],
-                            "title": article["title"],
-                            "context": paragraph["context"],
-                            "question": question["question"],
-                            "answers": {
-                                "text": [answer["text"] for answer in answers],
-                                "answer_start": [answer["answer_start"] for answer in answers],
-                            },
-                        }
-                    )
-    except (KeyError, TypeError) as error:
-        place = f"after question {rows[-1]['id']!r}" if rows else "first question"
-        raise _malformed(path, place, f"{type(error).__name__}: {error}", expected) from None
-    return rows
+        content = parse_json(_text(path))
+        check_type(content, _Squad)
+    except FormatError as error:
+        raise _malformed(path, "as a whole", error, "the JSON of SQuAD: data > paragraphs > qas > answers") from None
+    return [
+        {
+            "id": question["id"],
+            "title": article["title"],
+            "context": paragraph["context"],
+            "question": question["question"],
+            "answers": {
+                "text": [answer["text"] for answer in question["answers"]],
+                "answer_start": [answer["answer_start"] for answer in question["answers"]],
+            },
+        }
+        for article in content["data"]
+        for paragraph in article["paragraphs"]
+        for question in paragraph["qas"]
+    ]
 
 
 def read_translations(path: Path) -> list[Row]:
