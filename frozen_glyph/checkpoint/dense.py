@@ -12,8 +12,9 @@ from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import check_links, copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIRST
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, sha256_file, write_text
-from frozen_glyph.checkpoint.folders import check_vacant, new_folder
+from frozen_glyph.checkpoint.folders import new_folder
 from frozen_glyph.checkpoint.locks import one_writer
+from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.weights import find_weights

@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import is_written
-from frozen_glyph.checkpoint.files import CheckpointError, final_name, target_of, temporary_of
+from frozen_glyph.checkpoint.files import final_name, target_of, temporary_of
 from frozen_glyph.checkpoint.locks import writing
+from frozen_glyph.checkpoint.places import check_vacant
 
 
 def remove_temporaries(folder: Path, is_ours: Callable[[str], bool]) -> None:
@@ -40,14 +41,15 @@ def new_folder(path: Path, is_ours: Callable[[str], bool] = is_written) -> Itera
     """Give a temporary neighbour to fill, which becomes the folder ``path`` at the end, or vanishes on an error.
 
     Raises:
-        CheckpointError: ``path`` exists and is no empty folder.
+        CheckpointError: ``path`` exists and is no empty folder, or cannot be made; see ``check_vacant``.
         FolderInUse: another process is writing it.
     """
     with writing(path):
         check_vacant(path)
-        with neighbour(path, is_ours) as temporary:
+        real = path.resolve()  # a link to an empty folder stays one
+        with neighbour(real, is_ours) as temporary:
             yield temporary
-            temporary.replace(path)
+            temporary.replace(real)
 
 
 @contextmanager
@@ -65,9 +67,3 @@ def neighbour(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # made, filled and named by this very call
-
-
-def check_vacant(path: Path) -> None:
-    """Raise ``CheckpointError`` unless ``path`` is free, or an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{str(path)!r} exists and is not empty; choose a new folder")

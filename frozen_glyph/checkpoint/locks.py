@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
+from frozen_glyph.checkpoint.places import check_place
 from frozen_glyph.errors import FrozenGlyphError
 
 LOCK_INSIDE = ".lock"  # in a folder whose parent cannot be written to
@@ -56,7 +57,9 @@ def writing(folder: str | Path, launched: bool = False) -> Iterator[None]:
 
     Raises:
         FolderInUse: another process, or thread, writes into the folder.
+        CheckpointError: no folder can be written there.
     """
+    check_place(folder)
     resolved = Path(folder).resolve()
     if resolved in held.folders or (launched and not is_first_process()):
         yield

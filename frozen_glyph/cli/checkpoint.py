@@ -24,7 +24,7 @@ def inspect(
         bool, typer.Option("--health", help="Measure instead whether every layer learns and mixes, on --text.")
     ] = False,
     text: Annotated[Path | None, typer.Option(help="With --health: a UTF-8 text to read.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="With --health: PNG file to write.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="With --health: PNG file to write.", dir_okay=False)] = None,
 ) -> None:
     """Show the stages or experts of a checkpoint: blocks, parameters, losses, sizes, provenance, state of its files."""
     if health:

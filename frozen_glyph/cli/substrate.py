@@ -70,7 +70,7 @@ def substrate_inspect(
 def substrate_show(
     folder: Annotated[Path, typer.Argument(help="A substrate or checkpoint folder.")],
     text: Annotated[str, typer.Argument(help="Text whose tokens to draw.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("tokens.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.", dir_okay=False)] = Path("tokens.png"),
 ) -> None:
     """Draw the tokens of a text as a labelled picture."""
     from frozen_glyph.checkpoint.files import write_atomically

@@ -19,7 +19,8 @@ from frozen_glyph.checkpoint.contract import (
     blocks_shard,
 )
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, write_index, write_json, write_text
-from frozen_glyph.checkpoint.folders import check_vacant, new_folder
+from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shards

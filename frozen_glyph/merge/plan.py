@@ -30,10 +30,12 @@ from frozen_glyph.checkpoint.tensors import (
     merged_prefixes,
     rename,
 )
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.companions import choose_companions, differing
 from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, in_dtype, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 from frozen_glyph.model.rules_frozen_glyph import EVIDENCE_WINDOW, RULES
+from frozen_glyph.model.weights_frozen_glyph import check_name
 
 
 class MergeReport(TypedDict):
@@ -267,13 +269,24 @@ def check_rule(group: list[Expert], rule: str) -> None:
 
 
 def name_experts(groups: list[list[Expert]], names: list[str] | None) -> list[Expert]:
-    """All experts under different names: as given, of a merged model ``given/own``; repeated ones are numbered."""
+    """All experts under different names: as given, of a merged model ``given/own``; repeated ones are numbered.
+
+    Raises:
+        FrozenGlyphError: a name could not be that of a folder.
+    """
     found: dict[str, Expert] = {}
     for index, group in enumerate(groups):
         for expert in group:
             name = expert.name
             if names:
                 name = f"{names[index]}/{name}" if expert.checkpoint.merged else names[index]
+            try:
+                check_name(name)  # people make folders of them
+            except ValueError:
+                raise FrozenGlyphError(
+                    f"{name!r} cannot be the name of an expert: no control characters, no backslash, no path that "
+                    "leads out of a folder; give others with --names"
+                ) from None
             unique = next(
                 n for n in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if n not in found
             )

@@ -26,9 +26,10 @@ from frozen_glyph.checkpoint.files import (
     write_tensors,
     write_text,
 )
-from frozen_glyph.checkpoint.folders import check_vacant, new_folder, remove_temporaries
+from frozen_glyph.checkpoint.folders import new_folder, remove_temporaries
 from frozen_glyph.checkpoint.locks import is_first_process, one_writer
 from frozen_glyph.checkpoint.manifest import Manifest
+from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.records import TrainedPhase

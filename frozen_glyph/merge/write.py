@@ -11,7 +11,8 @@ from typing import Any, Literal
 from frozen_glyph.checkpoint.companions import copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX
 from frozen_glyph.checkpoint.files import CheckpointError, write_index, write_json, write_text
-from frozen_glyph.checkpoint.folders import check_vacant, new_folder
+from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.records import ExpertRecord
 from frozen_glyph.checkpoint.streaming import Window, write_shards

@@ -38,8 +38,9 @@ from frozen_glyph.checkpoint.files import (
     sha256_file,
     write_text,
 )
-from frozen_glyph.checkpoint.folders import check_vacant, new_folder
+from frozen_glyph.checkpoint.folders import new_folder
 from frozen_glyph.checkpoint.locks import one_writer
+from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage

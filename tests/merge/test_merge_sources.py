@@ -161,6 +161,18 @@ class TestSeveral:
             merge_experts([experts[0], tmp_path / "half"], tmp_path / "m")
 
 
+@pytest.mark.parametrize("name", ["..", "../zh", "/etc", "a\x1b[31m", "a\nb", "a\\b"])
+def test_a_name_that_no_folder_could_have_is_refused(experts, tmp_path, name):
+    """Given, or as a merged checkpoint from elsewhere says."""
+    with pytest.raises(ValueError, match=r"cannot be the name of an expert.*--names"):
+        merge_experts(experts, tmp_path / "m", names=["ru", name])
+    merged = merge_experts(experts, tmp_path / "merged")
+    config = json.loads((merged / "config.json").read_text())
+    (merged / "config.json").write_text(json.dumps(config | {"expert_names": ["ru", name]}))
+    with pytest.raises(ValueError, match=r"cannot be the name of an expert.*--names"):
+        merge_experts([merged, experts[0]], tmp_path / "m")
+
+
 class TestTrunk:
     def test_branches_share_what_they_adopted(self, trunk, branches, tmp_path, token_ids):
         ids = token_ids(2, 9)
