@@ -43,6 +43,7 @@ def hold():
 def test_the_second_writer_is_refused_by_name_until_the_first_has_ended(hold, tmp_path):
     first = hold(tmp_path / "run")
     assert first.stdout.readline() == b"in\n"
+    (tmp_path / "run").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "run")
     for name in ("run", "link"):  # the same folder, whatever it is called
         with (
