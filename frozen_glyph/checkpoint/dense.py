@@ -6,13 +6,12 @@ frozen-glyph to-dense runs/ru -o runs/ru-dense
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import check_links, copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIRST
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, sha256_file, write_text
 from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.loading import load_causal_lm, load_tokenizer
 from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -49,7 +48,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
         raise CheckpointError(f"{str(folder)!r} has an ordinary embedding already; use the folder as it is")
     check_links(folder)
     find_weights(source.at(folder), config)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, **source.arguments)
+    tokenizer, model = load_tokenizer(folder), load_causal_lm(folder, **source.arguments)
     model.to_dense()
     if one_head and hasattr(model, "to_one_head"):
         model.to_one_head()
@@ -58,7 +57,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
     with new_folder(out) as temporary:
         model.save_pretrained(temporary)
         copy_model_code(temporary)
-        AutoTokenizer.from_pretrained(folder).save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
         write_text(temporary / CARD_FILE, dense_card(out.name, source.name, folder, model.config))
         parent = {**source.at(folder).origin, "config_sha256": sha256_file(folder / CONFIG_FILE), **source.arguments}
         files = {path.name: sha256_file(path) for path in sorted(temporary.glob("*.safetensors"))}

@@ -124,7 +124,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
     try:
         find_weights(source, config)
     except CheckpointError as error:
-        inventory.problems.setdefault(default, str(error))
+        inventory.problems[default] = str(error)
     problems = inventory.problems | unfinished_reweigh(config, provenance)
     if verify:
         if source.folder is None:

@@ -199,28 +199,28 @@ def write_index(path: Path, weight_map: dict[str, str]) -> dict[str, str | None]
     return contents
 
 
-def read_index(path: Path, suffix: str = ".safetensors") -> dict[str, Any]:
+def read_index(path: Path) -> dict[str, Any]:
     """Read a shard index, whose shards lie beside it or are still to be fetched.
 
     Raises:
         CheckpointError: it is missing or damaged, or names a file that is not one of its folder.
     """
-    return check_index(path, read_json(path), suffix)
+    return check_index(path, read_json(path))
 
 
-def check_index(path: Path, index: Any, suffix: str = ".safetensors") -> dict[str, Any]:
+def check_index(path: Path, index: Any) -> dict[str, Any]:
     """The content of the index ``path``; see ``read_index``."""
     try:
-        for shard in shard_names(index, suffix):
+        for shard in shard_names(index):
             find_inside(path.parent, shard)
     except ValueError as error:
         raise CheckpointError(f"{str(path)!r} is damaged: {error}; fetch or write the folder again") from None
     return index
 
 
-def read_weight_map(path: Path, suffix: str = ".safetensors") -> dict[str, str]:
+def read_weight_map(path: Path) -> dict[str, str]:
     """The shard of each tensor, from an index file; see ``read_index``."""
-    return read_index(path, suffix)["weight_map"]
+    return read_index(path)["weight_map"]
 
 
 def hash_contents(tensors: Iterable[tuple[str, str, tuple[int, ...], str]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, DEFAULT_INDEX, WEIGHTS, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_index
+from frozen_glyph.checkpoint.loading import refuse_pickles
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX, choose_weights
 
@@ -47,9 +48,11 @@ def find_weights(source: Source, config: Mapping[str, Any]) -> Weights:
     """The weight files of ``source`` at its stage, or of what a plain load gives; see ``first_file``.
 
     Raises:
-        CheckpointError: there is no such stage; an index is missing, damaged or names what is not in the folder; or
-            other weights lie there too, as after ``save_pretrained`` into a folder that had some.
+        CheckpointError: there is no such stage; an index is missing, damaged or names what is not in the folder; there
+            are pickles only; or other weights lie there too, as after ``save_pretrained`` into a folder that had some.
     """
+    if source.folder is not None:
+        refuse_pickles(source.folder)
     found, ladder = read_weights(source, first_file(source, config)), config.get("ladder") or []
     if source.stage in (None, len(ladder)):
         rivals = [WEIGHTS]

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
+from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_causal_lm, load_config, load_tokenizer
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.model.rules_frozen_glyph import RULES
-
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
 
 
 @dataclass(frozen=True)
@@ -83,17 +82,16 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
         raise FrozenGlyphError("no model given; name at least one checkpoint folder or Hub id")
     if len({str(Path(model).resolve()) for model in models}) < len(models):
         raise FrozenGlyphError(f"a model is given twice: {', '.join(models)}")
-    from transformers import AutoConfig
-
     candidates = []
     sources = [Source.parse(model) for model in models]
     for model, source, label in zip(models, sources, _labels(sources), strict=True):
-        folder = source.fetch("model", FILES).resolve()
+        folder = source.fetch("model", FETCHED).resolve()
         if not (folder / CONFIG_FILE).is_file():
             raise FrozenGlyphError(
                 f"model {source.source!r} has no config.json; name a folder written by save_pretrained, grow or merge"
             )
-        config = AutoConfig.from_pretrained(folder)
+        check_loadable(folder)
+        config = load_config(folder)
         candidate = Candidate(
             label=label,
             name=model,
@@ -123,9 +121,7 @@ def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tup
         FrozenGlyphError: there is no such device.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    import frozen_glyph  # noqa: F401  registers the Auto classes
     from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -136,9 +132,9 @@ def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tup
         raise FrozenGlyphError(
             f"device {device!r} cannot be used ({reason}); give cpu, cuda or such as cuda:1"
         ) from None
-    options = {"dtype": "auto", "device_map": {"": device}, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(folder, **options, **overrides).eval()
+    options = {"dtype": "auto", "device_map": {"": device}}
+    model = load_causal_lm(folder, **options, **overrides).eval()
     for module in model.modules():
         if isinstance(module, FrozenGlyphEmbedding):
             module.materialize()  # looked up from now on, as in any other model: the same vectors
-    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return model, load_tokenizer(folder)

@@ -1,7 +1,7 @@
 """What ``frozen-glyph eval`` calls: models x (held-out texts + tasks) -> report.json, report.md, report.html.
 
 Every finished (model, stage, task) is kept in ``parts/`` and reused, and every answer that lm-eval got of a model in
-``answers/``: an interrupted run goes on, a repeated one is quick.
+``answers/``: an interrupted run goes on, a repeated one is quick. Both hold JSON and nothing that runs.
 """
 
 import time
@@ -13,7 +13,7 @@ from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates
-from frozen_glyph.evaluation.measure import Protocol, Say, measure_model
+from frozen_glyph.evaluation.measure import ANSWERS, Protocol, Say, measure_model
 from frozen_glyph.evaluation.progress import MeasuringBar
 from frozen_glyph.evaluation.report.schema import Report
 from frozen_glyph.evaluation.report.write import write_report
@@ -164,6 +164,8 @@ def evaluate_models(
             f"nothing to evaluate in {str(data)!r}: neither a text (text/NAME.valid.txt, or name one) "
             "nor data of a task; eval/tasks/README.md gives the layout"
         )
+    if old := sorted(path.name for path in out.glob(f"{ANSWERS}/*.db")):
+        say(f"{out / ANSWERS}: {', '.join(old)} of an older version can run code and are not opened; delete them")
     with MeasuringBar(protocol.measurements * sum(len(c.stages) for c in candidates), progress) as bar:
         measured = [
             [measure_model(candidate, stage, protocol, out, say, bar) for stage in candidate.stages]

@@ -15,6 +15,7 @@ from frozen_glyph.evaluation.progress import MeasuringBar
 from frozen_glyph.evaluation.tasks.harness import LoadedTask, as_lm
 from frozen_glyph.evaluation.tasks.items import measure_task
 
+ANSWERS = "answers"  # folder of what the models answered, see tasks/answers.py
 SAMPLED_RUNS = 10  # as published
 GENERATED_TOKENS = 40
 PROMPT_CHARACTERS = 60
@@ -64,8 +65,9 @@ def measure_model(
 
     @cache
     def lm() -> Any:
-        answers = out / "answers" / f"{sha256_json([identity, protocol.batch_size, protocol.device])[:16]}.db"
-        return as_lm(*loaded(), protocol.batch_size, answers if protocol.answers else None)
+        asked = [identity, protocol.batch_size, protocol.device]
+        answers = out / ANSWERS / f"{sha256_json(asked)[:16]}.jsonl"
+        return as_lm(*loaded(), protocol.batch_size, answers if protocol.answers else None, asked)
 
     def part(name: str, depends_on: Any, measure: Callable[[], Any]) -> Any:
         def told() -> Any:

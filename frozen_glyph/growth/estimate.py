@@ -23,8 +23,8 @@ from typing import Any, TypedDict
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 
+from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.growth.expand import choose_trainable
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
@@ -104,7 +104,7 @@ def model_fields(recipe: GrowthRecipe) -> dict[str, Any]:
     plan = recipe.substrate
     if "vocab_size" not in fields:
         if plan.tokenizer is not None:
-            fields["vocab_size"] = len(AutoTokenizer.from_pretrained(plan.tokenizer))
+            fields["vocab_size"] = len(load_tokenizer(plan.tokenizer))
         else:
             fields["vocab_size"] = VOCABULARIES.get(str(plan.vocab_size), plan.vocab_size)
     if plan.layout == "trainable":

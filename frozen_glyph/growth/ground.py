@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file
+from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
@@ -76,7 +77,7 @@ def open_ground(out: Path, recipe: GrowthRecipe, documents: Iterable[str], given
         docked = GlyphSubstrate.from_pretrained(given)
         return Ground(docked.tokenizer, docked.width, docked)
     if trainable and (out / TOKENIZER_FILE).exists():
-        return Ground(AutoTokenizer.from_pretrained(out, local_files_only=True), width, None)
+        return Ground(load_tokenizer(out, local_files_only=True), width, None)
     tokenizer = tokenizer_of(recipe.substrate, first_characters(documents))
     if trainable:
         return Ground(tokenizer, width, None)

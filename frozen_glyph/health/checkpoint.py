@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from frozen_glyph.checkpoint.loading import FETCHED, load_causal_lm, load_tokenizer
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.measure import LEAST_EXAMPLES, HealthReport, model_health
@@ -26,9 +26,10 @@ def measure_health(source: str | Path | Source, text: str | Path) -> HealthRepor
     """
     content = read_text(text)
     source = Source.parse(source)
-    model: Any = AutoModelForCausalLM.from_pretrained(source.source, **source.arguments)
+    folder = source.fetch("model", FETCHED)
+    tokenizer, model = load_tokenizer(folder), load_causal_lm(folder, **source.arguments)
     length = min(LENGTH, model.config.max_position_embeddings)
-    return model_health(model, [text_batch(content, AutoTokenizer.from_pretrained(source.source), length)])
+    return model_health(model, [text_batch(content, tokenizer, length)])
 
 
 def text_batch(text: str, tokenizer: Any, length: int = LENGTH, count: int = EXAMPLES) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from frozen_glyph.checkpoint.companions import check_links, copy_companions
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, DEFAULT_INDEX, PROVENANCE_FILE, TUNING_METRICS
@@ -27,6 +27,7 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.folders import new_folder, remove_temporaries
+from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.locks import is_first_process, one_writer
 from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.places import check_vacant
@@ -99,7 +100,7 @@ def tune_head(
         if (tuning.out / PROVENANCE_FILE).exists():
             clear_work(tuning)
             return read_provenance(tuning.out)
-        tokenizer = AutoTokenizer.from_pretrained(tuning.parent.folder, local_files_only=True)
+        tokenizer = load_tokenizer(tuning.parent.folder, local_files_only=True)
         sha256 = tuning.parent.config["tokenizer_sha256"]
         windows, held_out = open_windows(data, recipe.training, tokenizer, sha256, tuning.work, progress)
         claim(tuning)

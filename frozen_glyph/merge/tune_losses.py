@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import read_json
+from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.records import TuningLosses
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.statistics import paired_bootstrap
@@ -24,7 +23,7 @@ def score_tuning(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: 
     """
     if not valid:
         return {}
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged, local_files_only=True)
     texts = {Path(path).name: read_text(path) for path in valid}
 
     def score(folder: Path, **changes: Any) -> dict[str, TextLoss]:

@@ -30,19 +30,19 @@ def choose_weights(holds: Callable[[str], bool], named: str | None = None) -> st
     return INDEX if holds(INDEX) and not holds(WEIGHTS) else WEIGHTS
 
 
-def shard_names(index: Any, suffix: str = SHARD_SUFFIX) -> list[str]:
+def shard_names(index: Any) -> list[str]:
     """Names of the shards that the content of an index file names, each of them a name that stays in its folder.
 
     Raises:
-        ValueError: it is no index, or a name leads out of the folder or has another ``suffix``.
+        ValueError: it is no index, or a name leads out of the folder or is of no safetensors file.
     """
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict) or not isinstance(index.get("metadata", {}), dict):
         raise ValueError("it has no weight_map with metadata")
     for name in shards.values():
         check_name(name)
-        if not name.endswith(suffix):
-            raise ValueError(f"it names {name!r}, which is no {suffix} file")
+        if not name.endswith(SHARD_SUFFIX):
+            raise ValueError(f"it names {name!r}, which is no {SHARD_SUFFIX} file; pickles are never opened")
     return sorted(set(shards.values()))
 
 

@@ -16,7 +16,6 @@ Shapes: V vocabulary, S numbers of a token in the table, D hidden size, H heads,
 
 import dataclasses
 import math
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.card import model_card
 from frozen_glyph.checkpoint.companions import check_links
@@ -39,6 +38,7 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.loading import CONVERT, FETCHED, load_tokenizer, refuse_pickles
 from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -52,8 +52,8 @@ from frozen_glyph.published.names import TABLE, PublishedKeys, rename
 from frozen_glyph.substrate import GlyphSubstrate
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 
-FETCHED = ["*.json", "*.safetensors", "*.bin", "*.pt", "*.txt", "*.model"]  # never code
-TABLE_FILE = "normalized_embeddings_weights.pt"
+TABLE_FILE, PUBLISHED_TABLE = "normalized_embeddings_weights.safetensors", "normalized_embeddings_weights.pt"
+IN_SAFETENSORS = f"name a folder whose files are safetensors: {CONVERT}"
 FIELDS = {  # ours -> what config.json calls it
     "num_attention_heads": ("n_head", "num_attention_heads"),
     "max_position_embeddings": ("block_size", "max_position_embeddings"),
@@ -71,13 +71,14 @@ def import_published(
 ) -> Path:
     """Write the published checkpoint ``source``, a folder or Hub id, into the new folder ``out``, as one growth stage.
 
-    ``table`` is a file with the token table, for weights that have none (default: the folder's
-    ``normalized_embeddings_weights.pt``); ``tokenizer`` a folder or Hub id, for a ``source`` that has none. No code is
-    fetched from the Hub, and pickles are read as tensors or not at all.
+    Weights are safetensors: a published pickle is converted first, see ``checkpoint/loading.py``. ``table`` is a file
+    with the token table, for weights that have none (default: the folder's
+    ``normalized_embeddings_weights.safetensors``); ``tokenizer`` a folder or Hub id, for a ``source`` that has none. No
+    code is fetched from the Hub, and no pickle opened.
 
     Raises:
-        CheckpointError: a file is missing, damaged or holds more than tensors; a tensor has no known name, is missing
-            or has another shape than the others say; ``out`` exists.
+        CheckpointError: a file is missing, damaged or a pickle; a tensor has no known name, is missing or has another
+            shape than the others say; ``out`` exists.
         FolderInUse: another process writes ``out``.
     """
     keys = keys or PublishedKeys()
@@ -89,9 +90,9 @@ def import_published(
     tensors = rename(published, keys)
     rows = tensors.pop(TABLE, None)
     if rows is None:
-        files.append(Path(table) if table is not None else inside(folder, TABLE_FILE))
+        files.append(find_table(folder, table))
         rows = read_table(files[-1])
-    words = load_tokenizer(tokenizer if tokenizer is not None else folder)
+    words = published_tokenizer(tokenizer if tokenizer is not None else folder)
     fields = shape(tensors, read_json(inside(folder, CONFIG_FILE)), words) | keys.config
     if keys.repeat == "all":
         rows = rows.repeat(1, fields["hidden_size"] // rows.shape[1])
@@ -118,52 +119,41 @@ def import_published(
 
 
 def read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], list[Path]]:
-    """All tensors of a folder's safetensors or, if there are none, pickles; and the files."""
-    for single, index in ((WEIGHTS, DEFAULT_INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")):
-        names = [single] if (folder / single).exists() else []
-        if not names and (folder / index).exists():
-            names = sorted(set(read_weight_map(inside(folder, index), Path(single).suffix).values()))
-        tensors: dict[str, torch.Tensor] = {}
-        for name in names:
-            path = inside(folder, name)
-            content = read_tensors(path) if name.endswith(".safetensors") else read_pickle(path)
-            if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-                raise CheckpointError(f"{str(folder / name)!r} is no mapping of names to tensors; name another folder")
-            tensors |= content
-        if tensors:
-            return tensors, [folder / name for name in names]
-    raise CheckpointError(f"{str(folder)!r} has neither {WEIGHTS} nor pytorch_model.bin; name a folder with weights")
+    """All tensors of a folder's safetensors, and the files."""
+    refuse_pickles(folder)
+    names = [WEIGHTS] if (folder / WEIGHTS).exists() else []
+    if not names and (folder / DEFAULT_INDEX).exists():
+        names = sorted(set(read_weight_map(inside(folder, DEFAULT_INDEX)).values()))
+    if not names:
+        raise CheckpointError(f"{str(folder)!r} has neither {WEIGHTS} nor {DEFAULT_INDEX}; {IN_SAFETENSORS}")
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        tensors |= read_tensors(inside(folder, name))
+    return tensors, [folder / name for name in names]
 
 
-def read_pickle(path: Path) -> Any:
-    """What ``torch.save`` wrote, if it is tensors in plain containers; nothing else in the file is ever run."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{str(path)!r} does not exist; name the file that holds it") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{str(path)!r} is damaged or holds more than tensors, and was not loaded: {first}"
-        ) from None
+def find_table(folder: Path, table: str | Path | None) -> Path:
+    """The file of the token table: ``table``, or the one in ``folder``."""
+    path = Path(table) if table is not None else inside(folder, TABLE_FILE)
+    if table is None and not path.exists() and (folder / PUBLISHED_TABLE).exists():
+        path = folder / PUBLISHED_TABLE
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{str(path)!r} is no safetensors file: {CONVERT}")
+    return path
 
 
 def read_table(path: Path) -> torch.Tensor:
-    """The one matrix in a file of ``torch.save``: a tensor, or a mapping that holds one."""
-    content = read_pickle(path)
-    found = (
-        [content] if isinstance(content, torch.Tensor) else list(content.values()) if isinstance(content, dict) else []
-    )
-    matrices = [tensor for tensor in found if isinstance(tensor, torch.Tensor) and tensor.dim() == 2]
+    """The one matrix of a safetensors file."""
+    matrices = [tensor for tensor in read_tensors(path).values() if tensor.dim() == 2]
     if len(matrices) != 1:
         raise CheckpointError(f"{str(path)!r} holds {len(matrices)} matrices; a token table is one, [tokens, numbers]")
-    return matrices[0].detach()
+    return matrices[0]
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def published_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub id, without running code from it."""
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return load_tokenizer(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{str(source)!r} has no tokenizer that loads without its code ({error}); name another"

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.companions import check_links
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, SUBSTRATE_SHARD, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file, inside, read_json, read_tensors, write_json, write_tensors
+from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding, substrate_fingerprint
@@ -155,7 +156,7 @@ class GlyphSubstrate:
                 f"{str(folder / SUBSTRATE_SHARD)!r} has no tensor {error}; write the folder again"
             ) from None
         read_json(folder / TOKENIZER_FILE)  # names the file when it is missing or damaged
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = load_tokenizer(folder, local_files_only=True)
         substrate = cls(tokenizer, packed_bits, center, tensors.get(SUBSTRATE_PREFIX + "projection"), provenance)
         if substrate.fingerprint != expected:
             same_tokenizer = tokenizer_sha256(tokenizer) == provenance["tokenizer_sha256"]

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from frozen_glyph.checkpoint.loading import load_causal_lm
 from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import SubstrateError
 
@@ -76,7 +77,7 @@ def load_with_glyph_embedding(folder: str | Path, **options: Any) -> tuple[PreTr
         CheckpointError: a file of the substrate is missing or damaged.
     """
     glyphs = GlyphSubstrate.from_pretrained(Path(folder, SUBSTRATE_FOLDER))
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    model = load_causal_lm(folder, **options)
     named = getattr(model.config, FINGERPRINT_FIELD, None)
     if named != glyphs.fingerprint:
         raise SubstrateError(

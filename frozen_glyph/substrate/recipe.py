@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.recipes.errors import require
 from frozen_glyph.recipes.fields import Flag, Integer, OneOf, Text, parse, recipe
 from frozen_glyph.recipes.files import beside, put, read_recipe
@@ -118,7 +119,7 @@ def build_from_recipe(recipe: SubstrateRecipe, text: Sequence[str | Path] = ()) 
 def tokenizer_of(recipe: SubstrateRecipe, text: Iterable[str]) -> PreTrainedTokenizerBase:
     """The tokenizer that ``recipe`` names, or one learnt from ``text``."""
     if recipe.tokenizer is not None:
-        return AutoTokenizer.from_pretrained(recipe.tokenizer)
+        return load_tokenizer(recipe.tokenizer)
     return build_tokenizer(text, recipe.vocab_size, recipe.max_ngram)
 
 

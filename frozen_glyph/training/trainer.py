@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -172,7 +173,13 @@ class StageTrainer(Trainer):
                 load_trainable(self.model, read_tensors(checkpoint / WEIGHTS), checkpoint)
                 return
         self.started = time.monotonic()
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except UnpicklingError:  # Trainer reads its own state as tensors and plain values only
+            raise CheckpointError(
+                f"{str(checkpoint)!r} was not written by training: its optimizer, scheduler or random state holds more "
+                "than tensors, which nothing ran; delete that folder and start the same command again"
+            ) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add seconds and tokens since the phase began, over all its resumes; stop when the loss is not finite."""

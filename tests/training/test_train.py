@@ -215,6 +215,23 @@ class TestResume:
             train(build_model(seed=5, num_hidden_layers=1), steps=4)
 
 
+class RunsCode:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('the pickle was run')",))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_planted_pickle_does_not_run(model, train, tmp_path, name):
+    """Trainer keeps its state as pickles: what is no plain tensor in them is refused, whatever the manifest says."""
+    again = copy.deepcopy(model)
+    train(model, "once")
+    resume_at(tmp_path, 4)
+    (tmp_path / "twice" / "checkpoint-4" / name).write_bytes(pickle.dumps(RunsCode(), protocol=2))
+    rehash(tmp_path / "twice" / "checkpoint-4")
+    with pytest.raises(CheckpointError, match=r"checkpoint-4.*more than tensors"):
+        train(again, "twice")
+
+
 def rehash(folder):
     """Make the manifest true again."""
     manifest = read_json(folder / "manifest.json")

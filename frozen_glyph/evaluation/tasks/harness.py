@@ -6,16 +6,21 @@ looks there first when it is the working folder. https://github.com/EleutherAI/l
 
 import logging
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.evaluation.tasks.answers import Answers
 from frozen_glyph.evaluation.tasks.suites import definitions_digest, stock_folders, tasks_folder
+
+if TYPE_CHECKING:
+    from frozen_glyph.evaluation.tasks.asking import AskedLM
 
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0}  # from the whole distribution, nothing cut off
 _CHATTY_LOGGERS = ("lm_eval", "datasets", "evaluate")
@@ -80,7 +85,36 @@ def _data_from(mirror: Path | None) -> Iterator[None]:
     import huggingface_hub
 
     libraries = datasets.config, huggingface_hub.constants
-    with _replaced(*((library, "HF_HUB_OFFLINE", True) for library in libraries)), chdir(mirror):
+    with _replaced(*((library, "HF_HUB_OFFLINE", True) for library in libraries)), _working_in(mirror):
+        yield
+
+
+@contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """Work in ``folder`` and import nothing from it: the empty entry of ``sys.path`` means the folder of before."""
+    before = str(Path.cwd())
+    relative = "" in sys.path
+    if relative:
+        sys.path[sys.path.index("")] = before
+    try:
+        with chdir(folder):
+            yield
+    finally:
+        if relative:
+            sys.path[sys.path.index(before)] = ""
+
+
+@contextmanager
+def _own_squad_metric() -> Iterator[None]:
+    """Let lm-eval's squadv2 aggregate with the script of this package, and none of a mirror or of the Hub."""
+    import evaluate
+
+    load = evaluate.load
+
+    def load_own(path: str, *arguments: Any, **options: Any) -> Any:
+        return load(str(tasks_folder() / "squad_v2.py") if path == "squad_v2" else path, *arguments, **options)
+
+    with _replaced((evaluate, "load", load_own)):
         yield
 
 
@@ -131,7 +165,7 @@ class LoadedTask:
 
         set_seed(seed)
         tasks = {leaf: self.leaves[leaf] for leaf in chosen}
-        with _quiet(self.bars), _data_from(self.mirror):
+        with _quiet(self.bars), _own_squad_metric(), _data_from(self.mirror):
             # Intervals are computed from the items, in statistics.py; lm-eval's own bootstrap is not needed.
             results = evaluate(lm, {"tasks": tasks, "groups": {}, "group_map": {}}, samples=chosen, bootstrap_iters=0)
         if results is None:
@@ -217,15 +251,15 @@ class Tasks:
         return LoadedTask(name, leaves, digest, remarks, self._mirror, self._bars)
 
 
-def as_lm(model: Any, tokenizer: Any, batch_size: int = 16, answers: Path | None = None) -> Any:
+def as_lm(
+    model: Any, tokenizer: Any, batch_size: int = 16, answers: Path | None = None, identity: Any = None
+) -> "AskedLM":
     """Return a loaded model as lm-eval takes it; ``.model`` and ``.tokenizer`` are the transformers objects.
 
-    What the model answers is kept in the database ``answers``: a run that was stopped asks only for the rest.
+    What the model of this ``identity`` answers is kept in the file ``answers``: a run that was stopped asks only for
+    the rest.
     """
-    from lm_eval.api.model import CachingLM
-
-    from frozen_glyph.evaluation.tasks.lm import ScoredLogitsLM
+    from frozen_glyph.evaluation.tasks.asking import AskedLM
 
     with _quiet():
-        lm = ScoredLogitsLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    return lm if answers is None else CachingLM(lm, str(answers))
+        return AskedLM(Answers(answers, identity), pretrained=model, tokenizer=tokenizer, batch_size=batch_size)

@@ -53,7 +53,7 @@ class ScoredLogitsLM(HFLM):
     @property
     def max_gen_toks(self) -> int:
         """New tokens of tasks that set no limit: lm-eval's 256 would leave a short context no room for the prompt."""
-        return min(super().max_gen_toks, self.max_length // 4)
+        return max(1, min(super().max_gen_toks, self.max_length // 4))
 
     def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> list[Any]:
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:

@@ -1,0 +1,90 @@
+"""The one way to transformers' Auto classes: no code of a folder runs, no pickle is opened, nobody is asked.
+
+Without ``trust_remote_code=False`` transformers asks on the terminal whether to run what a folder brings, and without
+safetensors it opens pickles.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS
+from frozen_glyph.checkpoint.files import CheckpointError, read_weight_map
+from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")  # what weights were kept in before
+FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
+CONVERT = (
+    "a pickle can run code and is never opened; convert it where you trust it, by "
+    "torch.load(FILE, weights_only=True) and safetensors.torch.save_file"
+)
+
+
+def load_tokenizer(source: str | Path, **options: Any) -> Any:
+    """``AutoTokenizer.from_pretrained`` of a folder or Hub id; ``CheckpointError`` where it needs code of its own."""
+    from transformers import AutoTokenizer
+
+    with own_code_refused("tokenizer", source):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+
+
+def load_config(folder: Path) -> Any:
+    """``AutoConfig.from_pretrained`` of a folder; ``CheckpointError`` where its model needs code of its own."""
+    from transformers import AutoConfig
+
+    with own_code_refused("model", folder):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def load_causal_lm(folder: str | Path, **options: Any) -> Any:
+    """``AutoModelForCausalLM.from_pretrained`` of a folder; importing frozen_glyph has registered its classes.
+
+    Raises:
+        CheckpointError: the model needs code of its own, or its weights are pickles.
+        ValueError, OSError: transformers cannot load it, as it says.
+    """
+    from transformers import AutoModelForCausalLM
+
+    import frozen_glyph  # noqa: F401  registers the Auto classes
+
+    check_loadable(Path(folder))
+    with own_code_refused("model", folder):
+        return AutoModelForCausalLM.from_pretrained(
+            folder, **{"trust_remote_code": False, "use_safetensors": True, **options}
+        )
+
+
+@contextmanager
+def own_code_refused(what: str, source: str | Path) -> Iterator[None]:
+    """Make one line of what transformers says of a model or tokenizer that only its own code can load."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise CheckpointError(
+            f"the {what} of {str(source)!r} loads only with code that lies beside it, and no such code is run; "
+            "name one of a kind that transformers or frozen_glyph knows"
+        ) from None
+
+
+def check_loadable(folder: Path) -> None:
+    """Raise ``CheckpointError``, which names the file, where a load of ``folder`` would open a pickle."""
+    for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        read_weight_map(index)  # refuses one that names anything but safetensors
+    refuse_pickles(folder)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise ``CheckpointError``, which names the file, where pickles lie in place of weights or of an adapter."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    adapters = [name for name in pickles if name.startswith("adapter_model")]
+    weights = [name for name in pickles if name not in adapters]
+    for needed, safe, instead in (
+        (CONFIG_FILE, (WEIGHTS, INDEX_SUFFIX), weights),
+        (ADAPTER_CONFIG, (ADAPTER_WEIGHTS,), adapters),
+    ):
+        if needed in names and instead and not any(name.endswith(safe) for name in names):
+            raise CheckpointError(f"{str(folder / instead[0])!r} lies there without safetensors: {CONVERT}")
