@@ -44,6 +44,7 @@ found = {}
 OWNER = """
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.describe import describe_checkpoint
+from frozen_glyph.checkpoint.reader import open_checkpoint
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.hub import push
@@ -59,6 +60,7 @@ found["damaged"] = {}
 for repo in task["damaged"]:
     load = lambda: FrozenGlyphForCausalLM.from_pretrained(repo, growth_stage=1)
     found["damaged"][repo] = message(load)
+found["two models"] = message(lambda: open_checkpoint("expert", Source("user/two-models")).shards)
 found["no parent"] = message(lambda: adopt_parent(Source("user/nobody"), Path(task["out"] + "-none")))
 """
 STRANGER = """
@@ -107,6 +109,9 @@ def hub(trunk, tmp_path_factory):
         hub.commit("user/missing", missing)
         hub.commit("user/truncated", whole | {"head-1.safetensors": truncated(whole["head-1.safetensors"])})
         hub.commit("user/foreign", whole | {"blocks-1.safetensors": foreign.read_bytes()})
+        index = whole["stage-1.safetensors.index.json"].replace(b'"head-1.safetensors"', b'"/etc/hostname"')
+        hub.commit("user/leading-out", whole | {"stage-1.safetensors.index.json": index})
+        hub.commit("user/two-models", whole | {"model.safetensors": whole["head-1.safetensors"]})
         hub.commit("user/swapped", whole | {"blocks-1.safetensors": whole["blocks-2.safetensors"]})
         yield hub
 
@@ -115,6 +120,7 @@ DAMAGED = {
     "user/missing": "blocks-1.safetensors",
     "user/truncated": "head-1.safetensors cannot be read",
     "user/foreign": "blocks-1.safetensors is of another checkpoint or was changed",
+    "user/leading-out": "'/etc/hostname' is no name of a file inside its folder",
     "user/swapped": "blocks-1.safetensors is of another checkpoint or was changed",
 }
 
@@ -208,3 +214,9 @@ def test_a_parent_on_the_hub(hub, owner, trunk):
     weights = {name for name in hub.fetched("user/parent") if name.endswith(".safetensors")}
     assert weights == {name for name in STAGE_2 if name.endswith(".safetensors")}
     assert "'user/nobody' is no folder and cannot be fetched from the Hub" in owner["no parent"][1]
+
+
+def test_two_models_in_one_repository_are_refused_before_a_shard_is_fetched(hub, owner):
+    kind_is_right, text = owner["two models"]
+    assert kind_is_right and "'user/two-models' holds two models" in text
+    assert not [name for name in hub.fetched("user/two-models") if name.endswith(".safetensors")]
