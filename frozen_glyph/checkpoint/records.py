@@ -83,6 +83,15 @@ class StageRecord(TypedDict):
     parents: NotRequired[list[ParentRecord]]
 
 
+class CorpusRecord(TypedDict):
+    """What was packed to train on: tokens of each source, its share of all, and in a mixture the share asked for."""
+
+    tokens: int
+    normalized: bool  # byte order marks left out, CR LF read as LF
+    sources: list[dict[str, Any]]  # name, tokens, share, asked
+    ended: NotRequired[str]  # the source whose end left others with text that was not read
+
+
 class GrowthRecord(TypedDict):
     """A growth run; ``parent`` says how many of the stages came from elsewhere."""
 
@@ -93,6 +102,9 @@ class GrowthRecord(TypedDict):
     seed: int
     stages: list[StageRecord]
     parent: NotRequired[dict[str, int]]
+    corpus: NotRequired[CorpusRecord]
+    diverged: NotRequired[dict[str, Any]]  # stage, phase and message of one that has not gone on since
+    changes: NotRequired[list[dict[str, Any]]]  # of the recipe on the way: field, from, to, stage, and why
 
 
 class ExpertRecord(TypedDict):

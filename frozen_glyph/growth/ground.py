@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
@@ -103,11 +104,15 @@ def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfi
         "substrate_bits": ground.bits,
         "hidden_size": ground.width,
     }
+    tokens = {f"{name}_token_id": getattr(ground.tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     for key, value in derived.items():
         if recipe.model.get(key, value) != value:
             raise RecipeError(
                 f"recipe field model.{key}={recipe.model[key]!r}, but stages and substrate make it {value!r}"
             )
+    for key, value in tokens.items():
+        if recipe.model.get(key) not in (None, value):
+            raise RecipeError(f"recipe field model.{key}={recipe.model[key]!r}, but the tokenizer makes it {value!r}")
     fields: dict[str, Any] = {
         "max_position_embeddings": recipe.training.context_length,
         **{key: value for key, value in recipe.model.items() if key in MODEL_FIELDS},
@@ -119,9 +124,19 @@ def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfi
         "substrate_trainable": ground.substrate is None,
         "substrate_fingerprint": ground.substrate and ground.substrate.fingerprint,
         "tokenizer_sha256": ground.tokenizer_sha256,
-        **{f"{name}_token_id": getattr(ground.tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")},
+        **tokens,
     }
     return FrozenGlyphConfig(**fields)
+
+
+def check_first_stage(recipe: GrowthRecipe, ground: Ground) -> None:
+    """Raise ``RecipeError`` unless the model of stage 1 can be made; nothing is allocated."""
+    config = first_stage_config(recipe, ground)
+    try:
+        with torch.device("meta"):
+            FrozenGlyphForCausalLM(config)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise RecipeError(f"recipe field model is not possible: {' '.join(str(error).split())}") from None
 
 
 def first_stage_model(config: FrozenGlyphConfig, ground: Ground) -> FrozenGlyphForCausalLM:

@@ -4,6 +4,7 @@ A merged phase trains adapters, final norm and head, and changes the blocks; one
 so that all shards of its stage stay valid and the adapters are the whole difference.
 """
 
+import importlib.util
 import math
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ from frozen_glyph.growth.recipe import LoraRecipe
 ADAPTER = "default"
 
 
+def check_peft() -> None:
+    """Raise ``FrozenGlyphError`` unless peft is installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise FrozenGlyphError("recipe field lora needs peft: pip install 'frozen-glyph[train]'")
+
+
 def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
     """Put an adapter on each ``recipe.targets`` Linear of every block, in place; the model computes what it did.
 
@@ -30,10 +37,9 @@ def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
     Raises:
         FrozenGlyphError: peft is not installed; the model has adapters already; a block is quantised.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise FrozenGlyphError("recipe field lora needs peft: pip install 'frozen-glyph[train]'") from None
+    check_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+
     if list(adapters(model)):
         raise FrozenGlyphError("the model has adapters already; merge or drop them first")
     refuse_quantized(model)

@@ -33,8 +33,10 @@ from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.checkpoint.weights import find_weights
+from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.recipes.errors import require
 
 
 def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = None) -> list[StageRecord]:
@@ -89,6 +91,13 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
     fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
     write_json(out / CONFIG_FILE, config | fields | {"transformers_weights": stage_index(stage)})
     return [descendant(parent, folder, entry) for entry in entries]
+
+
+def check_positions(recipe: GrowthRecipe, out: Path) -> None:
+    """Raise ``RecipeError`` when windows are longer than the parent, which ``out`` has adopted, can read."""
+    longest = read_json(out / CONFIG_FILE)["max_position_embeddings"]
+    length, allowed = recipe.training.context_length, f"at most {longest}, the max_position_embeddings of the parent"
+    require(length <= longest, "training.context_length", length, allowed)
 
 
 def check_substrate(parent: Source, config: dict[str, Any], expected: str | None, out: Path) -> None:

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, MinLen
-from huggingface_hub.errors import StrictDataclassError
+from annotated_types import Ge, Le, MinLen
 from pydantic import BeforeValidator, Field
 
 from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import nearest
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.model.limits_frozen_glyph import MOST_LAYERS
 from frozen_glyph.recipes.errors import RecipeError, require
-from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, as_off, parse, recipe
+from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, Tokens, as_off, parse, recipe
 from frozen_glyph.recipes.files import beside, override, read_recipe
 from frozen_glyph.recipes.schema import or_path
 from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
-from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
+from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
@@ -36,11 +36,11 @@ def model_schema(schema: dict[str, Any]) -> None:
 class StageRecipe:
     """One growth stage: how many blocks it adds, what trains, and for how long."""
 
-    layers: Annotated[Integer, Ge(0)] = 1
+    layers: Annotated[Integer, Ge(0), Le(MOST_LAYERS)] = 1
     """Blocks that it adds; 0: it goes on with the newest."""
     steps: Count | None = None
     """Optimiser steps; default: 1000."""
-    tokens: Count | None = None
+    tokens: Tokens | None = None
     """Tokens to train on, in place of ``steps``."""
     patience: Count | None = None
     """Stop after so many evaluations (``training.eval_steps``) without a new best."""
@@ -63,7 +63,7 @@ class StageRecipe:
 class LoraRecipe:
     """A phase at the end of a stage that trains low-rank adapters (arXiv 2106.09685) of all blocks, norm and head."""
 
-    rank: Count = 16
+    rank: Annotated[Integer, Ge(1), Le(MOST_RANK)] = 16
     """Of the adapters."""
     alpha: PositiveNumber = 32.0
     """They count with ``alpha / rank``."""
@@ -79,7 +79,7 @@ class LoraRecipe:
     """From there every so many stages."""
     steps: Count | None = None
     """Optimiser steps; default: 1000."""
-    tokens: Count | None = None
+    tokens: Tokens | None = None
     """Tokens to train on, in place of ``steps``."""
     learning_rate: PositiveNumber | None = None
     """Peak of this phase; default: ``training.learning_rate``."""
@@ -152,6 +152,13 @@ class GrowthRecipe:
         width, size = self.model.get("hidden_size", FrozenGlyphConfig.hidden_size), self.substrate.vocab_size
         allowed = f"left out: it follows model.hidden_size={width}"
         require(self.substrate.width in (None, width), "substrate.width", self.substrate.width, allowed)
+        if self.parent is None:
+            length = self.training.context_length
+            longest = self.model.get("max_position_embeddings", length)
+            allowed = f"at least training.context_length={length}"
+            require(longest >= length, "model.max_position_embeddings", longest, allowed)
+            blocks = sum(stage.layers for stage in self.stages)
+            require(blocks <= MOST_LAYERS, "stages.layers", blocks, f"at most {MOST_LAYERS} together")
         allowed = "at least 512 (256 are byte tokens)"
         require(isinstance(size, str) or size >= 512, "substrate.vocab_size", size, allowed)
         for index, stage in enumerate(self.stages):
@@ -196,8 +203,8 @@ def check_model(model: dict[str, Any], trainable: bool) -> None:
     require(given == trainable, "model.substrate_trainable", given, "left out: say substrate.layout: trainable")
     try:
         FrozenGlyphConfig(**model)
-    except StrictDataclassError as error:
-        raise RecipeError(f"recipe field model is not allowed: {error.__cause__ or error}") from None
+    except ValueError as error:
+        raise RecipeError(f"recipe field model.{error}") from None
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:

@@ -1,6 +1,6 @@
 """A growth run: one folder that holds every stage, its recipe and provenance, and that can be killed and resumed."""
 
-import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,22 @@ from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
-from frozen_glyph.growth.ground import first_stage_config, open_ground
-from frozen_glyph.growth.parent import adopt_parent
+from frozen_glyph.growth.ground import check_first_stage, open_ground
+from frozen_glyph.growth.lora import check_peft
+from frozen_glyph.growth.parent import adopt_parent, check_positions
 from frozen_glyph.growth.plot import plot_growth
+from frozen_glyph.growth.quantize import check_kind
 from frozen_glyph.growth.recipe import GrowthRecipe
-from frozen_glyph.growth.run_folder import (
-    claim,
-    clear_leftovers,
-    open_run,
-    released_on_error,
-    run_card,
-)
-from frozen_glyph.growth.stage import Run, grow_stage, work_folder
+from frozen_glyph.growth.run_folder import amend, claim, clear_leftovers, open_run, released_on_error, run_card
+from frozen_glyph.growth.stage import Run, grow_stage, unfinished_phase, work_folder
 from frozen_glyph.growth.work_folder import adopt_work, clear_work, open_work
 from frozen_glyph.training.data import open_windows
-from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
-from frozen_glyph.training.sources import documents, source_identities
+from frozen_glyph.training.mixture import corpus_record, mixture_warning
+from frozen_glyph.training.recipe import DataRecipe, choose_data
+from frozen_glyph.training.reporting import tensorboard_in
+from frozen_glyph.training.sources import documents, held_out_documents, source_identities
+from frozen_glyph.training.train import check_machine
+from frozen_glyph.training.trainer import TrainingDiverged
 
 
 @one_writer("out", launched=True)
@@ -49,6 +49,10 @@ def grow_from_recipe(
     or a vocabulary is learnt from the text. A recipe or text that is refused leaves ``out`` free, so that it can be
     mended and tried again. Under ``accelerate launch`` or ``torchrun`` every process calls this; the first one writes.
 
+    On the way the recipe may change in what does not change the result (see ``mend.py``): micro_batch_size,
+    activation_checkpointing, save_steps and report_to of ``training``, the name, health, license and language, and
+    stages after the last. A stage that diverged may begin again with a lower learning rate. Provenance records it.
+
     Raises:
         RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
         FolderInUse: another process writes into ``out``.
@@ -60,11 +64,17 @@ def grow_from_recipe(
         run, provenance = open_everything(
             recipe, Path(out), choose_data(recipe.data, recipe.training, text, valid), substrate, progress
         )
-    if "tensorboard" in recipe.training.report_to:  # by default its files lie in the work folder and go with it
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.out / "tensorboard"))
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
-        entry = grow_stage(run, stage)
+        try:
+            with tensorboard_in(run.out / "tensorboard"):
+                entry = grow_stage(run, stage)
+        except TrainingDiverged as error:
+            if state.is_main_process:
+                provenance["diverged"] = {"stage": stage, "phase": unfinished_phase(run, stage), "message": str(error)}
+                write_provenance(run.out, "growth", provenance)
+            raise
         provenance["stages"].append(entry)
+        provenance.pop("diverged", None)
         if state.is_main_process:
             card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]))
             write_text(run.out / CARD_FILE, card)
@@ -75,13 +85,26 @@ def grow_from_recipe(
     return provenance
 
 
+def check_stages(recipe: GrowthRecipe) -> None:
+    """Raise before the first stage what a later one would: a package or device that the recipe needs is missing."""
+    check_machine(recipe.training)
+    if recipe.lora is not None:
+        check_peft()
+    kind = recipe.training.quantize_frozen
+    if kind != "none" and (recipe.parent is not None or len(recipe.stages) > 1):
+        check_kind(kind, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def open_everything(
     recipe: GrowthRecipe, out: Path, data: DataRecipe, substrate: str | Path | None, progress: bool
 ) -> tuple[Run, GrowthRecord]:
     """Check the inputs, claim ``out``, and put there what stage 1 needs: parent, substrate, packed tokens."""
-    held_out_identities = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []
-    provenance = open_run(out, recipe, source_identities(data), held_out_identities)
-    if PartialState().is_main_process:
+    check_stages(recipe)
+    held_out_identities = source_identities(data.held_out) if data.held_out else []
+    provenance, changes = open_run(out, recipe, source_identities(data), held_out_identities)
+    valid = held_out_documents(data)
+    main = PartialState().is_main_process
+    if main:
         clear_leftovers(out)
         if (out / PROVENANCE_FILE).exists():
             adopt_work(open_work(out))
@@ -90,19 +113,27 @@ def open_everything(
             claim(out, provenance)
             if "parent" not in provenance:
                 provenance["stages"] = adopt_parent(recipe.parent.where, out)
+                check_positions(recipe, out)
                 provenance["parent"] = {"stages": len(provenance["stages"])}
                 write_provenance(out, "growth", provenance)
-        texts = (text for source in data.sources for text in documents(source))
+        texts = (text for source in data.sources for text in documents(source, data.normalize))
         ground = open_ground(out, recipe, texts, substrate)
+        if recipe.parent is None:
+            check_first_stage(recipe, ground)
         windows, held_out = open_windows(
             data, recipe.training, ground.tokenizer, ground.tokenizer_sha256, out / WORK_FOLDER, progress
         )
+        packed: Any = windows.tokens  # memory-mapped
+        tokens = Path(packed.filename)
+        if "corpus" not in provenance and (corpus := corpus_record(data, tokens)) is not None:
+            provenance["corpus"] = corpus
+            if main and (warning := mixture_warning(corpus, data.tokens)) is not None:
+                warnings.warn(warning, stacklevel=3)
         if recipe.parent is None:
-            first_stage_config(recipe, ground)  # refuses what does not fit together
             claim(out, provenance)
             ground.save(out)
         first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
-        packed: Any = windows.tokens  # memory-mapped
-        valid = [Path(path) for path in data.valid]
-        run = Run(recipe, out, ground, Path(packed.filename).name, windows, held_out, valid, first_stage, progress)
+        if changes and len(provenance["stages"]) < first_stage - 1 + len(recipe.stages):
+            amend(out, provenance, recipe, changes)
+        run = Run(recipe, out, ground, tokens.name, windows, held_out, valid, first_stage, progress)
     return run, provenance

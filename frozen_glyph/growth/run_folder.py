@@ -20,16 +20,24 @@ from frozen_glyph.checkpoint.locks import LOCK_INSIDE
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord, SourceRecord
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.growth.mend import RATE, advice, changed_fields
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.work_folder import clear_work, open_work
+from frozen_glyph.recipes.changes import Change, differences
+from frozen_glyph.training.trainer import remove_checkpoints
 
 
 class RunFolderError(FrozenGlyphError):
     """The output folder belongs to something else."""
 
 
-def open_run(out: Path, recipe: GrowthRecipe, data: list[SourceRecord], valids: list[SourceRecord]) -> GrowthRecord:
-    """Check that ``out`` is free, or holds this very run undamaged; return the run's provenance so far.
+def open_run(
+    out: Path, recipe: GrowthRecipe, data: list[SourceRecord], valids: list[SourceRecord]
+) -> tuple[GrowthRecord, list[Change]]:
+    """Check that ``out`` is free, or holds this very run undamaged.
+
+    Returns:
+        The run's provenance so far, and in what the recipe differs from the one that it was started with.
 
     Raises:
         RunFolderError: ``out`` holds a run of another recipe or other texts, or foreign files.
@@ -47,22 +55,44 @@ def open_run(out: Path, recipe: GrowthRecipe, data: list[SourceRecord], valids: 
         ours = (WORK_FOLDER, LOCK_INSIDE)  # and what a run left that was killed while it claimed the folder
         if out.is_dir() and not all(path.name in ours or target_of(path) == PROVENANCE_FILE for path in out.iterdir()):
             raise RunFolderError(f"folder {str(out)!r} exists and holds no growth run; choose an empty or new folder")
-        return run
+        return run, []
     stored: Any = read_provenance(out)
     if stored["kind"] != "growth":
         raise RunFolderError(f"folder {str(out)!r} holds a {stored['kind']} checkpoint; choose a new folder")
-    what = {"recipe_sha256": "another recipe", "data": "other training text", "valid": "other held-out text"}
-    for key, value in run.items():
-        if key in what and stored.get(key) != value:
+    allowed, refused = changed_fields(stored, run["recipe"], out)
+    other: dict[str, list[Change]] = {
+        "another recipe": refused,
+        "other training text": differences(stored.get("data"), data, "data"),
+        "other held-out text": differences(stored.get("valid"), valids, "valid"),
+    }
+    for what, changes in other.items():
+        if changes:
             raise RunFolderError(
-                f"folder {str(out)!r} holds a run of {what[key]} ({key} {stored.get(key)!r}, this run has {value!r}); "
-                "choose a new folder, or give the recipe and texts that it was started with"
+                f"folder {str(out)!r} holds a run of {what} ({'; '.join(map(str, changes))}); choose a new folder, or "
+                f"give the recipe and texts that it was started with{advice(changes, stored)}"
             )
     for entry in stored["stages"]:
         check_hashes(out, entry["files"])
     for key in ("format", "kind", "versions"):
         stored.pop(key, None)
-    return stored
+    return stored, allowed
+
+
+def amend(out: Path, provenance: GrowthRecord, recipe: GrowthRecipe, changes: list[Change]) -> None:
+    """Let a run that is not complete go on with the changed recipe, and record what changed before which stage.
+
+    A phase that diverged begins again where its learning rate was lowered, so that it becomes what it would be in a
+    new run with that rate.
+    """
+    stage = len(provenance["stages"]) + 1
+    more: dict[str, Any] = {"stage": stage}
+    if any(RATE.fullmatch(change.field) for change in changes) and "diverged" in provenance:
+        diverged = provenance.pop("diverged")
+        remove_checkpoints(out / WORK_FOLDER / f"stage-{stage}" / diverged["phase"])
+        more["why"] = diverged["message"]
+    provenance["recipe"], provenance["recipe_sha256"] = recipe.to_dict(), recipe.sha256
+    provenance["changes"] = [*provenance.get("changes", []), *(change.record(**more) for change in changes)]
+    write_provenance(out, "growth", provenance)
 
 
 def clear_leftovers(out: Path) -> None:
@@ -89,14 +119,14 @@ def claim(out: Path, provenance: GrowthRecord) -> None:
 
 @contextmanager
 def released_on_error(out: Path) -> Iterator[None]:
-    """Take back what was put into ``out`` when a recipe, parent or text is refused, unless an earlier call claimed it.
+    """Take back what was put into ``out`` when opening it fails for any reason, unless an earlier call claimed it.
 
     Packed tokens stay in the work folder.
     """
     claimed, before = (out / PROVENANCE_FILE).exists(), set(files_below(out))
     try:
         yield
-    except FrozenGlyphError:
+    except Exception:
         if not claimed:
             remove_files(out, [name for name in files_below(out) if name not in before and is_written(name)])
         raise

@@ -30,7 +30,6 @@ from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.watch import add_to_metrics, watch_stage
 from frozen_glyph.growth.work_folder import PHASE, TRAINED, open_work
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import TokenWindows
@@ -50,7 +49,7 @@ class Run:
     tokens_name: str
     windows: TokenWindows
     held_out: TokenWindows | None
-    valid: list[Path]
+    valid: dict[str, list[str]]  # documents of each held-out text
     first_stage: int
     progress: bool
 
@@ -201,7 +200,7 @@ def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:
     if not run.valid:
         return {}, {}
     model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage)
-    found = {path.name: text_loss(model, run.ground.tokenizer, read_text(path)) for path in run.valid}
+    found = {name: text_loss(model, run.ground.tokenizer, texts) for name, texts in run.valid.items()}
     return (
         {name: loss.nats_per_character for name, loss in found.items()},
         {name: loss.uniform_nats_per_character(model.config.vocab_size) for name, loss in found.items()},
@@ -210,3 +209,8 @@ def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:
 
 def work_folder(run: Run, stage: int) -> Path:
     return run.out / WORK_FOLDER / f"stage-{stage}"
+
+
+def unfinished_phase(run: Run, stage: int) -> str:
+    """The phase in which a stage was stopped."""
+    return "lora" if (work_folder(run, stage) / "blocks" / PHASE).exists() else "blocks"

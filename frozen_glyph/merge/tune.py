@@ -4,8 +4,8 @@ frozen-glyph tune-head runs/merged --text mixture.txt --valid ru.valid.txt --val
 """
 
 import json
-import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +44,20 @@ from frozen_glyph.merge.tune_recipe import TuneRecipe
 from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_weights
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.rules_frozen_glyph import rules_with
+from frozen_glyph.recipes.changes import Change, differences
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import open_windows
-from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, choose_data
-from frozen_glyph.training.sources import source_identities
-from frozen_glyph.training.train import Phase, train_phase
-from frozen_glyph.training.trainer import remove_checkpoints
+from frozen_glyph.training.mixture import corpus_record, mixture_warning
+from frozen_glyph.training.recipe import FREE_FIELDS, DataRecipe, choose_data
+from frozen_glyph.training.reporting import tensorboard_in
+from frozen_glyph.training.sources import held_out_documents, source_identities
+from frozen_glyph.training.train import Phase, check_machine, train_phase
+from frozen_glyph.training.trainer import TrainingDiverged, remove_checkpoints
 
 HEAD = {HEAD_WEIGHT, HEAD_BIAS}
 RUN_FILE = "run.json"  # in the work folder: whose checkpoints these are
 CHECKPOINTS = "head"  # there too
+RATE = "training.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -100,22 +104,31 @@ def tune_head(
         if (tuning.out / PROVENANCE_FILE).exists():
             clear_work(tuning)
             return read_provenance(tuning.out)
+        held_out_texts = held_out_documents(data)
         tokenizer = load_tokenizer(tuning.parent.folder, local_files_only=True)
         sha256 = tuning.parent.config["tokenizer_sha256"]
         windows, held_out = open_windows(data, recipe.training, tokenizer, sha256, tuning.work, progress)
+        packed: Any = windows.tokens  # memory-mapped
+        if (corpus := corpus_record(data, Path(packed.filename))) is not None:
+            tuning.run["corpus"] = corpus
+            if state.is_main_process and (warning := mixture_warning(corpus, data.tokens)) is not None:
+                warnings.warn(warning, stacklevel=2)
         claim(tuning)
-    if "tensorboard" in recipe.training.report_to:  # by default its files lie with the checkpoints and go with them
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(tuning.out.with_name(f"{tuning.out.name}-tensorboard")))
     set_seed(recipe.seed)
     model = FrozenGlyphMoEForCausalLM.from_pretrained(tuning.parent.folder, dtype=torch.float32)
     prepare_head(model, recipe)
     steps = recipe.training.steps_of(recipe.steps, recipe.tokens)
     phase = Phase(steps, recipe.training.learning_rate, recipe.seed)
-    with closing(StageProgress(f"tune {recipe.what}", progress)) as bar:
-        folder = Manifest(tuning.work).make(CHECKPOINTS)
-        found = train_phase(model, windows, phase, recipe.training, folder, [bar], held_out)
+    folder, logs = Manifest(tuning.work).make(CHECKPOINTS), tuning.out.with_name(f"{tuning.out.name}-tensorboard")
+    with closing(StageProgress(f"tune {recipe.what}", progress)) as bar, tensorboard_in(logs):
+        try:
+            found = train_phase(model, windows, phase, recipe.training, folder, [bar], held_out)
+        except TrainingDiverged as error:
+            if state.is_main_process:
+                write_run(tuning, {"diverged": {"message": str(error)}})
+            raise
     if state.is_main_process:
-        write_tuned(tuning, model, found)
+        write_tuned(tuning, model, found, held_out_texts)
         clear_work(tuning)
     state.wait_for_everyone()
     return read_provenance(tuning.out)
@@ -127,14 +140,16 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
     check_links(parent.folder)
     check_expert_config(parent.label, parent.config)
     check_tunable(parent, recipe)
-    held_out = source_identities(DataRecipe([SourceRecipe(files=data.valid)])) if data.valid else []
+    check_machine(recipe.training)
+    held_out = source_identities(data.held_out) if data.held_out else []
     run = {
+        "recipe": recipe.to_dict(),
         "recipe_sha256": recipe.sha256,
         "parents": [parent.parent],
         "data": source_identities(data),
         "valid": held_out,
     }
-    if (out / PROVENANCE_FILE).exists() and run.items() <= read_provenance(out).items():
+    if (out / PROVENANCE_FILE).exists() and not changed_fields(read_provenance(out), run)[1]:
         verify_shards(out, open_checkpoint("merged checkpoint", Source(str(out))).shards, {})
     else:
         check_vacant(out)
@@ -167,28 +182,67 @@ def check_tunable(parent: Checkpoint, recipe: TuneRecipe) -> None:
 
 
 def claim(tuning: Tuning) -> None:
-    """Make the work folder this run's; ``CheckpointError`` when it is another's."""
+    """Make the work folder this run's; ``CheckpointError`` when it is another's.
+
+    A recipe may differ in what does not change the result, and have a lower learning rate after a divergence, from
+    which on the run begins again.
+    """
     path = tuning.work / RUN_FILE
-    if path.exists() and read_json(path) != tuning.run:
-        raise CheckpointError(
-            f"{str(tuning.work)!r} holds checkpoints of a tuning with another recipe, text or parent; call that one "
-            "again to finish it, remove the folder, or choose another place to write"
-        )
-    write_json(path, tuning.run)
+    if path.exists():
+        stored: dict[str, Any] = read_json(path)
+        allowed, refused = changed_fields(stored, tuning.run)
+        if refused:
+            raise CheckpointError(
+                f"{str(tuning.work)!r} holds checkpoints of a tuning with another recipe, text or parent "
+                f"({'; '.join(map(str, refused))}); call that one again to finish it, remove the folder, or choose "
+                "another place to write"
+            )
+        more = {}
+        if any(change.field == RATE for change in allowed):
+            more["why"] = stored.pop("diverged")["message"]
+            remove_checkpoints(tuning.work / CHECKPOINTS)
+        if changes := [*stored.get("changes", []), *(change.record(**more) for change in allowed)]:
+            tuning.run["changes"] = changes
+    write_run(tuning)
+
+
+def write_run(tuning: Tuning, more: Mapping[str, Any] | None = None) -> None:
+    """Say in the work folder whose checkpoints it holds."""
+    write_json(tuning.work / RUN_FILE, tuning.run | dict(more or {}))
     Manifest(tuning.work).record(RUN_FILE)
 
 
 def clear_work(tuning: Tuning) -> None:
     """Delete what this tuning kept beside ``out``; files of others stay."""
     work = Manifest(tuning.work)
-    if is_first_process() and work.holds(RUN_FILE) and read_json(tuning.work / RUN_FILE) == tuning.run:
+    if (
+        is_first_process()
+        and work.holds(RUN_FILE)
+        and not changed_fields(read_json(tuning.work / RUN_FILE), tuning.run)[1]
+    ):
         remove_checkpoints(tuning.work / CHECKPOINTS)
         remove_temporaries(tuning.work, lambda name: True)
         work.remove()
 
 
-def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase) -> None:
-    """Write the tuned checkpoint and score it as it lies there."""
+def changed_fields(stored: Mapping[str, Any], run: dict[str, Any]) -> tuple[list[Change], list[Change]]:
+    """(what differs and may, what differs and may not) between what was begun and this call.
+
+    Of a run that an earlier version began only the hash of the recipe is known.
+    """
+    names = ["parents", "data", "valid", "recipe" if "recipe" in stored else "recipe_sha256"]
+    changes = [change for name in names for change in differences(stored.get(name), run[name], name)]
+    changes = [change._replace(field=change.field.removeprefix("recipe.")) for change in changes]
+
+    def may(change: Change) -> bool:
+        lower = change.field == RATE and "diverged" in stored and change.now < change.before
+        return lower or change.field in [f"training.{name}" for name in FREE_FIELDS]
+
+    return [change for change in changes if may(change)], [change for change in changes if not may(change)]
+
+
+def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase, texts: dict[str, list[str]]) -> None:
+    """Write the tuned checkpoint and score it on ``texts`` as it lies there."""
     parent, recipe, config = tuning.parent, tuning.recipe, dict(tuning.parent.config)
     head = {} if recipe.what == "scales" else tuned_tensors(model)
     if recipe.what == "scales":
@@ -210,9 +264,8 @@ def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase) -> None:
         copy_companions(parent.folder, folder, "tune")
         write_text(folder / TUNING_METRICS, "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
         alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
-        losses = score_tuning(parent.folder, folder, tuning.data.valid, alone)
+        losses = score_tuning(parent.folder, folder, texts, alone)
         provenance = {
-            "recipe": recipe.to_dict(),
             **tuning.run,
             "seed": recipe.seed,
             **found,

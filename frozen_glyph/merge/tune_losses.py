@@ -1,7 +1,7 @@
 """What tuning a head gains and costs: held-out loss under each expert alone, merged and tuned, in paired intervals."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,20 @@ from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.records import TuningLosses
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.statistics import paired_bootstrap
-from frozen_glyph.text.documents import read_text
 from frozen_glyph.text.loss import TextLoss, text_loss
 
 
-def score_tuning(merged: Path, tuned: Path, valid: Sequence[str | Path], alone: bool = True) -> dict[str, TuningLosses]:
+def score_tuning(
+    merged: Path, tuned: Path, texts: Mapping[str, Sequence[str]], alone: bool = True
+) -> dict[str, TuningLosses]:
     """Losses in nats per character by held-out text, from the folders as they lie there.
 
-    For each text: ``experts`` (each alone, when ``alone``), ``merged``, ``tuned``, and with 95% intervals ``change``
-    (tuned minus merged) and ``against_best_expert`` (tuned minus the best expert alone).
+    ``texts`` are documents by name. For each text: ``experts`` (each alone, when ``alone``), ``merged``, ``tuned``, and
+    with 95% intervals ``change`` (tuned minus merged) and ``against_best_expert`` (tuned minus the best expert alone).
     """
-    if not valid:
+    if not texts:
         return {}
     tokenizer = load_tokenizer(merged, local_files_only=True)
-    texts = {Path(path).name: read_text(path) for path in valid}
 
     def score(folder: Path, **changes: Any) -> dict[str, TextLoss]:
         model = FrozenGlyphMoEForCausalLM.from_pretrained(folder, **changes)

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.recipes.errors import require
-from frozen_glyph.recipes.fields import Count, Seed, parse, recipe
+from frozen_glyph.recipes.fields import Count, Integer, Seed, Tokens, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
-from frozen_glyph.training.recipe import DataRecipe, TrainingRecipe, check_length
+from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length
 
 
 @recipe()
@@ -21,11 +23,11 @@ class TuneRecipe:
     """head: weight and biases of the joint head; low-rank: a matrix that is added to its weight; scales: one factor per
     expert, which changes ``expert_weights`` and no shard. Weight decay draws the last two towards the merged model, the
     head towards zero."""
-    rank: Count = 16
+    rank: Annotated[Integer, Ge(1), Le(MOST_RANK)] = 16
     """Of low-rank."""
     steps: Count | None = None
     """Optimiser steps; default: 1000."""
-    tokens: Count | None = None
+    tokens: Tokens | None = None
     """Tokens to train on, in place of ``steps``."""
     data: DataRecipe | None = None
     """Training and held-out text, where the call names none."""

@@ -8,6 +8,16 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
+from .limits_frozen_glyph import (
+    check_activation,
+    check_dtype,
+    check_ladder,
+    check_limits,
+    check_rope,
+    is_number,
+    nearest_of,
+    refused_with_value_error,
+)
 from .rules_frozen_glyph import DEFAULT_RULE, EVIDENCE_WINDOW, RULES, rules_with
 
 LINEAR_KINDS = ("matmul", "additive", "adder", "low_rank", "compiled", "fused", "quantized")
@@ -21,6 +31,7 @@ LORA_TARGETS = (
 )
 
 
+@refused_with_value_error
 @strict
 class FrozenGlyphConfig(PreTrainedConfig):
     """Decoder-only transformer over a substrate of ``substrate_bits`` bits a token (layout: PAPER tables, section 2).
@@ -81,6 +92,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
     linear_kinds: list[list[str]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_dtype(kwargs.get("torch_dtype", self.dtype))
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.rope_parameters is None:
@@ -97,11 +109,16 @@ class FrozenGlyphConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Raise ``ValueError`` naming the field, its value and what is allowed."""
+        check_limits(self)
+        check_activation(self.hidden_act)
         if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be an even multiple of num_attention_heads="
                 f"{self.num_attention_heads}: rotary embedding needs an even head size; change either"
             )
+        rope: Any = self.rope_parameters
+        check_rope(rope, self.hidden_size // self.num_attention_heads)
+        check_ladder(self.ladder or [])
         if self.substrate_bits <= 0 or self.substrate_bits % 8:
             raise ValueError(f"substrate_bits={self.substrate_bits} must be a positive multiple of 8")
         if self.substrate_bits < self.hidden_size and self.hidden_size % self.substrate_bits:
@@ -124,7 +141,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
             if len(pair) != 2 or pair[1] not in LINEAR_KINDS:
                 raise ValueError(
                     f"linear_kinds has {pair!r}; it must have pairs of a pattern of module names, such as 'layers.*', "
-                    f"and one of {', '.join(LINEAR_KINDS)}"
+                    f"and one of {', '.join(LINEAR_KINDS)}{nearest_of(pair[-1] if pair else '', LINEAR_KINDS)}"
                 )
 
     def stage_layers(self, growth_stage: int) -> tuple[int, int]:
@@ -137,6 +154,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
         return blocks, max((below for below in ladder if below < blocks), default=0)
 
 
+@refused_with_value_error
 @strict
 class FrozenGlyphMoEConfig(PreTrainedConfig):
     """Experts on one substrate, merged without training (PAPER section 4).
@@ -195,6 +213,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     tokenizer_sha256: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_dtype(kwargs.get("torch_dtype", self.dtype))
         if self.expert_names is None:
             self.expert_names = [f"expert-{index}" for index in range(len(self.experts))]
         if self.expert_weights is None:
@@ -260,9 +279,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         """Raise ``ValueError`` naming the field, its value and what is allowed."""
         if self.rule not in RULES:
             raise ValueError(f"rule={self.rule!r} is not known; allowed: {', '.join(RULES)}")
-        for name, least in (("evidence_window", 1), ("num_shared_layers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_limits(self)
         count = len(self.experts)
         for name, value in (("expert_names", self.expert_names), ("expert_weights", self.expert_weights)):
             if len(value or []) != count:
@@ -310,6 +327,10 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
                         f"experts that share num_shared_layers={self.num_shared_layers} blocks must agree in all but "
                         "num_hidden_layers and lora"
                     )
+        try:
+            self.block_config(expert)
+        except ValueError as error:
+            raise ValueError(f"experts[{index}].{error}") from None
         lora = expert.get("lora")
         if lora is None:
             return
@@ -321,6 +342,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             raise ValueError(f"experts[{index}].lora has {', '.join(sorted(lora))}; it needs rank, alpha and targets")
         if not isinstance(lora["rank"], int) or lora["rank"] < 1:
             raise ValueError(f"experts[{index}].lora.rank={lora['rank']!r} must be a positive whole number")
+        if not is_number(lora["alpha"]):
+            raise ValueError(f"experts[{index}].lora.alpha={lora['alpha']!r} must be a finite number")
         if not lora["targets"] or set(lora["targets"]) - set(LORA_TARGETS):
             raise ValueError(
                 f"experts[{index}].lora.targets={lora['targets']} must be some of {', '.join(LORA_TARGETS)}"

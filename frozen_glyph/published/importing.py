@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.card import model_card
@@ -215,8 +214,8 @@ def convert(
         tensors = {name: tensor * a if added.fullmatch(name) else tensor for name, tensor in tensors.items()}
     try:
         config = FrozenGlyphConfig(**fields, ladder=[fields["num_hidden_layers"]])
-    except StrictDataclassError as error:
-        raise CheckpointError(f"the published configuration cannot be used: {error.__cause__ or error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"the published configuration cannot be used: {error}") from None
     if rotary == "interleaved":
         tensors = halve(tensors, config.num_attention_heads)
     with torch.device("meta"):

@@ -110,6 +110,8 @@ def allowed_value(error: ErrorDetails, metadata: Sequence[Any]) -> str:
         words = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         hint = nearest(str(error["input"]), words)
         return f"one of {', '.join(words)}{hint and '.'}{hint}"
+    if kind == "finite_number":
+        return f"a finite number {bounds(metadata)}".rstrip()
     if said := [entry for entry in metadata if isinstance(entry, str)]:
         return said[0]
     return bounds(metadata) or error["msg"].removeprefix("Input should be ")
@@ -129,4 +131,6 @@ def bounds(metadata: Sequence[Any]) -> str:
             return f"at least {low}" if low else "0 or more"
         case {"gt": low}:
             return f"above {low}"
+        case {"le": high}:
+            return f"at most {high}"
     return ""

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
@@ -47,10 +47,12 @@ class OneOf:
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict()]
-Count = Annotated[Integer, Ge(1)]
+Count = Annotated[Integer, Ge(1), Le(2**31 - 1)]
+Tokens = Annotated[Integer, Ge(1), Le(10**15)]
 Seed = Annotated[Integer, Ge(0), Le(2**31 - 1)]
 AsNumber = BeforeValidator(as_number)
-PositiveNumber = Annotated[float, Gt(0), AsNumber]
+Finite = AllowInfNan(False)
+PositiveNumber = Annotated[float, Gt(0), Finite, AsNumber]
 
 
 @dataclass_transform(frozen_default=True)

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.text.documents import read_text
+from frozen_glyph.text.documents import file_documents, is_plain, read_text
 
 # One piece is, in this order of preference (Oniguruma syntax):
 #   a word with the space before it | punctuation or operators with the space before it |
@@ -43,10 +43,15 @@ class CountedText(NamedTuple):
 def stream_text(paths: Iterable[str | Path]) -> Iterator[str]:
     """Read UTF-8 files in blocks that end with a line where lines are not too long; the text is kept as it is.
 
+    Of a .jsonl, .parquet or .gz file the documents are read.
+
     Raises:
         TextFileError: a file is missing, holds no text, or is not UTF-8 (the message gives the byte offset).
     """
     for path in paths:
+        if not is_plain(Path(path)):
+            yield from file_documents(Path(path))
+            continue
         blank = True
         try:
             with Path(path).open(encoding="utf-8", newline="") as file:

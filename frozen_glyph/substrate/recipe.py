@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Le
 from pydantic import AliasChoices, BeforeValidator, Field
 from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.recipes.errors import require
-from frozen_glyph.recipes.fields import Flag, Integer, OneOf, Text, parse, recipe
+from frozen_glyph.recipes.fields import Flag, Integer, OneOf, Seed, Text, parse, recipe
 from frozen_glyph.recipes.files import beside, put, read_recipe
 from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import LAYOUTS, SubstrateError
@@ -22,6 +23,7 @@ from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.vocabulary import build_tokenizer
 
 DEFAULT_WIDTH = 256
+MOST_IDS = 2**24
 LATER_FIELDS = ("max_ngram", "width", "pca", "seed", "font")  # recorded where they are given: older records have none
 
 
@@ -45,20 +47,22 @@ class SubstrateRecipe:
     layout: Annotated[str, OneOf((*LAYOUTS, "trainable"))] = "grid"
     """What a vector is made of: pictures (grid: no two alike; published: as published), codes (binary, random, float),
     or, in growth only, trainable: no substrate but an ordinary table that stage 1 trains, the baseline."""
-    bits: Integer | None = None
+    bits: Annotated[Integer, Le(2**20)] | None = None
     """Bits of a token; default: what suits layout and width."""
     max_ngram: Integer | None = None
     """Most code points of an n-gram that is learnt; default: 4 of a compact vocabulary, 16 of the others."""
-    width: Integer | None = None
+    width: Annotated[Integer, Le(2**20)] | None = None
     """Length of a vector; default: 256, in growth ``model.hidden_size``."""
     pca: Flag = False
     """Rotate to principal components at full width too."""
-    seed: Integer | None = None
+    seed: Seed | None = None
     """Of the layouts random and float; default: 0, in growth the recipe's ``seed``."""
     font: Text | None = None
     """File (beside the recipe) .hex, .hex.gz, .otf or .ttf; default: GNU Unifont."""
 
     def __post_init__(self) -> None:
+        size = self.vocab_size
+        require(isinstance(size, str) or size <= MOST_IDS, "vocab_size", size, f"at most {MOST_IDS}")
         if self.layout == "trainable":
             for name in ("pca", "seed", "font"):
                 value = getattr(self, name)

@@ -1,6 +1,7 @@
 """Documents of .txt, .jsonl and .parquet files, packed by gzip or not, read as they are asked for.
 
-In a text file paragraphs are lines, and a blank line ends a document.
+In a text file paragraphs are lines, and a blank line ends a document. Unless told otherwise a byte order mark at the
+beginning of a file is left out and CR LF is read as LF: they say where a text was written, not what.
 """
 
 import gzip
@@ -11,13 +12,20 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.formats import FormatError, parse_json
 
 LONGEST_DOCUMENT = 1 << 20  # characters; what is longer is divided, so that memory is bounded whatever the text
 PARQUET_ROWS = 256  # read at once
+CODE_PAGE = "convert it, for example with `iconv -f CP1251 -t UTF-8`"
+OTHER_KINDS = {  # by how such a file begins
+    b"\x1f\x8b": "it is packed by gzip: name it .txt.gz or .jsonl.gz, or unpack it",
+    b"PAR1": "it is a Parquet file: name it .parquet",
+    b"\xff\xfe": "it is UTF-16: convert it, for example with `iconv -f UTF-16 -t UTF-8`",
+    b"\xfe\xff": "it is UTF-16: convert it, for example with `iconv -f UTF-16 -t UTF-8`",
+}
 
 
 class TextFileError(FrozenGlyphError):
@@ -29,29 +37,41 @@ class SourceError(TextFileError):
 
 
 def not_utf8(path: Path, byte: int, offset: int) -> TextFileError:
-    """The error that names the first byte of ``path`` that is not UTF-8."""
-    return TextFileError(
-        f"text file {str(path)!r} is not UTF-8: byte 0x{byte:02x} at offset {offset}; "
-        "convert it, for example with `iconv -f CP1251 -t UTF-8`"
-    )
+    """The error that names the first byte of ``path`` that is not UTF-8, and what the file may be instead."""
+    with open_bytes(path) as file:
+        begin = file.read(4)
+    hint = next((hint for magic, hint in OTHER_KINDS.items() if begin.startswith(magic)), CODE_PAGE)
+    return TextFileError(f"text file {str(path)!r} is not UTF-8: byte 0x{byte:02x} at offset {offset}; {hint}")
+
+
+def not_there(path: Path, what: str) -> SourceError:
+    """The error for a ``path`` that is no file."""
+    if path.is_dir():
+        return SourceError(f"{what} {str(path)!r} is a directory; name the files in it, each by itself")
+    return SourceError(f"{what} {str(path)!r} does not exist; give the path of a UTF-8 text file")
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of ``path``.
+    """Return the text of ``path``; of a .jsonl, .parquet or .gz file its documents, with blank lines between them.
 
     Raises:
-        TextFileError: the file is missing, holds no text, or is not UTF-8 (the message gives the byte offset).
+        TextFileError: the file is missing, damaged, holds no text, or is not UTF-8 (the message gives the byte offset).
     """
     path = Path(path)
     if not path.is_file():
-        raise TextFileError(f"text file {str(path)!r} does not exist; give the path of a UTF-8 text file")
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error.object[error.start], error.start) from None
+        raise not_there(path, "text file")
+    if not is_plain(path):
+        return "\n\n".join(file_documents(path))
+    with open_text(path) as file:
+        text = file.read().replace("\r\n", "\n")
     if not text.strip():
         raise TextFileError(f"text file {str(path)!r} is empty; it must hold some text")
     return text
+
+
+def is_plain(path: Path) -> bool:
+    """Whether the bytes of ``path`` are its text, as far as its name says."""
+    return not path.name.lower().endswith(tuple(suffix for suffix in READERS if suffix != ".txt"))
 
 
 def split_documents(text: str) -> list[str]:
@@ -73,25 +93,25 @@ def line_documents(lines: Iterable[str], longest: int = sys.maxsize) -> Iterator
             size += len(line)
 
 
-def file_documents(path: Path, field: str = "text") -> Iterator[str]:
+def file_documents(path: Path, field: str = "text", normalize: bool = True) -> Iterator[str]:
     """The documents of one file in their order; blank ones are left out.
 
     In a .txt file a blank line ends a document; a line of .jsonl, and a row of .parquet, holds one in ``field``
     (nothing there is an empty document). One of more than ``LONGEST_DOCUMENT`` characters becomes several, divided at
-    line ends.
+    line ends. Without ``normalize`` byte order marks and CR LF stay.
 
     Raises:
         SourceError: the file is missing, damaged, of unknown kind or without text, or lacks the field.
         TextFileError: a text file is not UTF-8.
     """
-    yield from not_empty(reader_of(path)(path, field), str(path))
+    yield from not_empty(reader_of(path)(path, field, normalize), str(path), normalize)
 
 
-def not_empty(texts: Iterable[str], name: str) -> Iterator[str]:
+def not_empty(texts: Iterable[str], name: str, normalize: bool) -> Iterator[str]:
     """``texts`` in pieces of at most ``LONGEST_DOCUMENT`` without blank ones; ``SourceError`` when none is left."""
     empty = True
     for text in texts:
-        for piece in divide(text):
+        for piece in divide(text.replace("\r\n", "\n") if normalize else text):
             if not piece.isspace():
                 empty = False
                 yield piece
@@ -110,15 +130,15 @@ def divide(text: str) -> Iterator[str]:
         begin = end
 
 
-def text_documents(path: Path, field: str) -> Iterator[str]:
+def text_documents(path: Path, field: str, normalize: bool) -> Iterator[str]:
     """Documents of a text file, which has no fields."""
-    with open_text(path) as file:
+    with open_text(path, normalize) as file:
         yield from line_documents(iter(lambda: file.readline(LONGEST_DOCUMENT), ""), LONGEST_DOCUMENT)
 
 
-def json_documents(path: Path, field: str) -> Iterator[str]:
+def json_documents(path: Path, field: str, normalize: bool) -> Iterator[str]:
     """``field`` of the JSON object in each line."""
-    with open_text(path) as file:
+    with open_text(path, normalize) as file:
         for number, line in enumerate(file, start=1):
             where = f"{str(path)!r} line {number}"
             if line.isspace():
@@ -130,7 +150,7 @@ def json_documents(path: Path, field: str) -> Iterator[str]:
             yield text_field(row, field, where)
 
 
-def parquet_documents(path: Path, field: str) -> Iterator[str]:
+def parquet_documents(path: Path, field: str, normalize: bool) -> Iterator[str]:
     """``field`` of each row, read a few rows at a time and no other column."""
     try:
         import pyarrow
@@ -147,7 +167,8 @@ def parquet_documents(path: Path, field: str) -> Iterator[str]:
         raise SourceError(f"{str(path)!r} is damaged or no Parquet file: {error}") from None
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+Reader = Callable[[Path, str, bool], Iterator[str]]
+READERS: dict[str, Reader] = {
     ".txt": text_documents,
     ".txt.gz": text_documents,
     ".jsonl": json_documents,
@@ -156,10 +177,10 @@ READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
 }
 
 
-def reader_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
+def reader_of(path: Path) -> Reader:
     """The reader for the file's kind; ``SourceError`` when the file is missing or of no known kind."""
     if not path.is_file():
-        raise SourceError(f"source file {str(path)!r} does not exist; give the path of a file with documents")
+        raise not_there(path, "source file")
     for suffix, reader in READERS.items():
         if path.name.lower().endswith(suffix):
             return reader
@@ -171,14 +192,18 @@ def reader_of(path: Path) -> Callable[[Path, str], Iterator[str]]:
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 file, packed by gzip or not, with its line ends as they are; what is wrong is named."""
+def open_text(path: Path, normalize: bool = True) -> Iterator[TextIO]:
+    """Open a UTF-8 file, packed by gzip or not, with its line ends as they are; what is wrong is named.
+
+    ``normalize`` leaves a byte order mark at its beginning out.
+    """
+    encoding = "utf-8-sig" if normalize else "utf-8"
     try:
         if path.suffix.lower() == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+            with gzip.open(path, "rt", encoding=encoding, newline="\n") as file:
                 yield file
         else:
-            with path.open(encoding="utf-8", newline="\n") as file:
+            with path.open(encoding=encoding, newline="\n") as file:
                 yield file
     except UnicodeDecodeError:
         raise not_utf8(path, *first_wrong_byte(path)) from None
@@ -186,10 +211,15 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise SourceError(f"{str(path)!r} is damaged: {error}; fetch it again") from None
 
 
+def open_bytes(path: Path) -> BinaryIO:
+    """The bytes of a file, unpacked where its name ends in .gz."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
 def first_wrong_byte(path: Path) -> tuple[int, int]:
     """The first byte that is not UTF-8, and its offset in the (unpacked) text."""
     offset = 0
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+    with open_bytes(path) as file:
         for line in file:
             try:
                 line.decode("utf-8")

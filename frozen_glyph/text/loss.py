@@ -5,6 +5,8 @@ each token is scored once, with at least half a window of context where the docu
 blocks are the units for bootstrap intervals and, for models with one tokenizer, for paired comparisons.
 """
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
 
 MAX_CONTEXT = 4096
+AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}  # arguments of a tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,17 @@ class ScoredWindow:
     bytes: int
 
 
-def windows_of(text: str, tokenizer: Any, context_length: int) -> list[ScoredWindow]:
-    """Cut ``text`` into scored windows; their characters add up to those of its documents."""
+def windows_of(text: str | Sequence[str], tokenizer: Any, context_length: int) -> list[ScoredWindow]:
+    """Cut ``text``, or documents, into scored windows; their characters add up to those of the documents.
+
+    What spells a special token is read as the characters that it is written in.
+    """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     prefix = [] if start is None else [start]
     stride = max(1, context_length // 2)
     windows = []
-    for document in split_documents(text):
-        encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)
+    for document in split_documents(text) if isinstance(text, str) else text:
+        encoded = tokenizer(document, **AS_TEXT, return_offsets_mapping=True)
         ids = prefix + encoded["input_ids"]
         # Byte tokens of one character share its offsets, so count how far each token moves the furthest end.
         ends = np.maximum.accumulate([0] * len(prefix) + [end for _, end in encoded["offset_mapping"]])
@@ -73,15 +79,25 @@ def windows_of(text: str, tokenizer: Any, context_length: int) -> list[ScoredWin
 
 @torch.no_grad()
 def text_loss(
-    model: Any, tokenizer: Any, text: str, context_length: int | None = None, batch_size: int = 8
+    model: Any, tokenizer: Any, text: str | Sequence[str], context_length: int | None = None, batch_size: int = 8
 ) -> TextLoss:
-    """Score ``text`` under ``model``; ``context_length`` defaults to the model's own, at most ``MAX_CONTEXT``.
+    """Score ``text``, or documents, under ``model``.
+
+    ``context_length`` defaults to the model's own, at most ``MAX_CONTEXT``; a longer one than the model was made for
+    gives a ``UserWarning``.
 
     Raises:
         FrozenGlyphError: ``context_length`` is below 2, or ``text`` holds nothing to score.
     """
+    longest = getattr(model.config, "max_position_embeddings", None)
     if context_length is None:
         context_length = min(model.config.max_position_embeddings, MAX_CONTEXT)
+    elif longest is not None and context_length > longest:
+        warnings.warn(
+            f"context_length={context_length} exceeds max_position_embeddings={longest} of the model, which was not "
+            "made to read so far back",
+            stacklevel=3,  # beyond the decorator
+        )
     if context_length < 2:
         raise FrozenGlyphError(f"context_length={context_length} must be at least 2: one token to read, one to score")
     windows = windows_of(text, tokenizer, context_length)

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
-from frozen_glyph.checkpoint.files import sha256_json, write_atomically
+from frozen_glyph.checkpoint.files import sha256_json, write_atomically, write_json
 from frozen_glyph.checkpoint.locks import is_first_process
 from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.training.mixture import Tally, tally_file
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
 from frozen_glyph.training.sources import documents, identities_of, source_identities
 
@@ -45,7 +46,8 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
     shares = [
         [identity, source.field, source.weight] for identity, source in zip(identities, data.sources, strict=True)
     ]
-    fingerprint = sha256_json([shares, data.tokens, tokenizer_sha256])
+    kept = [] if data.normalize else ["line ends kept"]
+    fingerprint = sha256_json([shares, data.tokens, tokenizer_sha256, *kept])
     path, packed = folder / f"tokens-{fingerprint[:16]}.npy", Manifest(folder)
     if not (packed.holds(path.name) if is_first_process() else path.exists()):  # the first one comes first
         # The commit that the fingerprint names, even if the dataset is changed in this moment.
@@ -53,26 +55,37 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
             dataclasses.replace(source, revision=identity[0].get("revision", source.revision))
             for identity, source in zip(identities, data.sources, strict=True)
         ]
-        pieces = limited(token_documents(pinned, tokenizer), data.tokens)
+        tally = Tally([0] * len(pinned))
+        pieces = limited(token_documents(pinned, tokenizer, data.normalize, tally), data.tokens, tally)
         dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
         with packing_bar(data.tokens, progress) as bar:
-            write_atomically(path, lambda temporary: write_tokens(temporary, followed(pieces, bar), dtype))
-        packed.record(path.name)
+
+            def write(temporary: Path) -> None:
+                write_tokens(temporary, followed(pieces, bar), dtype)
+                write_json(tally_file(path), dataclasses.asdict(tally))
+
+            write_atomically(path, write)
+        packed.record(path.name, tally_file(path).name)
     return np.lib.format.open_memmap(path, mode="r")
 
 
-def token_documents(sources: list[SourceRecipe], tokenizer: Any) -> Iterator[list[int]]:
-    """Token ids of all documents with their marks, in the order in which sources and weights bring them."""
-    streams = [encoded(documents(source), tokenizer) for source in sources]
+def token_documents(
+    sources: list[SourceRecipe], tokenizer: Any, normalize: bool, tally: Tally
+) -> Iterator[tuple[int, list[int]]]:
+    """(source, token ids with their marks) of all documents, in the order in which sources and weights bring them."""
+    streams = [encoded(documents(source, normalize), tokenizer) for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
     if weights:
-        yield from mixed(streams, weights)
+        yield from mixed(streams, weights, tally)
     else:
-        for stream in streams:
-            yield from stream
+        for index, stream in enumerate(streams):
+            for ids in stream:
+                yield index, ids
 
 
-def mixed(streams: Sequence[Iterator[list[int]]], weights: Sequence[float]) -> Iterator[list[int]]:
+def mixed(
+    streams: Sequence[Iterator[list[int]]], weights: Sequence[float], tally: Tally
+) -> Iterator[tuple[int, list[int]]]:
     """Draw from the stream that lags most behind its share of the tokens, the first of equals, until one ends.
 
     So no stream is ever ahead of its share by more than one document.
@@ -82,18 +95,21 @@ def mixed(streams: Sequence[Iterator[list[int]]], weights: Sequence[float]) -> I
         lagging = min(range(len(streams)), key=lambda index: taken[index] / weights[index])
         ids = next(streams[lagging], None)
         if ids is None:
+            if any(next(stream, None) is not None for stream in streams):
+                tally.ended = lagging
             return
         taken[lagging] += len(ids)
-        yield ids
+        yield lagging, ids
 
 
 def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
-    """Tokenise ``texts`` in batches; each comes back between its marks."""
+    """Tokenise ``texts`` in batches; each comes back between its marks, and nothing in a text makes such a mark."""
     start, end = document_marks(tokenizer)
     # The tokenizer's own core: calling the wrapper would compute offsets too, which takes more than twice the time.
     core = copy.deepcopy(tokenizer.backend_tokenizer)
     core.no_truncation()
     core.no_padding()
+    core.encode_special_tokens = True  # as any other text, not as one id
     for batch in batches(texts):
         for encoding in core.encode_batch_fast(batch, add_special_tokens=False):
             yield [start, *encoding.ids, end]
@@ -121,10 +137,11 @@ def document_marks(tokenizer: Any) -> tuple[int, int]:
     return (eos if bos is None else bos), (bos if eos is None else eos)
 
 
-def limited(pieces: Iterable[list[int]], tokens: int | None) -> Iterator[list[int]]:
-    """``pieces`` up to ``tokens`` ids altogether; None: all."""
+def limited(pieces: Iterable[tuple[int, list[int]]], tokens: int | None, tally: Tally) -> Iterator[list[int]]:
+    """The ids of ``pieces`` up to ``tokens`` altogether (None: all), counted by source."""
     left = sys.maxsize if tokens is None else tokens
-    for ids in pieces:
+    for source, ids in pieces:
+        tally.tokens[source] += len(ids[:left])
         yield ids[:left]
         left -= len(ids)
         if left <= 0:
@@ -182,6 +199,7 @@ class TokenWindows(Dataset):
 
     Args:
         boundary_id: the id that begins a document, ``document_marks(tokenizer)[0]``.
+        name: of the text, for the error.
 
     Raises:
         FrozenGlyphError: ``tokens`` fill no window, or ``boundary_id`` is needed and missing.
@@ -194,6 +212,7 @@ class TokenWindows(Dataset):
         attend_across_documents: bool = True,
         boundary_id: int | None = None,
         with_index: bool = False,
+        name: str = "text",
     ) -> None:
         if not attend_across_documents and boundary_id is None:
             raise FrozenGlyphError("attend_across_documents=False needs boundary_id, the id that begins a document")
@@ -201,7 +220,7 @@ class TokenWindows(Dataset):
         self.boundary_id = None if attend_across_documents else boundary_id
         if len(self) == 0:
             raise FrozenGlyphError(
-                f"the text has {len(tokens)} tokens, fewer than one window of training.context_length="
+                f"the {name} has {len(tokens)} tokens, fewer than one window of training.context_length="
                 f"{context_length}; give more text or shorten the window"
             )
 
@@ -243,11 +262,11 @@ def open_windows(
     """
     begin, _ = document_marks(tokenizer)
 
-    def windows(data: DataRecipe, with_index: bool = False) -> TokenWindows:
+    def windows(data: DataRecipe, with_index: bool = False, name: str = "text") -> TokenWindows:
         tokens = pack(data, tokenizer, tokenizer_sha256, folder, progress)
-        return TokenWindows(tokens, training.context_length, data.attend_across_documents, begin, with_index)
+        return TokenWindows(tokens, training.context_length, data.attend_across_documents, begin, with_index, name)
 
     held_out = None
-    if training.eval_steps is not None:
-        held_out = windows(DataRecipe([SourceRecipe(data.valid)], attend_across_documents=data.attend_across_documents))
+    if training.eval_steps is not None and data.held_out is not None:
+        held_out = windows(data.held_out, name="held-out text")
     return windows(data, training.prefix_cache != "none"), held_out

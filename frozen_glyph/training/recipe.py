@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AllowInfNan
 
 from frozen_glyph.recipes.errors import RecipeError, require
-from frozen_glyph.recipes.fields import AsNumber, Count, Flag, Integer, PositiveNumber, Text, recipe
+from frozen_glyph.recipes.fields import AsNumber, Count, Finite, Flag, Integer, PositiveNumber, Text, Tokens, recipe
 
 DEFAULT_STEPS = 1000
+MOST_RANK = 65_536  # of low-rank matrices
+FREE_FIELDS = ("micro_batch_size", "activation_checkpointing", "save_steps", "report_to")  # may change on the way
+LATER_FIELDS = {"valid_field": None, "normalize": True}  # recorded where they are others: older records have none
 
 
 @recipe("data.sources")
@@ -30,7 +32,7 @@ class SourceRecipe:
     """Its revision; default: the newest, which is recorded."""
     field: Text = "text"
     """Where a record of .jsonl, .parquet or dataset has its text."""
-    weight: Annotated[float, Gt(0), AllowInfNan(False), AsNumber] | None = None
+    weight: PositiveNumber | None = None
     """Share of the tokens that follow this source, beside the other weights."""
 
     def __post_init__(self) -> None:
@@ -50,14 +52,26 @@ class DataRecipe:
     """Where the training documents come from."""
     valid: list[Text] = dataclasses.field(default_factory=list)
     """Held-out files, scored after every stage. Relative to the recipe."""
-    tokens: Count | None = None
+    valid_field: Text | None = None
+    """Where a record of held-out .jsonl or .parquet has its text; default: where the first source has it."""
+    tokens: Tokens | None = None
     """How many to pack; default: all there are."""
     attend_across_documents: Flag = True
     """Whether a token sees the documents that are packed before its own."""
+    normalize: Flag = True
+    """Leave out a byte order mark at the beginning of a file and read CR LF as LF; false: keep both."""
 
     def __post_init__(self) -> None:
         weights = [source.weight for source in self.sources]
         require(None not in weights or not any(weights), "sources.weight", weights, "given to all or to none")
+
+    @property
+    def held_out(self) -> "DataRecipe | None":
+        """The held-out files as a source of their own; None where there are none."""
+        if not self.valid:
+            return None
+        source = SourceRecipe(files=self.valid, field=self.valid_field or self.sources[0].field)
+        return dataclasses.replace(self, sources=[source], valid=[], tokens=None)
 
     def beside(self, folder: Path) -> "DataRecipe":
         """The recipe with its files, which are relative to ``folder``, made absolute."""
@@ -77,16 +91,17 @@ class DataRecipe:
         content["valid"] = [Path(path).name for path in self.valid]
         for source in content["sources"]:
             source["files"] = source["files"] and [Path(path).name for path in source["files"]]
-        return content
+        unset = [name for name, value in LATER_FIELDS.items() if content[name] is value]
+        return {name: value for name, value in content.items() if name not in unset}
 
 
 @recipe("training")
 class TrainingRecipe:
     """Optimisation of every phase: AdamW, linear warm-up, then decay."""
 
-    context_length: Annotated[Integer, Ge(8)] = 256
+    context_length: Annotated[Integer, Ge(8), Le(2**24)] = 256
     """Tokens of a sequence."""
-    batch_tokens: Integer = 4096
+    batch_tokens: Annotated[Integer, Le(2**40)] = 4096
     """Tokens of one optimiser step over all devices: a multiple of ``context_length``."""
     micro_batch_size: Integer | None = None
     """Sequences that go through the model at once on each device; default: all of the device's share."""
@@ -94,13 +109,13 @@ class TrainingRecipe:
     """Its peak."""
     schedule: Literal["cosine", "linear", "constant", "warmup_stable_decay"] = "cosine"
     """How the learning rate falls after the warm-up."""
-    warmup_steps: Annotated[Integer, Ge(0)] = 50
+    warmup_steps: Annotated[Integer, Ge(0), Le(2**31 - 1)] = 50
     """Steps in which the learning rate rises to its peak; at most half of a phase."""
-    final_learning_rate_ratio: Annotated[float, Ge(0), Le(1), AsNumber] = 0.1
+    final_learning_rate_ratio: Annotated[float, Ge(0), Le(1), Finite, AsNumber] = 0.1
     """Learning rate at the end, as a share of the peak."""
-    weight_decay: Annotated[float, Ge(0), AsNumber] = 0.1
+    weight_decay: Annotated[float, Ge(0), Finite, AsNumber] = 0.1
     """Of AdamW."""
-    adam_beta2: Annotated[float, Gt(0), Lt(1), AsNumber] = 0.95
+    adam_beta2: Annotated[float, Gt(0), Lt(1), Finite, AsNumber] = 0.95
     """Of AdamW."""
     max_grad_norm: PositiveNumber = 1.0
     """Longer gradients are clipped to this norm."""

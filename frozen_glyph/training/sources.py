@@ -10,21 +10,35 @@ from frozen_glyph.text.documents import SourceError, check_field, file_documents
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
 
-def documents(source: SourceRecipe) -> Iterator[str]:
+def documents(source: SourceRecipe, normalize: bool = True) -> Iterator[str]:
     """The documents of ``source`` in their order, read as they are asked for; blank ones are left out.
 
     In a .txt file a blank line ends a document; a line of .jsonl, and a row of .parquet or of a dataset, holds one in
     ``source.field`` (nothing there is an empty document). One of more than ``LONGEST_DOCUMENT`` characters becomes
-    several, divided at line ends.
+    several, divided at line ends. Byte order marks are left out and CR LF becomes LF, unless not ``normalize``.
 
     Raises:
         SourceError: a file or dataset is missing, damaged, of unknown kind or without text, or lacks the field.
         TextFileError: a text file is not UTF-8.
     """
     for path in map(Path, source.files or []):
-        yield from file_documents(path, source.field)
+        yield from file_documents(path, source.field, normalize)
     if source.dataset is not None:
-        yield from not_empty(dataset_documents(source), source.dataset)
+        yield from not_empty(dataset_documents(source), source.dataset, normalize)
+
+
+def held_out_documents(data: DataRecipe) -> dict[str, list[str]]:
+    """The documents of each held-out file by its name, read as training text is.
+
+    Raises:
+        SourceError, TextFileError: see ``documents``.
+    """
+    if data.held_out is None:
+        return {}
+    (source,) = data.held_out.sources
+    return {
+        Path(path).name: list(file_documents(Path(path), source.field, data.normalize)) for path in source.files or []
+    }
 
 
 def dataset_documents(source: SourceRecipe) -> Iterator[str]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
 
 from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
 from frozen_glyph.errors import FrozenGlyphError
@@ -23,6 +22,7 @@ from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience
 from frozen_glyph.training.data import TokenWindows
 from frozen_glyph.training.recipe import TrainingRecipe
+from frozen_glyph.training.reporting import check_reporters
 from frozen_glyph.training.trainer import (
     StageTrainer,
     load_trainable,
@@ -116,26 +116,21 @@ def schedule(recipe: TrainingRecipe, phase: Phase) -> dict[str, Any]:
     }
 
 
-def check_reporters(names: Sequence[str]) -> None:
-    """``RecipeError`` unless every package that metrics are reported to is installed."""
-    available = get_available_reporting_integrations()
-    for name in names:
-        if name not in available:
-            raise RecipeError(
-                f"recipe field training.report_to={list(names)}: {name!r} is not installed here (installed: "
-                f"{', '.join(available) or 'none'}); pip install {name}, or leave it out"
-            )
+def check_machine(recipe: TrainingRecipe) -> None:
+    """``RecipeError`` unless this machine, launched as it is, can train by ``recipe``."""
+    check_reporters(recipe.report_to)
+    device_batches(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    if uses_bf16(recipe.precision) and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        raise RecipeError(
+            f"recipe field training.precision={recipe.precision!r}: DeepSpeed would cast the frozen weights to "
+            "bfloat16 too; say training.precision: fp32, or launch with DistributedDataParallel or FSDP2"
+        )
 
 
 def training_arguments(phase: Phase, recipe: TrainingRecipe, work: Path, evaluates: bool) -> TrainingArguments:
     """Trainer's arguments for ``phase`` on this machine."""
     cuda, world_size = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     micro, accumulated = device_batches(recipe, world_size)
-    if uses_bf16(recipe.precision) and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        raise RecipeError(
-            f"recipe field training.precision={recipe.precision!r}: DeepSpeed would cast the frozen weights to "
-            "bfloat16 too; say training.precision: fp32, or launch with DistributedDataParallel or FSDP2"
-        )
     arguments = TrainingArguments(
         output_dir=str(work),
         run_name=work.name,
@@ -196,7 +191,7 @@ def train_phase(
         RecipeError: the batch cannot be shared by the processes; a package in ``report_to`` is missing.
         CheckpointError: a checkpoint could not be written, for example because the disk is full.
     """
-    check_reporters(recipe.report_to)
+    check_machine(recipe)
     evaluates = held_out is not None and recipe.eval_steps is not None
     if phase.patience is not None and not evaluates:
         raise RecipeError(f"recipe field stages.patience={phase.patience} needs held-out text and training.eval_steps")

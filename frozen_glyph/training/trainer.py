@@ -199,7 +199,8 @@ class StageTrainer(Trainer):
         rate = self._get_learning_rate() if learning_rate is None else learning_rate
         return TrainingDiverged(
             f"training of {self.work.name!r} diverged: {what} at step {self.state.global_step}, "
-            f"learning rate {rate:.3g}. Earlier checkpoints stay. Lower training.learning_rate (or the stage's own) or "
+            f"learning rate {rate:.3g}. Lower it (training.learning_rate; once a stage is finished, that of the next "
+            "stage alone) and start again: this phase then begins anew. Or, in a new folder, lower "
             "training.max_grad_norm, lengthen training.warmup_steps, or say training.precision: fp32"
         )
 

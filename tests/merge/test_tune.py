@@ -418,7 +418,7 @@ class TestRefusals:
         ("changes", "message"),
         [
             ({"what": "heads"}, "what='heads' is not allowed: it must be one of head, low-rank, scales"),
-            ({"rank": 0}, "rank=0 is not allowed: it must be at least 1"),
+            ({"rank": 0}, "rank=0 is not allowed: it must be from 1 to 65536"),
             ({"tokens": 100}, "steps=12 is not allowed: it must be left out where tokens is given"),
             ({"step": 1}, "unknown recipe key 'step'.* Did you mean 'steps'"),
             ({"training": {"prefix_cache": "disk"}}, r"training\.prefix_cache='disk' .* none: only growth has it"),

@@ -1,8 +1,13 @@
 """Configurations refuse what cannot work, naming field, value and what is allowed."""
 
+import json
+import math
+
 import pytest
+from transformers import AutoConfig
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphRotaryEmbedding
 
 EXPERT = {
     "num_hidden_layers": 2,
@@ -16,6 +21,8 @@ EXPERT = {
 
 LORA = {"rank": 2, "alpha": 4, "targets": ["self_attn.q_proj"]}
 SHARED = {"num_shared_layers": 1}
+LLAMA = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1, "high_freq_factor": 4}
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16, "factor": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -34,12 +41,41 @@ SHARED = {"num_shared_layers": 1}
         ({"tie_word_embeddings": True}, "tie_word_embeddings=True is not possible"),
         ({"num_frozen_layers": 10}, "num_frozen_layers=10 must lie in 0..num_hidden_layers=9"),
         ({"num_frozen_layers": -1}, "num_frozen_layers=-1"),
-        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"hidden_size": "wide"}, "hidden_size: Field 'hidden_size' expected int, got str"),
+        ({"hidden_size": 2**31}, "hidden_size=2147483648 must be from 1 to 1048576"),
+        ({"hidden_act": "geluu"}, "hidden_act='geluu' must be one of .*; did you mean 'gelu'"),
+        ({"rope_parameters": {"rope_type": "liner"}}, "rope_type='liner' must be one of .*; did you mean 'linear'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.factor is missing; rope_type='yarn' needs"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": math.nan}}, "factor=nan must be a number of at least 1"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 0}}, "rope_theta=0 must be a number above 0"),
+        ({"rope_parameters": LLAMA | {"high_freq_factor": 1}}, "high_freq_factor=1 must be above low_freq_factor=1"),
+        ({"rope_parameters": LONG | {"long_factor": [1.0]}}, "long_factor=.* must be a list of 16 numbers"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "all of a head is rotated"),
+        ({"attention_dropout": 5}, "attention_dropout=5 must be from 0 to 1"),
+        ({"initializer_range": math.nan}, "initializer_range=nan must be from 0 to"),
+        ({"intermediate_size": -1}, "intermediate_size=-1 must be from 1 to"),
+        ({"pad_token_id": 65536}, "pad_token_id=65536 must lie in the vocabulary, 0 to 65535"),
+        ({"eos_token_id": [2, -1]}, r"eos_token_id=\[2, -1\] must lie in the vocabulary"),
+        ({"ladder": [3, 2]}, r"ladder=\[3, 2\] must hold numbers of blocks"),
+        ({"dtype": "float33"}, "dtype='float33' must be one of float32"),
     ],
 )
-def test_impossible_fields_are_refused_with_what_is_allowed(fields, message):
-    with pytest.raises(Exception, match=message):
+def test_impossible_fields_are_refused_with_what_is_allowed(fields, message, tmp_path):
+    """With a ``ValueError`` of one line, made in Python or read from a file."""
+    with pytest.raises(ValueError, match=message) as error:
         FrozenGlyphConfig(**fields)
+    assert "\n" not in str(error.value)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "frozen_glyph"} | fields))
+    with pytest.raises(ValueError, match=message):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "dynamic", "factor": 2.0}, LLAMA, LONG, {"type": "linear", "factor": 2}]
+)
+def test_rotary_scalings_of_transformers(rope):
+    config = FrozenGlyphConfig(rope_parameters=dict(rope))
+    assert len(FrozenGlyphRotaryEmbedding(config).inv_freq) == 16
 
 
 @pytest.mark.parametrize(
@@ -51,8 +87,8 @@ def test_impossible_fields_are_refused_with_what_is_allowed(fields, message):
         ({"expert_weights": [0.5, 0.6]}, "must be non-negative and sum to 1"),
         ({"expert_weights": [1.5, -0.5]}, "must be non-negative and sum to 1"),
         ({"expert_weights": [1.5, float("nan")], "rule": "weighted"}, "must be finite"),
-        ({"evidence_window": 0}, "evidence_window=0 must be at least 1"),
-        ({"num_shared_layers": -1}, "num_shared_layers=-1 must be at least 0"),
+        ({"evidence_window": 0}, "evidence_window=0 must be from 1 to"),
+        ({"num_shared_layers": -1}, "num_shared_layers=-1 must be from 0 to"),
         (
             {"num_shared_layers": 1, "experts": [EXPERT, EXPERT | {"intermediate_size": 32}]},
             r"experts\[1\].intermediate_size=32 differs from 64 of experts\[0\]",
@@ -62,11 +98,15 @@ def test_impossible_fields_are_refused_with_what_is_allowed(fields, message):
         (SHARED | {"experts": [EXPERT | {"lora": {"rank": 2}}]}, "needs rank, alpha and targets"),
         (SHARED | {"experts": [EXPERT | {"lora": LORA | {"targets": ["q"]}}]}, "must be some of self_attn.q_proj"),
         ({"experts": [EXPERT, EXPERT | {"layers": 3}]}, r"experts\[1\] has the fields .*layers"),
+        ({"experts": [EXPERT, EXPERT | {"hidden_act": "geluu"}]}, r"experts\[1\]\.hidden_act='geluu' must be one of"),
+        ({"experts": [EXPERT, EXPERT | {"layer_norm_eps": -1}]}, r"experts\[1\]\.layer_norm_eps=-1 must be from 0"),
+        (SHARED | {"experts": [EXPERT | {"lora": LORA | {"alpha": math.inf}}]}, r"lora.alpha=inf must be a finite"),
+        ({"vocab_size": 2**40}, "vocab_size=1099511627776 must be from 1 to"),
         ({"experts": [EXPERT, {}]}, r"experts\[1\].*must have exactly .*num_hidden_layers"),
     ],
 )
 def test_impossible_fields_of_a_merge_are_refused_with_what_is_allowed(fields, message):
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ValueError, match=message):
         FrozenGlyphMoEConfig(**({"experts": [EXPERT, EXPERT]} | fields))
 
 

@@ -15,7 +15,7 @@ from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecip
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: StageRecipe(-1), "recipe field stages.layers=-1 is not allowed: it must be 0 or more"),
+        (lambda: StageRecipe(-1), "recipe field stages.layers=-1 is not allowed: it must be from 0 to 10000"),
         (lambda: StageRecipe(1, 5, 7), "recipe field stages.steps=5 is not allowed: it must be left out where tokens"),
         (lambda: StageRecipe(init="copi"), "init='copi' is not allowed: it must be one of identity, random, copy. Did"),
         (lambda: StageRecipe(layer=1), "unknown recipe key 'layer' in stages. Did you mean 'layers'? Allowed: layers,"),

@@ -16,8 +16,12 @@ def write(tmp_path):
 
 
 def test_text_is_read_unchanged(write):
-    text = "  Кот\r\nсидел\t😀\n\n"
+    text = "  Кот\nси\rдел\t😀\n\n"
     assert read_text(write(text.encode())) == text
+
+
+def test_marks_of_where_a_text_was_written_are_no_text(write):
+    assert read_text(write("\ufeffКот\r\nсидел\ufeff".encode())) == "Кот\nсидел\ufeff"
 
 
 def test_missing_file_is_named(tmp_path):

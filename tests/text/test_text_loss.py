@@ -104,3 +104,23 @@ def test_windows_without_room_to_score_are_refused(model, tokenizer, context_len
 def test_blank_text_is_refused(model, tokenizer):
     with pytest.raises(FrozenGlyphError, match="nothing to score"):
         text_loss(model, tokenizer, " \n\n")
+
+
+def test_documents_are_scored_as_they_are_given(model, tokenizer):
+    """A list holds documents, and a blank line in one divides nothing."""
+    apart = text_loss(model, tokenizer, [SHORT, SHORT], CONTEXT)
+    assert apart.nats.tolist() == text_loss(model, tokenizer, f"{SHORT}\n\n{SHORT}", CONTEXT).nats.tolist()
+    together = text_loss(model, tokenizer, [f"{SHORT}\n\n{SHORT}"], CONTEXT)
+    assert together.characters.sum() == 2 * len(SHORT) + 2
+
+
+def test_what_spells_a_special_token_is_scored_as_text(model, tokenizer):
+    windows = windows_of("The <eos> cat", tokenizer, 64)
+    assert not set(windows[0].input_ids[1:]) & set(tokenizer.all_special_ids)
+    assert tokenizer.decode(windows[0].input_ids[1:]) == "The <eos> cat"
+
+
+def test_a_context_beyond_the_positions_of_the_model_is_told(model, tokenizer):
+    longest = model.config.max_position_embeddings
+    with pytest.warns(UserWarning, match=f"context_length={longest + 1} exceeds max_position_embeddings={longest}"):
+        text_loss(model, tokenizer, SHORT, longest + 1)

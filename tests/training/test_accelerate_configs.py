@@ -10,7 +10,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.recipes.errors import RecipeError
-from frozen_glyph.training.train import Phase, training_arguments
+from frozen_glyph.training.train import check_machine
 
 FOLDER = Path(__file__).parents[2] / "hub_configs" / "accelerate"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -58,12 +58,11 @@ def test_fully_sharded_launch_wraps_our_blocks_and_reshards(monkeypatch):
     assert plugin.transformer_cls_names_to_wrap == FrozenGlyphForCausalLM._no_split_modules
 
 
-def test_zero_2_launch_refuses_bfloat16(monkeypatch, make_training, tmp_path):
+def test_zero_2_launch_refuses_bfloat16(monkeypatch, make_training):
     arguments = launcher_arguments("zero2.yaml")
     arguments.deepspeed_fields_from_accelerate_config = ""
     environment = prepare_deepspeed_cmd_env(arguments)[1]
     assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", environment["ACCELERATE_USE_DEEPSPEED"])
     with pytest.raises(RecipeError, match=r"training\.precision='bf16': DeepSpeed would cast the frozen weights"):
-        recipe = make_training(precision="bf16")
-        training_arguments(Phase(2, 1e-2, seed=0), recipe, tmp_path, evaluates=False)
+        check_machine(make_training(precision="bf16"))

@@ -62,7 +62,7 @@ def word_tokenizer(words, **special) -> PreTrainedTokenizerFast:
 
 
 def packed_files(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
+    return sorted(path.name for path in folder.glob("*.npy"))
 
 
 class TestPack:
@@ -116,6 +116,27 @@ class TestPack:
             assert pack(data, tokenizer, "abc", tmp_path / "packed").tolist() == first
             assert path.read_bytes() == whole
         assert caplog.text.count("has other bytes than were written; it is not used, but made again") == 3
+
+    def test_text_that_spells_a_special_token_stays_text(self, write, tokenizer, tmp_path):
+        text = "The <bos> cat <eos><pad> sat."
+        ids = pack(DataRecipe([SourceRecipe([write("one.txt", text)])]), tokenizer, "abc", tmp_path / "packed").tolist()
+        marks = document_marks(tokenizer)
+        assert (ids[0], ids[-1]) == marks
+        assert not set(ids[1:-1]) & set(tokenizer.all_special_ids)
+        assert tokenizer.decode(ids[1:-1]) == text
+
+    def test_where_a_text_was_written_does_not_tell(self, write, tokenizer, tmp_path):
+        def packed(name, text, **fields):
+            (tmp_path / name).write_bytes(text.encode())
+            recipe = DataRecipe([SourceRecipe([str(tmp_path / name)])], **fields)
+            return pack(recipe, tokenizer, "abc", tmp_path / "packed").tolist()
+
+        windows = "\ufeffThe cat\r\nsat.\r\n\r\nThe hat."
+        plain = packed("unix.txt", "The cat\nsat.\n\nThe hat.")
+        assert packed("windows.txt", windows) == plain
+        assert packed("windows.jsonl", '\ufeff{"text": "The cat\\r\\nsat."}\r\n{"text": "The hat."}') == plain
+        kept = packed("windows.txt", windows, normalize=False)
+        assert "\ufeffThe cat\r\nsat." in tokenizer.decode(kept)
 
     def test_packed_file_is_made_once_for_one_recipe_and_tokenizer(self, write, tokenizer, tmp_path):
         folder = tmp_path / "packed"

@@ -355,7 +355,7 @@ class TestDiverged:
     def test_stops_before_it_saves(self, model, train, tmp_path):
         again, straight = copy.deepcopy(model), copy.deepcopy(model)
         message = (
-            r"training of 'work' diverged: loss is nan at step 4, learning rate 0\.00.* Lower training\.learning_rate"
+            r"training of 'work' diverged: loss is nan at step 4, learning rate 0\.00.* Lower it \(training\.learning_r"
         )
         with pytest.raises(TrainingDiverged, match=message):
             train(model, "work", Poison(model.lm_head.weight))
