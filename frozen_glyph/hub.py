@@ -25,7 +25,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, PLAN, PROVENANCE_FILE, WEIGHTS, is_ours
 from frozen_glyph.checkpoint.describe import describe_checkpoint
-from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
+from frozen_glyph.checkpoint.files import CheckpointError, inside, read_weight_map
+from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.errors import FrozenGlyphError
 
 
@@ -115,7 +116,7 @@ def files_to_push(folder: Path) -> list[str]:
         names |= {index, *read_weight_map(inside(folder, index)).values()}
     if not indexes:
         names.add(WEIGHTS)
-    provenance = read_json(inside(folder, PROVENANCE_FILE)) if (folder / PROVENANCE_FILE).exists() else {}
+    provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
     for record in (provenance, *provenance.get("stages", [])):
         names |= set(record.get("files", {}))
     for name in names:

@@ -8,7 +8,8 @@ from typing import Any
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
 from frozen_glyph.checkpoint.contract import CARD_FILE
-from frozen_glyph.checkpoint.files import inside
+from frozen_glyph.checkpoint.files import CheckpointError, inside
+from frozen_glyph.formats import YAML_BYTES, FormatError, parse_yaml
 
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,6 +21,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 ```"""
 PROTOCOL = "teacher-forced over held-out text in windows that overlap by half; each token is scored once"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+METADATA = re.compile(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
 
 
 def model_card(
@@ -74,19 +76,35 @@ def held_out_results(losses: Mapping[str, float], stage: int | None = None) -> l
 
 
 def inherited(folders: Iterable[Path]) -> dict[str, Any]:
-    """What a card takes over from those in ``folders``: the license that all of them name, languages, data sets."""
-    paths, cards = [path for folder in folders if (path := inside(folder, CARD_FILE)).exists()], []
-    if paths:
-        from huggingface_hub import ModelCard  # brings the Hub's whole client, which takes longer than a small merge
+    """What a card takes over from those in ``folders``: the license that all of them name, languages, data sets.
 
-        cards = [ModelCard.load(path).data for path in paths]
-    licenses = {card.get("license") for card in cards}
-    found: dict[str, Any] = {"license": licenses.pop() if len(licenses) == 1 else None}
+    Raises:
+        CheckpointError: the metadata of a card is no YAML.
+    """
+    paths = [path for folder in folders if (path := inside(folder, CARD_FILE)).exists()]
+    cards = [read_metadata(path) for path in paths]
+    licenses = [texts(card.get("license")) for card in cards]
+    alike = licenses and all(license == licenses[0] for license in licenses)
+    found: dict[str, Any] = {"license": licenses[0][0] if alike and licenses[0] else None}
     for key in ("language", "datasets"):
-        values = [card.get(key) or [] for card in cards]
-        lists = [[value] if isinstance(value, str) else value for value in values]
-        found[key] = list(dict.fromkeys(entry for entries in lists for entry in entries))
+        found[key] = list(dict.fromkeys(text for card in cards for text in texts(card.get(key))))
     return found
+
+
+def texts(value: Any) -> list[str]:
+    """The texts in a field of a card, which holds one or a list."""
+    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
+
+
+def read_metadata(path: Path) -> dict[Any, Any]:
+    """The YAML between two lines of dashes at the top of a card; nothing where there is none."""
+    with path.open("rb") as file:
+        block = METADATA.match(file.read(YAML_BYTES))
+    try:
+        metadata = parse_yaml(block[1]) if block else {}
+    except FormatError as error:
+        raise CheckpointError(f"the metadata of {str(path)!r} cannot be read: {error}; mend or remove them") from None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

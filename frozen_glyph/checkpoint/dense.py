@@ -9,13 +9,14 @@ from typing import Any
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import check_links, copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIRST
-from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, sha256_file, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, write_text
 from frozen_glyph.checkpoint.folders import new_folder
 from frozen_glyph.checkpoint.loading import load_causal_lm, load_tokenizer
 from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.checkpoint.weights import find_weights
 
 FETCHED = (*FETCHED_FIRST, "*.safetensors")
@@ -38,7 +39,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
     source, out = Source.parse(source), Path(out)
     check_vacant(out)
     folder = source.fetch("model", FETCHED)
-    config = read_json(inside(folder, CONFIG_FILE))
+    config = read_config(folder)
     if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):
         raise CheckpointError(
             f"{str(folder)!r} has model_type {config.get('model_type')!r}; a dense export is made of 'frozen_glyph' or "

@@ -10,9 +10,11 @@ from typing import Any, NotRequired, TypedDict
 
 from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks
 from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile
+from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
 from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.stored import OURS, check_config, check_provenance
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.checkpoint.verify import changed_files
 from frozen_glyph.checkpoint.weights import find_weights, first_file, read_weights
@@ -115,9 +117,11 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
         raise CheckpointError(
             f"{source.source!r} has no config.json; give a checkpoint, or finish the run's first stage"
         )
-    if not isinstance(config, dict) or not str(config.get("model_type")).startswith("frozen_glyph"):
+    if not isinstance(config, dict) or not str(config.get("model_type")).startswith(OURS):
         raise CheckpointError(f"{source.source!r} holds no checkpoint of frozen_glyph: its config.json says otherwise")
-    provenance = source.json(PROVENANCE_FILE) or {}
+    check_config(config, Path(source.source) / CONFIG_FILE)
+    provenance = source.json(PROVENANCE_FILE)
+    provenance = {} if provenance is None else check_provenance(provenance, Path(source.source) / PROVENANCE_FILE)
     default, inventory = first_file(source, config), Inventory(source)
     stages = describe_stages(inventory, (config.get("ladder") or [])[: source.stage], default, provenance)
     loaded = inventory.read(default)
@@ -188,7 +192,8 @@ def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list
     if len(records) != len(experts):
         records = [{}] * len(experts)
     found: list[ExpertFacts] = []
-    weights, names = config.get("expert_weights") or [], config.get("expert_names") or []
+    weights = config.get("expert_weights") or [1 / len(experts) for _ in experts]
+    names = config.get("expert_names") or [f"expert-{index}" for index in range(len(experts))]
     for name, expert, layers, weight, record in zip(
         names, experts, expert_blocks(config), weights, records, strict=True
     ):

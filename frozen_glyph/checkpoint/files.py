@@ -9,15 +9,15 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from frozen_glyph.checkpoint.header import HEADER_BYTES, TensorFile
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.formats import JSON_BYTES, FormatError, parse_json, read_bytes
+from frozen_glyph.formats import JSON_BYTES, FormatError, check_type, parse_json, read_bytes
 from frozen_glyph.model.weights_frozen_glyph import find_inside, shard_names
 
 if TYPE_CHECKING:
@@ -120,6 +120,20 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{str(path)!r} is damaged: {error}; fetch or write the folder again") from None
 
 
+def read_record(path: Path, kind: Any) -> Any:
+    """Read a JSON file of type ``kind`` (see ``formats.check_type``); ``CheckpointError`` names file and field."""
+    return check_record(read_json(path), kind, path)
+
+
+def check_record(value: Any, kind: Any, path: Path) -> Any:
+    """``value``, which was read from ``path``, if it is of type ``kind``; else ``CheckpointError``."""
+    try:
+        check_type(value, kind)
+    except FormatError as error:
+        raise CheckpointError(f"{str(path)!r} is damaged: {error}; fetch or write the folder again") from None
+    return value
+
+
 def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
     """Read a safetensors file; ``CheckpointError`` names it when it is missing, truncated or damaged."""
     try:
@@ -129,55 +143,15 @@ def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}; fetch or write the folder again") from None
 
 
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a safetensors file holds a tensor."""
-
-    dtype: str  # as the file says it: F32, BF16, U8, ...
-    shape: tuple[int, ...]
-    start: int  # its first byte, counted from the beginning of the file
-    nbytes: int
-    columns: int = 1  # how many equal groups of its columns are hashed one by one (see ``streaming.Joined``)
-
-
-@dataclass(frozen=True)
-class TensorFile:
-    """The header of a safetensors file: all that can be known of it without reading its tensors."""
-
-    tensors: dict[str, StoredTensor]
-    content_sha256: str | None  # see ``hash_contents``; an index names it, so that no other file passes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors, without the header."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-    @classmethod
-    def from_header(cls, header: dict[str, Any], start: int) -> "TensorFile":
-        """From a file's JSON header; ``start`` is where its tensors begin."""
-        metadata = header.get("__metadata__", {})
-        columns = json.loads(metadata.get("columns", "{}"))
-        tensors = {
-            name: StoredTensor(
-                entry["dtype"],
-                tuple(entry["shape"]),
-                start + entry["data_offsets"][0],
-                entry["data_offsets"][1] - entry["data_offsets"][0],
-                columns.get(name, 1),
-            )
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-        return cls(tensors, metadata.get("content_sha256"))
-
-
 def read_header(path: Path) -> TensorFile:
     """Read the header of a safetensors file; ``CheckpointError`` names it when it is missing, truncated or damaged."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            found = TensorFile.from_header(json.loads(file.read(min(size, path.stat().st_size))), 8 + size)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+            if size > min(HEADER_BYTES, path.stat().st_size):
+                raise FormatError(f"its header would have {size:,} bytes")
+            found = TensorFile.from_header(parse_json(file.read(size)), 8 + size)
+    except (OSError, FormatError) as error:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}; fetch or write the folder again") from None
     if path.stat().st_size != 8 + size + found.nbytes:
         raise CheckpointError(

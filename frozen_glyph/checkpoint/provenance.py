@@ -8,7 +8,8 @@ from typing import Any
 
 import frozen_glyph
 from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, write_json
+from frozen_glyph.checkpoint.files import inside, read_json, write_json
+from frozen_glyph.checkpoint.stored import check_provenance
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate")
 
@@ -31,17 +32,7 @@ def write_provenance(folder: Path, kind: str, content: Mapping[str, Any]) -> Non
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """Read ``provenance.json``; ``CheckpointError`` when the folder has none, or one of another kind or format."""
-    provenance = read_json(inside(folder, PROVENANCE_FILE))
-    if not isinstance(provenance, dict) or "kind" not in provenance:
-        raise CheckpointError(
-            f"{str(folder / PROVENANCE_FILE)!r} is no provenance of frozen_glyph; choose another folder"
-        )
-    if provenance.get("format") != 1:
-        raise CheckpointError(
-            f"{str(folder / PROVENANCE_FILE)!r} has format {provenance.get('format')!r}, this version reads 1; "
-            "install a newer frozen_glyph"
-        )
-    return provenance
+    return check_provenance(read_json(inside(folder, PROVENANCE_FILE)), folder / PROVENANCE_FILE)
 
 
 def file_hashes(provenance: dict[str, Any]) -> dict[str, str]:

@@ -15,15 +15,16 @@ from frozen_glyph.checkpoint.contract import (
 )
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
-    TensorFile,
     inside,
     read_header,
     read_json,
     sha256_file,
     sha256_json,
 )
+from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.checkpoint.streaming import Window
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.checkpoint.weights import Weights, find_weights
@@ -111,7 +112,7 @@ def open_checkpoint(what: str, source: Source, headers_only: bool = False) -> Ch
     """
     folder = source.fetch(what, FETCHED_FIRST)
     provenance = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else {}
-    return Checkpoint(source.at(folder), folder, read_json(inside(folder, CONFIG_FILE)), provenance, headers_only)
+    return Checkpoint(source.at(folder), folder, read_config(folder), provenance, headers_only)
 
 
 def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:

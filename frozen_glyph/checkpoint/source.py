@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import CheckpointError, StoredTensor, TensorFile, inside, read_header, read_json
+from frozen_glyph.checkpoint.files import CheckpointError, inside, read_header, read_json
+from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.formats import FormatError
 
 
 @dataclass(frozen=True)
@@ -144,17 +146,22 @@ class Source:
         if self.folder is not None:
             return read_header(inside(self.folder, shard))
         from huggingface_hub import parse_safetensors_file_metadata
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, SafetensorsParsingError
 
         try:
             found = parse_safetensors_file_metadata(self.source, shard, revision=self.revision)
         except EntryNotFoundError:
             raise CheckpointError(f"{shard!r} is missing in {self.source!r}") from None
-        tensors = {}
-        for name, tensor in found.tensors.items():
-            start, end = tensor.data_offsets
-            tensors[name] = StoredTensor(tensor.dtype, tuple(tensor.shape), start, end - start)
-        return TensorFile(tensors, found.metadata.get("content_sha256"))
+        except (SafetensorsParsingError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(f"{shard!r} of {self.source!r} cannot be read: {error}") from None
+        entries = {
+            name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": list(tensor.data_offsets)}
+            for name, tensor in found.tensors.items()
+        }
+        try:
+            return TensorFile.from_header({**entries, "__metadata__": found.metadata}, 0)
+        except FormatError as error:
+            raise CheckpointError(f"{shard!r} of {self.source!r} cannot be read: {error}") from None
 
 
 def split(word: str) -> Iterator[tuple[str, str | None, str | None]]:

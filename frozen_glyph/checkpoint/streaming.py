@@ -19,13 +19,13 @@ import numpy as np
 from frozen_glyph.checkpoint.dtypes import INTEGERS, ITEM_BYTES, convert
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
-    StoredTensor,
     hash_contents,
     link_file,
     read_exactly,
     read_header,
     write_atomically,
 )
+from frozen_glyph.checkpoint.header import StoredTensor
 from frozen_glyph.errors import FrozenGlyphError
 
 # The order in which safetensors puts types into a file, so that all stay aligned.

@@ -5,6 +5,7 @@ It imports no torch. The model room, which travels alone, has its own names; tes
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ HEAD_WEIGHT, HEAD_BIAS = "lm_head.weight", "lm_head.bias"  # of a merged model: 
 
 def layer_of(name: str) -> int | None:
     """The block that a tensor of a grown model belongs to; None for substrate, final norm and head."""
-    return int(name.removeprefix(BLOCKS_PREFIX).split(".")[0]) if name.startswith(BLOCKS_PREFIX) else None
+    number = name.removeprefix(BLOCKS_PREFIX).partition(".")[0] if name.startswith(BLOCKS_PREFIX) else ""
+    return int(number) if re.fullmatch(r"[0-9]{1,9}", number) else None
 
 
 def merged_prefixes(expert: int, layers: int, shared: int) -> dict[str, str]:

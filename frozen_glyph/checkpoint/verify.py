@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_hashes, inside
+from frozen_glyph.checkpoint.files import CheckpointError, check_hashes, inside
+from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.provenance import file_hashes, read_provenance
 from frozen_glyph.checkpoint.streaming import Window, content_sha256
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, DEFAULT_INDEX, WEIGHTS, stage_index
-from frozen_glyph.checkpoint.files import CheckpointError, TensorFile, check_index
+from frozen_glyph.checkpoint.files import CheckpointError, check_index
+from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.loading import refuse_pickles
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX, choose_weights

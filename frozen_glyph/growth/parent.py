@@ -20,9 +20,8 @@ from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
     copy_file,
-    inside,
     link_file,
-    read_json,
+    read_record,
     read_weight_map,
     sha256_file,
     sha256_json,
@@ -32,6 +31,7 @@ from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
+from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.checkpoint.weights import find_weights
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
@@ -58,7 +58,7 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
     """
     folder = parent.fetch("parent", [*FETCHED_FIRST, "*.jsonl"])
     parent = parent.at(folder)
-    config = read_json(inside(folder, CONFIG_FILE))
+    config = read_config(folder)
     if config.get("model_type") != "frozen_glyph":
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
         raise CheckpointError(f"parent {parent.source!r} is {kind}: model_type {config.get('model_type')!r}")
@@ -102,7 +102,8 @@ def check_positions(recipe: GrowthRecipe, out: Path) -> None:
 
 def check_substrate(parent: Source, config: dict[str, Any], expected: str | None, out: Path) -> None:
     """Raise ``CheckpointError`` when the run's substrate is known and is not the parent's."""
-    stored = read_json(out / SUBSTRATE_FILE).get("fingerprint") if (out / SUBSTRATE_FILE).exists() else None
+    path = out / SUBSTRATE_FILE
+    stored = read_record(path, dict[str, Any]).get("fingerprint") if path.exists() else None
     for fingerprint, owner in ((expected, "the recipe"), (stored, repr(str(out)))):
         if fingerprint is not None and fingerprint != config.get("substrate_fingerprint"):
             raise CheckpointError(

@@ -4,18 +4,18 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_FOLDER, ADAPTER_WEIGHTS, CONFIG_FILE
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
-    TensorFile,
     inside,
     read_header,
-    read_json,
+    read_record,
     sha256_file,
     write_json,
 )
+from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
 from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, layer_of
@@ -30,6 +30,14 @@ ABSENT = (
     "alora_invocation_tokens", "loftq_config", "eva_config", "corda_config", "arrow_config", "kasa_config",
     "velora_config", "monteclora_config", "megatron_config", "lora_ga_config",
 )  # fmt: skip
+
+
+class PeftConfig(TypedDict):
+    """What is read of an adapter_config.json."""
+
+    r: int
+    lora_alpha: float
+    base_model_name_or_path: NotRequired[str | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +62,7 @@ def find_base(folder: Path) -> tuple[str, int | None]:
     Raises:
         CheckpointError: neither its configuration nor its place in a run says so.
     """
-    if base := read_json(inside(folder, ADAPTER_CONFIG)).get("base_model_name_or_path"):
+    if base := read_record(inside(folder, ADAPTER_CONFIG), PeftConfig).get("base_model_name_or_path"):
         return base, None
     match = re.fullmatch(RUN_FOLDER, folder.resolve().name)
     if match and (folder.resolve().parent / CONFIG_FILE).exists():
@@ -69,7 +77,7 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
         CheckpointError: it is of a kind that cannot be merged, does not fit the base, or a file is missing.
     """
     folder = Source(source).fetch("adapter", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
-    config = read_json(inside(folder, ADAPTER_CONFIG))
+    config = read_record(inside(folder, ADAPTER_CONFIG), PeftConfig)
     unsupported = [f"{name}={config.get(name)!r}" for name in ABSENT if config.get(name)]
     unsupported += [
         f"{name}={config[name]!r}" for name, known in PLAIN.items() if config.get(name, known[0]) not in known
@@ -103,7 +111,7 @@ def open_adapter(source: str, base: dict[str, Window]) -> Adapter:
     if missing := sorted(wanted - tensors.keys()) or ([] if tensors else [ADAPTER_WEIGHTS]):
         raise CheckpointError(f"adapter {source!r} must stand on every block of its base; it has no {missing[0]}")
     lora = {"rank": config["r"], "alpha": config["lora_alpha"], "targets": sorted(targets)}
-    if not isinstance(lora["alpha"], int | float) or not math.isfinite(lora["alpha"]):
+    if not math.isfinite(lora["alpha"]):
         raise CheckpointError(f"adapter {source!r} has lora_alpha={lora['alpha']!r}; it must be a number")
     name = folder.resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
     if re.fullmatch(RUN_FOLDER, name) and Path(source).is_dir():  # called by the name of its base

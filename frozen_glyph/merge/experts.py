@@ -6,7 +6,7 @@ which are compared with what the expert's folder recorded.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,11 @@ def merged_expert(checkpoint: Checkpoint, index: int, name: str, layers: int, we
     """One of ``merged_experts``; ``layers`` counts all its blocks."""
     config, records = checkpoint.config, checkpoint.provenance.get("experts") or []
     count, fields = len(config["experts"]), config["experts"][index]
+    if layers > len(checkpoint.windows):
+        raise CheckpointError(
+            f"the config.json of {checkpoint.label!r} names {layers} blocks of expert {name!r}, its shards hold "
+            f"{len(checkpoint.windows)} tensors; fetch or write the folder again"
+        )
     record = records[index] if len(records) == count else {}
     prefixes = merged_prefixes(index, layers, shared_blocks(config))
     back = {merged: own for own, merged in prefixes.items()}
@@ -199,7 +204,9 @@ def merged_expert(checkpoint: Checkpoint, index: int, name: str, layers: int, we
             adapters[own.removeprefix(ADAPTERS_PREFIX)] = window
         else:
             tensors[own] = own_part(own, window, index, count)
-    recorded = record.get("blocks") or [None] * layers
+    recorded = record.get("blocks") or []
+    if len(recorded) != layers:
+        recorded = [None] * layers
     places = (prefixes[f"{BLOCKS_PREFIX}{layer}."] for layer in range(layers))
     lora, tuning = fields.get("lora"), checkpoint.provenance.get("kind") == TUNED
     return Expert(
@@ -217,20 +224,42 @@ def merged_expert(checkpoint: Checkpoint, index: int, name: str, layers: int, we
 
 def own_part(name: str, window: Window, index: int, count: int) -> Window:
     """An expert's part of a tensor of the merged model: of the heads, which lie side by side, its own."""
-    if name == HEAD_WEIGHT:
-        return window.columns(index, count)
-    return window.row(index) if name == HEAD_BIAS else window
+    if name in (HEAD_WEIGHT, HEAD_BIAS):
+        side_by_side = 1 if name == HEAD_WEIGHT else 0
+        if len(window.shape) != 2 or window.shape[side_by_side] % count:
+            raise CheckpointError(
+                f"{str(window.path)!r}: {name} of shape {list(window.shape)} holds no parts of {count} experts; fetch "
+                "or write the folder again"
+            )
+        return window.columns(index, count) if name == HEAD_WEIGHT else window.row(index)
+    return window
 
 
 def check_shapes(expert: Expert) -> None:
     """Raise ``CheckpointError`` unless an expert's tensors are those of the model that its configuration describes."""
     wanted = model_shapes(expert.checkpoint.config | expert.fields)
     shapes = {name: window.shape for name, window in expert.tensors.items()}
+    if expert.adapter:
+        wanted |= adapter_shapes(expert.adapter.lora, len(expert.blocks), wanted)
+        shapes |= {ADAPTERS_PREFIX + name: window.shape for name, window in expert.adapter.tensors.items()}
     if wrong := sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name)):
         raise CheckpointError(
             f"expert {expert.checkpoint.label!r} does not fit its config.json: missing, superfluous or of another "
             f"shape: {', '.join(wrong[:5])}; fetch or write the folder again"
         )
+
+
+def adapter_shapes(
+    lora: Mapping[str, Any], layers: int, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of an adapter on all of ``layers`` blocks whose tensors have ``shapes``."""
+    found: dict[str, tuple[int, ...]] = {}
+    for layer in range(layers):
+        for target in lora["targets"]:
+            rows, columns = shapes.get(f"{BLOCKS_PREFIX}{layer}.{target}.weight", (0, 0))
+            name = f"{ADAPTERS_PREFIX}{layer}.{target.replace('.', '_')}"
+            found |= {f"{name}.lora_A": (lora["rank"], columns), f"{name}.lora_B": (rows, lora["rank"])}
+    return found
 
 
 def hash_substrates(experts: Iterable[Expert], digests: dict[Window, str]) -> None:

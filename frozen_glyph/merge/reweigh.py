@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, write_json, write_text
+from frozen_glyph.checkpoint.files import CheckpointError, write_json, write_text
 from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import TUNED
 from frozen_glyph.merge.recipe import shares
-from frozen_glyph.model.rules_frozen_glyph import rules_with
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, rules_with
 
 
 @one_writer("merged")
@@ -29,7 +30,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
         FolderInUse: another process writes into ``merged``.
     """
     folder = Path(merged)
-    config = read_json(inside(folder, CONFIG_FILE))
+    config = read_config(folder)
     if "experts" not in config:
         raise CheckpointError(f"{str(folder)!r} is no merged checkpoint; merge experts first")
     if rule is None and weights is None:
@@ -39,17 +40,17 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
     found = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else None
     if found and found["kind"] == TUNED:
         raise CheckpointError(
-            f"the head of {str(folder)!r} was tuned for rule {config['rule']!r} and its weights; reweigh what it was "
-            "tuned from and tune again"
+            f"the head of {str(folder)!r} was tuned for rule {config.get('rule')!r} and its weights; reweigh what it "
+            "was tuned from and tune again"
         )
-    rule, count = rule or config["rule"], len(config["experts"])
+    rule, count = rule or config.get("rule", DEFAULT_RULE), len(config["experts"])
     if weights is None and rule not in rules_with(weights="none"):
-        weights = config["expert_weights"]
+        weights = config.get("expert_weights")
     config |= {"rule": rule, "expert_weights": shares(rule, weights, count)}
     if found:
-        recipe = found["recipe"] | {"rule": rule, "weights": config["expert_weights"]}
+        recipe = found.get("recipe", {}) | {"rule": rule, "weights": config["expert_weights"]}
         write_json(folder / PROVENANCE_FILE, found | {"recipe": recipe})
-    parents = found["parents"] if found else []
+    parents = found.get("parents", []) if found else []
     write_text(folder / CARD_FILE, merge_card(folder.resolve().name, config, parents, [folder]))
     write_json(folder / CONFIG_FILE, config)
     return folder

@@ -7,7 +7,7 @@ import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -15,7 +15,15 @@ from transformers import PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.companions import check_links
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, SUBSTRATE_SHARD, TOKENIZER_FILE
-from frozen_glyph.checkpoint.files import copy_file, inside, read_json, read_tensors, write_json, write_tensors
+from frozen_glyph.checkpoint.files import (
+    copy_file,
+    inside,
+    read_json,
+    read_record,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
@@ -23,6 +31,26 @@ from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphE
 from frozen_glyph.substrate.build import SubstrateError, build_tensors, choose_width, make_embedding
 from frozen_glyph.substrate.font import Font
 from frozen_glyph.substrate.vocabulary import list_tokens, tokenizer_sha256
+
+
+class Collisions(TypedDict, total=False):
+    """Look-alikes met when a substrate was built; a group has [id, text] of each token."""
+
+    groups: int
+    tokens_resolved: int
+    remaining: int
+    first_groups: list[list[list[Any]]]
+
+
+class StoredSubstrate(TypedDict):
+    """What is read of a ``substrate.json``."""
+
+    fingerprint: str
+    tokenizer_sha256: str
+    width: NotRequired[int]
+    layout: NotRequired[str]
+    font: NotRequired[dict[str, Any] | None]
+    collisions: NotRequired[Collisions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +169,8 @@ class GlyphSubstrate:
             FrozenGlyphError: a file is missing, truncated or damaged; the message names it.
         """
         folder = Path(folder)
-        provenance = read_json(folder / SUBSTRATE_FILE)
+        provenance = read_record(folder / SUBSTRATE_FILE, StoredSubstrate)
         check_links(folder)
-        if not isinstance(provenance, dict) or not {"fingerprint", "tokenizer_sha256"} <= provenance.keys():
-            raise SubstrateError(
-                f"{str(folder / SUBSTRATE_FILE)!r} is damaged: it has no fingerprint; write the folder again"
-            )
         expected = provenance.pop("fingerprint")
         tensors = read_tensors(inside(folder, SUBSTRATE_SHARD))
         try:

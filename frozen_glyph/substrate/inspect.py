@@ -30,12 +30,12 @@ def describe(substrate: GlyphSubstrate) -> dict[str, Any]:
     """Sizes, identity, layout, font, collisions, coverage by script and smallest distance, as plain JSON data."""
     made = substrate.provenance
     tensors = [substrate.packed_bits, substrate.center, substrate.projection]
-    collisions = {key: value for key, value in made["collisions"].items() if key != "first_groups"}
+    collisions = made.get("collisions", {})
     return {
         "fingerprint": substrate.fingerprint,
         "tokenizer_sha256": made["tokenizer_sha256"],
-        "layout": made["layout"],
-        "font": made["font"],
+        "layout": made.get("layout"),
+        "font": made.get("font"),
         "vocab_size": substrate.vocab_size,
         "bits": substrate.bits,
         "width": substrate.width,
@@ -43,10 +43,12 @@ def describe(substrate: GlyphSubstrate) -> dict[str, Any]:
         "bytes_as_float32_table": 4 * substrate.vocab_size * substrate.width,
         "collisions": {
             **collisions,
-            "first_groups": [group_name([text for _, text in group]) for group in made["collisions"]["first_groups"]],
+            "first_groups": [
+                group_name([str(token[-1]) for token in group if token]) for group in collisions.get("first_groups", [])
+            ],
         },
-        "smallest_distance": made["smallest_distance"],
-        "coverage": made["coverage"],
+        "smallest_distance": made.get("smallest_distance"),
+        "coverage": made.get("coverage"),
     }
 
 
@@ -60,13 +62,13 @@ def collision_groups(substrate: GlyphSubstrate, font: Font | None = None) -> lis
         SubstrateError: the font is another one.
     """
     made = substrate.provenance
-    if made["layout"] not in DRAWN:
+    if made.get("layout") not in DRAWN:
         return []
     font = font or (load_outline_font() if made["layout"] == "published" else load_font())
-    if font.provenance() != made["font"]:
+    if font.provenance() != made.get("font"):
         raise SubstrateError(
-            f"font {font.name!r} has sha256 {font.sha256}, but the substrate was drawn with {made['font']}; give the "
-            "latter's file"
+            f"font {font.name!r} has sha256 {font.sha256}, but the substrate was drawn with {made.get('font')}; give "
+            "the latter's file"
         )
     tokens = list_tokens(substrate.tokenizer)
     groups = find_groups(draw_bits(tokens, font, made["layout"], substrate.bits))
