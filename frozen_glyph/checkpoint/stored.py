@@ -165,6 +165,8 @@ def check_counts(config: dict[str, Any]) -> None:
     if (ladder := config.get("ladder") or []) and (min(ladder) < 0 or ladder != sorted(ladder)):
         raise FormatError(f"ladder is {ladder}; it must hold blocks after each stage, never fewer than before")
     if "experts" in config:
+        if config["model_type"] == OURS:
+            raise FormatError("experts are of a merged model, model_type is of a grown one")
         if not config["experts"]:
             raise FormatError("experts is empty")
         if min(expert_blocks(config)) < config.get("num_shared_layers", 0):

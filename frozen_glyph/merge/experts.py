@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.config import EXPERT_FIELDS, expert_blocks, shared_blocks
+from frozen_glyph.checkpoint.config import EXPERT_FIELDS, SUBSTRATE_FIELDS, expert_blocks, shared_blocks
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, CONFIG_FILE
 from frozen_glyph.checkpoint.dtypes import NAMES, STORED
 from frozen_glyph.checkpoint.files import CheckpointError, hash_contents
@@ -142,8 +142,8 @@ def check_expert_config(label: str, config: Any) -> None:
         raise ExpertsDoNotMatch(
             f"expert {label!r} has no frozen substrate with a fingerprint; grow it on a substrate folder"
         )
-    fields = ("expert_names", "rule", "expert_weights") if kind == "frozen_glyph_moe" else EXPERT_FIELDS
-    if missing := [name for name in fields if name not in config]:
+    fields = ("experts", "expert_names", "rule", "expert_weights") if kind == "frozen_glyph_moe" else EXPERT_FIELDS
+    if missing := [name for name in (*fields, *SUBSTRATE_FIELDS) if name not in config]:
         raise ExpertsDoNotMatch(f"the config.json of expert {label!r} has no {missing[0]!r}; write the folder again")
 
 
