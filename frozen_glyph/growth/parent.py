@@ -95,7 +95,7 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
 
 def check_positions(recipe: GrowthRecipe, out: Path) -> None:
     """Raise ``RecipeError`` when windows are longer than the parent, which ``out`` has adopted, can read."""
-    longest = read_json(out / CONFIG_FILE)["max_position_embeddings"]
+    longest = read_config(out).get("max_position_embeddings", FrozenGlyphConfig.max_position_embeddings)
     length, allowed = recipe.training.context_length, f"at most {longest}, the max_position_embeddings of the parent"
     require(length <= longest, "training.context_length", length, allowed)
 
