@@ -1,11 +1,12 @@
 """Put what was measured of all models into the shape of a report: pure arithmetic, no model in sight."""
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.evaluation.candidates import Candidate
-from frozen_glyph.evaluation.measurements import Measurements
+from frozen_glyph.evaluation.measurements import Measurements, TaskPart, number_of_items
 from frozen_glyph.evaluation.report.compare import adjust, compare_losses, compare_scores, trends
 from frozen_glyph.evaluation.report.schema import Comparison, ModelFacts, Report, Sample, Stage, Trend
 from frozen_glyph.evaluation.report.summarise import (
@@ -60,6 +61,32 @@ def _compare(first: tuple[str, Measurements], second: tuple[str, Measurements], 
     return [row for row in rows if row is not None]
 
 
+def _remarks(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measurements]]) -> list[str]:
+    """What could not be measured of a model, and how it counts."""
+    remarks = []
+    for candidate, stages in zip(candidates, measured, strict=True):
+        for stage, own in zip(candidate.stages, stages, strict=True):
+            model = candidate.label if len(stages) == 1 else f"{candidate.label} stage {stage or 1}"
+            for text, part in own.texts.items():
+                if missing := part["nats"].count(None):
+                    blocks = f"{missing} of {len(part['nats'])} blocks"
+                    remarks.append(f"{model} gives no loss of text {text}: it is no number (NaN) in {blocks}")
+            scored = [(task, [part]) for task, part in own.tasks.items()]
+            for task, parts in [*scored, *((f"{task}, sampled runs", runs) for task, runs in own.runs.items())]:
+                remarks += [f"{model} cannot answer {items} of {task}, which count as wrong: {reason}"
+                            for reason, items in _unscored(parts).items()]  # fmt: skip
+    return remarks
+
+
+def _unscored(parts: Sequence[TaskPart]) -> dict[str, str]:
+    """By reason, how many items of a task's runs have no answer: ``2 of 8 items``."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.get("unscored", {}))
+    total = sum(number_of_items(part) for part in parts)
+    return {reason: f"{count} of {total} items" for reason, count in counts.items()}
+
+
 def assemble(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measurements]], seed: int) -> Report:
     """Return the report of ``measured``, which holds for every candidate the measurements of its stages in order."""
     last = [stages[-1] for stages in measured]
@@ -111,6 +138,7 @@ def assemble(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measur
         "comparisons": comparisons,
         "samples": samples,
         "provenance": {
+            "remarks": _remarks(candidates, measured),
             "models": models,
             "protocols": protocols,
             "versions": {**versions(), **{name: version(name) for name in ("lm-eval", "datasets", "numpy")}},

@@ -10,6 +10,7 @@ from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_causal
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.evaluation.labels import numbered, shortest_labels
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
@@ -36,14 +37,14 @@ class Candidate:
         return [self.weights_sha256, self.rule, stage]
 
 
-def _labels(models: Sequence[Source]) -> list[str]:
-    """Name models by the last part of their path, or by the last two where that is not unique."""
-    paths = [model.folder.resolve() if model.folder else Path(model.source) for model in models]
-    stages = ["" if model.stage is None else f"@{model.stage}" for model in models]
-    names = [f"{path.name}{stage}" for path, stage in zip(paths, stages, strict=True)]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{path.parent.name}/{name}" for path, name in zip(paths, names, strict=True)]
+def model_labels(models: Sequence[Source]) -> list[str]:
+    """A name for each model: the last part of its path or Hub id, or more of them where that is not unique."""
+    paths = []
+    for model in models:
+        parts = model.source.split("/") if model.folder is None else [*model.folder.resolve().parts[1:]]
+        stage = "" if model.stage is None else f"@{model.stage}"
+        paths.append([*parts[:-1], f"{(parts or ['/'])[-1]}{stage}"])
+    return shortest_labels(paths)
 
 
 def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]:
@@ -80,11 +81,13 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
 
     if not models:
         raise FrozenGlyphError("no model given; name at least one checkpoint folder or Hub id")
-    if len({str(Path(model).resolve()) for model in models}) < len(models):
-        raise FrozenGlyphError(f"a model is given twice: {', '.join(models)}")
     candidates = []
     sources = [Source.parse(model) for model in models]
-    for model, source, label in zip(models, sources, _labels(sources), strict=True):
+    if len({(source.folder and source.folder.resolve(), source.name, source.stage) for source in sources}) < len(
+        sources
+    ):
+        raise FrozenGlyphError(f"a model is given twice: {', '.join(models)}")
+    for model, source, label in zip(models, sources, model_labels(sources), strict=True):
         folder = source.fetch("model", FETCHED).resolve()
         if not (folder / CONFIG_FILE).is_file():
             raise FrozenGlyphError(
@@ -105,7 +108,8 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
         for rule in _rules_of(label, config, rules):
             labelled = label if rule is None else f"{label} ({rule})"
             candidates.append(replace(candidate, label=labelled, rule=rule))
-    return candidates
+    unlike = numbered([candidate.label for candidate in candidates])
+    return [replace(candidate, label=label) for candidate, label in zip(candidates, unlike, strict=True)]
 
 
 def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tuple[Any, Any]:

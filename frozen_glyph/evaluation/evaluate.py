@@ -5,7 +5,8 @@ Every finished (model, stage, task) is kept in ``parts/`` and reused, and every 
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates
+from frozen_glyph.evaluation.labels import shortest_labels
 from frozen_glyph.evaluation.measure import ANSWERS, Protocol, Say, measure_model
 from frozen_glyph.evaluation.progress import MeasuringBar
 from frozen_glyph.evaluation.report.schema import Report
+from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 from frozen_glyph.evaluation.report.write import write_report
 from frozen_glyph.evaluation.tasks.contamination import contamination
 from frozen_glyph.evaluation.tasks.harness import SAMPLED, LoadedTask, MissingDataError, Tasks
@@ -27,25 +30,35 @@ HUB = "hub"
 TEXT_SUITE = "text"
 
 
-def find_texts(files: Iterable[Path], limit: int | None) -> dict[str, str]:
+def find_texts(files: Sequence[Path], limit: int | None) -> dict[str, str]:
     """Return the texts by name (``en.valid.txt``: en), each cut to its first ``limit`` paragraphs."""
-    texts: dict[str, str] = {}
-    for path in files:
-        text = read_text(path)
-        if limit is not None:
-            # A blank line ends a document and is no paragraph.
-            lines, paragraphs = [], 0
-            for line in text.splitlines():
-                paragraphs += bool(line.strip())
-                if paragraphs > limit:
-                    break
-                lines.append(line)
-            text = "\n".join(lines)
-        name = path.name.removesuffix(".txt").removesuffix(".valid")
-        if name in texts:
-            raise FrozenGlyphError(f"two texts are called {name!r}, the second is {str(path)!r}; rename one")
-        texts[name] = text
-    return texts
+    paths = [path.resolve() for path in files]
+    if len(set(paths)) < len(paths):
+        raise FrozenGlyphError(f"a text is given twice: {', '.join(map(str, files))}")
+    short = [path.name.removesuffix(".txt").removesuffix(".valid") for path in paths]
+    beside = Counter((path.parent, name) for path, name in zip(paths, short, strict=True))
+    beside |= {(path.parent, ALL_TEXTS): 2 for path in paths}  # the report's own name for all texts together
+    labels = shortest_labels(
+        [
+            [*path.parent.parts[1:], name if beside[path.parent, name] == 1 else path.name]
+            for path, name in zip(paths, short, strict=True)
+        ]
+    )
+    return {label: beginning(path, limit) for label, path in zip(labels, files, strict=True)}
+
+
+def beginning(path: Path, limit: int | None) -> str:
+    """The text of a file, or its first ``limit`` paragraphs; a blank line ends a document and is no paragraph."""
+    text = read_text(path)
+    if limit is None:
+        return text
+    lines, paragraphs = [], 0
+    for line in text.splitlines():
+        paragraphs += bool(line.strip())
+        if paragraphs > limit:
+            break
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def load_tasks(names: Sequence[str], source: Tasks, chosen: bool, say: Say) -> tuple[list[LoadedTask], list[str]]:
@@ -60,6 +73,11 @@ def load_tasks(names: Sequence[str], source: Tasks, chosen: bool, say: Say) -> t
                 raise
             remarks.append(f"{name} was not run: {error}")
         else:
+            if any(leaf.OUTPUT_TYPE == "loglikelihood_rolling" for leaf in task.leaves.values()):
+                raise FrozenGlyphError(
+                    f"task {name!r} measures the loss of whole texts, which has no right and wrong items; leave it out "
+                    "and name its texts as held-out texts (--text)"
+                )
             loaded.append(task)
             remarks += task.remarks
     return loaded, remarks
@@ -138,7 +156,7 @@ def evaluate_models(
         texts = texts or sorted(Path(data).glob("text/*.valid.txt"))
     # The tasks of the suite "text" let a plain lm_eval do what is done here for any text.
     suite_tasks = [] if suite == TEXT_SUITE else listed["tasks"]
-    names = suite_tasks if tasks is None else tasks
+    names = list(dict.fromkeys(suite_tasks if tasks is None else tasks))
     loaded: list[LoadedTask] = []
     sampled: list[LoadedTask] = []
     left_out: list[str] = []
@@ -172,10 +190,17 @@ def evaluate_models(
             for candidate in candidates
         ]
     report = assemble(candidates, measured, seed)
+    for remark in report["provenance"]["remarks"]:
+        say(remark)
+    notes = []
     if limit is not None:
-        report["note"] = (
+        notes.append(
             f"Only {limit} items of each task, drawn at random, and the first {limit} paragraphs of each text."
         )
+    if report["provenance"]["remarks"]:
+        notes.append("Some of it could not be measured; the remarks under Provenance say which, and how it counts.")
+    if notes:
+        report["note"] = " ".join(notes)
     if training_texts:
         say("looking for items in the training text")
         report["contamination"] = contamination({task.name: task.prompts() for task in loaded}, training_texts)
@@ -183,7 +208,11 @@ def evaluate_models(
     report["provenance"] |= {
         "seed": seed,
         "limit": limit,
-        "remarks": [*(remark for remark in remarks if remark.split(":")[0] in used), *left_out],
+        "remarks": [
+            *report["provenance"]["remarks"],
+            *(remark for remark in remarks if remark.split(":")[0] in used),
+            *left_out,
+        ],
         "settings": {
             "suite": suite if tasks is None else "chosen tasks",
             "data": str(data),

@@ -1,5 +1,6 @@
 """Measure one model on everything that a protocol names; what an earlier run has measured is read, not repeated."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -118,7 +119,7 @@ def measure_text(model: Any, tokenizer: Any, text: str, context_length: int) -> 
 
     loss = text_loss(model, tokenizer, text, context_length=context_length)
     return {
-        "nats": [float(value) for value in loss.nats],
+        "nats": [float(value) if math.isfinite(value) else None for value in loss.nats],
         "characters": [int(value) for value in loss.characters],
         "bytes": [int(value) for value in loss.bytes],
         "tokens": int(loss.tokens),

@@ -5,9 +5,9 @@ from typing import NotRequired, TypedDict
 
 
 class TextPart(TypedDict):
-    """Nats, characters and UTF-8 bytes of every block of a text."""
+    """Nats, characters and UTF-8 bytes of every block of a text; None where the model gave no number of nats."""
 
-    nats: list[float]
+    nats: list[float | None]
     characters: list[int]
     bytes: list[int]
     tokens: int
@@ -29,8 +29,14 @@ class TaskPart(TypedDict):
     options: list[int] | None  # how many options each item has; None for free text
     items: str
     published: NotRequired[bool]  # the papers' own protocol: reported apart
+    unscored: NotRequired[dict[str, int]]  # by reason: items that the model could not answer, which count as wrong
     groups: NotRequired[list[str]]  # of each item: MMLU's subject
     translations: NotRequired[Translations]  # then ``values`` is empty
+
+
+def number_of_items(part: TaskPart) -> int:
+    """How many items of a task were asked."""
+    return len(part["translations"]["hypotheses"] if "translations" in part else next(iter(part["values"].values())))
 
 
 class Facts(TypedDict):

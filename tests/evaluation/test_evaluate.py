@@ -228,6 +228,28 @@ def test_the_published_protocol_stands_apart_and_is_sampled_ten_times(
     assert run("again")["scores"] == report["scores"]  # the same seeds sample the same text
 
 
+def test_models_and_texts_of_one_name_have_rows_of_their_own(
+    model_folders: list[Path], data_folder: Path, tmp_path: Path
+) -> None:
+    models = [tmp_path / "h" / number / "x" / "ru" for number in "12"]
+    texts = [tmp_path / number / "en.txt" for number in "12"]
+    for source, target in zip(model_folders, models, strict=True):
+        shutil.copytree(source, target)
+    for source, text in zip(("en", "ru"), texts, strict=True):
+        text.parent.mkdir()
+        shutil.copyfile(data_folder / "text" / f"{source}.valid.txt", text)
+    report = evaluate_models(models, data_folder, tmp_path / "out", tasks=["boolq", "boolq"], texts=texts)
+    labels = ["1/x/ru", "2/x/ru"]
+    assert [model["label"] for model in report["provenance"]["models"]] == labels
+    cells = {(loss["model"], loss["text"]): loss["value"] for loss in report["losses"]}
+    assert cells.keys() == {(label, text) for label in labels for text in ("1/en", "2/en", ALL_TEXTS)}
+    assert len(set(cells.values())) == 6
+    assert [score["model"] for score in report["scores"] if score["metric"] == "acc"] == labels
+    assert {(row["first"], row["second"]) for row in report["comparisons"]} == {tuple(labels)}
+    markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {label} | {cells[label, '1/en']:.3f} " in markdown for label in labels)
+
+
 def test_items_found_in_training_text_are_counted(
     model_folders: list[Path], data_folder: Path, tasks: Tasks, tmp_path: Path
 ) -> None:
@@ -244,7 +266,7 @@ def test_limit_keeps_whole_paragraphs(data_folder: Path, tmp_path: Path) -> None
     own = tmp_path / "x.txt"
     own.write_text("one\n\ntwo\nthree\n", encoding="utf-8")
     assert find_texts([own], 2) == {"x": "one\n\ntwo"}
-    with pytest.raises(FrozenGlyphError, match="two texts are called 'x'"):
+    with pytest.raises(FrozenGlyphError, match="a text is given twice"):
         find_texts([own, own], None)
 
 

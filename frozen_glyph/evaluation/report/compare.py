@@ -8,7 +8,7 @@ import numpy as np
 from frozen_glyph.evaluation.measurements import TaskPart, TextPart
 from frozen_glyph.evaluation.report.bleu import RESAMPLES, mean_corpus_bleu, run_counts
 from frozen_glyph.evaluation.report.schema import Comparison, Trend
-from frozen_glyph.evaluation.report.summarise import is_binary
+from frozen_glyph.evaluation.report.summarise import is_binary, nats_of
 from frozen_glyph.statistics import (
     PairedDifference,
     cohens_d,
@@ -45,13 +45,14 @@ def _with_effect(comparison: Comparison, name: str, effect: float) -> Comparison
 def compare_losses(
     text: str, first: tuple[str, TextPart], second: tuple[str, TextPart], seed: int = 0
 ) -> Comparison | None:
-    """Return second minus first in nats per character, or None if the two were not cut into the same blocks."""
+    """Return second minus first in nats per character, or None if blocks are not the same or have no number."""
     (first_model, first_part), (second_model, second_part) = first, second
     if first_part["characters"] != second_part["characters"]:
         return None
-    before, after, characters = (
-        np.asarray(column, np.float64) for column in (first_part["nats"], second_part["nats"], first_part["characters"])
-    )
+    before, after = nats_of(first_part), nats_of(second_part)
+    characters = np.asarray(first_part["characters"], np.float64)
+    if not np.isfinite([before, after]).all():
+        return None
     result = paired_bootstrap(before, after, characters, seed=seed)
     comparison = _comparison("loss", text, first_model, second_model, result, "paired bootstrap over blocks")
     return _with_effect(comparison, "Cohen's d", cohens_d((after - before) / characters))
@@ -109,8 +110,9 @@ def trends(
     found: list[tuple[str, str, list[list[float]], list[int] | None]] = []
     for name in texts[0] if texts else ():
         parts = [stage[name] for stage in texts if name in stage]
-        if len(parts) == len(depths) and all(part["characters"] == parts[0]["characters"] for part in parts):
-            found.append(("loss", name, [part["nats"] for part in parts], parts[0]["characters"]))
+        same = len(parts) == len(depths) and all(part["characters"] == parts[0]["characters"] for part in parts)
+        if same and all(np.isfinite(nats_of(part)).all() for part in parts):
+            found.append(("loss", name, [nats_of(part).tolist() for part in parts], parts[0]["characters"]))
     for name in tasks[0] if tasks else ():
         runs = [stage[name] for stage in tasks if name in stage]
         if len(runs) == len(depths) and all(run["items"] == runs[0]["items"] and run["values"] for run in runs):

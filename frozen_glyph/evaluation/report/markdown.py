@@ -18,6 +18,7 @@ from frozen_glyph.evaluation.report.words import (
     p_text,
     provenance_rows,
     published_tasks,
+    score_label,
     sorted_groups,
     task_label,
     trend_meaning,
@@ -157,7 +158,7 @@ def _sampling(score: Score) -> str:
 
 def _groups(title: str, scores: list[Score]) -> str:
     """A row for each group, a column for each model, folded on pages that show Markdown as HTML."""
-    by_model = {score["model"]: {group["group"]: group for group in score.get("groups", [])} for score in scores}
+    by_model = {score_label(score): {group["group"]: group for group in score.get("groups", [])} for score in scores}
     rows = [
         [group, *(_estimate(groups.get(group), percent=True) for groups in by_model.values())]
         for group in sorted_groups(scores)

@@ -10,7 +10,7 @@ from frozen_glyph.evaluation.measurements import Contamination
 
 
 class Estimate(TypedDict):
-    """A value with its 95% interval."""
+    """A value with its 95% interval. All three are NaN, in JSON null, where a model gave no number."""
 
     value: float
     low: float
@@ -43,6 +43,7 @@ class Score(Estimate):
     verdict: str | None
     protocol: NotRequired[str]
     published: NotRequired[bool]
+    unscored: NotRequired[int]  # answers that the model could not give, of all runs; they count as wrong
     groups: NotRequired[list[GroupScore]]
     runs: NotRequired[list[float]]
     runs_low: NotRequired[float]

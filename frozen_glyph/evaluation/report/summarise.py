@@ -1,8 +1,10 @@
 """Turn per-item measurements of one model into losses and scores with intervals, chance levels and verdicts."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from frozen_glyph.evaluation.measurements import TaskPart, TextPart
 from frozen_glyph.evaluation.report.bleu import RESAMPLES, mean_corpus_bleu, sentence_counts, signature
@@ -33,25 +35,29 @@ def pool_texts(parts: Mapping[str, TextPart]) -> dict[str, TextPart]:
 
 def summarise_loss(model: str, text: str, part: TextPart, seed: int = 0) -> Loss:
     """Return nats per character with a bootstrap interval over blocks."""
-    low, high = bootstrap_interval(part["nats"], part["characters"], seed=seed)
     characters = sum(part["characters"])
     return {
         "model": model,
         "text": text,
-        "value": sum(part["nats"]) / characters,
-        "low": low,
-        "high": high,
+        **_rate(nats_of(part), part["characters"], seed),
         "tokens": part["tokens"],
         "characters": characters,
         "blocks": len(part["nats"]),
-        "bits_per_byte": _bits_per_byte(part, seed),
+        "bits_per_byte": _rate(nats_of(part) / np.log(2), part["bytes"], seed),
     }
 
 
-def _bits_per_byte(part: TextPart, seed: int) -> Estimate:
-    bits, sizes = np.asarray(part["nats"]) / np.log(2), part["bytes"]
-    low, high = bootstrap_interval(bits, sizes, seed=seed)
-    return {"value": float(bits.sum()) / sum(sizes), "low": low, "high": high}
+def nats_of(part: TextPart) -> NDArray[np.float64]:
+    """Nats of every block, NaN where the model gave no number."""
+    return np.asarray(part["nats"], np.float64)
+
+
+def _rate(values: NDArray[np.float64], sizes: Sequence[int], seed: int) -> Estimate:
+    """Their sum over that of ``sizes``; NaN if one of them is none."""
+    if not np.isfinite(values).all():
+        return {"value": math.nan, "low": math.nan, "high": math.nan}
+    low, high = bootstrap_interval(values, sizes, seed=seed)
+    return {"value": float(sum(values)) / sum(sizes), "low": low, "high": high}
 
 
 def is_binary(values: Sequence[float]) -> bool:
@@ -83,12 +89,15 @@ def _group_scores(values: Sequence[float], groups: Sequence[str], seed: int) -> 
     ]
 
 
-def _finish(score: Score, part: TaskPart, runs: Sequence[float]) -> Score:
+def _finish(score: Score, parts: Sequence[TaskPart], runs: Sequence[float]) -> Score:
     """Add what does not depend on the metric: the verdict, the protocol, and the runs if there were several."""
+    part, unscored = parts[0], sum(sum(own.get("unscored", {}).values()) for own in parts)
     if score["chance"] is not None:
         score["verdict"] = verdict((score["low"], score["high"]), score["chance"])
     if part.get("published"):
         score["published"] = True
+    if unscored:
+        score["unscored"] = unscored
     if len(runs) > 1:
         score["runs"] = list(runs)
         low, high = t_interval(runs)
@@ -119,7 +128,7 @@ def _bleu_score(model: str, task: str, runs: Sequence[TaskPart], seed: int) -> S
         "verdict": None,
         "protocol": f"{runs[0]['protocol']}; {signature(runs[0]['translations'])}",
     }
-    return _finish(score, runs[0], values)
+    return _finish(score, runs, values)
 
 
 def _task_scores(model: str, task: str, runs: Sequence[TaskPart], seed: int) -> list[Score]:
@@ -143,7 +152,7 @@ def _task_scores(model: str, task: str, runs: Sequence[TaskPart], seed: int) -> 
         }
         if "groups" in part:
             score["groups"] = _group_scores(values, part["groups"], seed)
-        scores.append(_finish(score, part, [float(np.mean(run)) for run in by_run]))
+        scores.append(_finish(score, runs, [float(np.mean(run)) for run in by_run]))
     return scores
 
 

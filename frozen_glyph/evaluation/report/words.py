@@ -1,5 +1,6 @@
 """Words and orders that the HTML and the Markdown report share."""
 
+import math
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import TypeVar
 
@@ -46,13 +47,21 @@ HINTS = {
     ),
 }
 PUBLISHED = "published protocol"
+NO_NUMBER = "no number"
 CONTAMINATION_HEAD = ["task", "items", "shared", "share", "run length"]
 _SHOWN_APART = {"models", "protocols", "versions", "remarks", "settings"}
 
 
 def number(value: float, percent: bool) -> str:
     """Format an estimate: a share as per cent, anything else with three decimals."""
+    if math.isnan(value):
+        return NO_NUMBER
     return f"{100 * value:.1f}%" if percent else f"{value:.3f}"
+
+
+def is_number(estimate: Estimate) -> bool:
+    """Whether there is a value; a model whose weights are damaged gives none."""
+    return math.isfinite(estimate["value"])
 
 
 def unique(names: Iterable[Name]) -> list[Name]:
@@ -88,11 +97,15 @@ def above_chance(score: Estimate, chance: float | None) -> bool:
 
 def interval_text(estimate: Estimate, percent: bool) -> str:
     """Return ``[low, high]``."""
+    if not is_number(estimate):
+        return ""
     return f"[{number(estimate['low'], percent)}, {number(estimate['high'], percent)}]"
 
 
 def estimate_text(estimate: Estimate, percent: bool) -> str:
     """Return ``value [low, high]``."""
+    if not is_number(estimate):
+        return NO_NUMBER
     return f"{number(estimate['value'], percent)} {interval_text(estimate, percent)}"
 
 
@@ -189,6 +202,11 @@ def group_counts(score: Score) -> str:
     below = sum(group["high"] < chance for group in groups)
     luck = len(groups) * 0.025
     return f"{above} of {len(groups)} above chance, {below} below; luck alone puts about {luck:.1f} on each side"
+
+
+def score_label(score: Score) -> str:
+    """Return whose score it is, and of how many sampled runs: a model has both kinds of one task."""
+    return f"{score['model']}, {len(score['runs'])} runs" if "runs" in score else score["model"]
 
 
 def sorted_groups(scores: Sequence[Score]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,21 @@ from frozen_glyph.evaluation.report.schema import Report
 
 
 def report_json(report: Report) -> str:
-    """Return the report as JSON; picture bytes become base64 text."""
-    return json.dumps(report, ensure_ascii=False, indent=1, default=_base64) + "\n"
+    """Return the report as JSON; picture bytes become base64 text, and what is no number null."""
+    return json.dumps(_plain(report), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _base64(value: Any) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"a report holds JSON values and PNG bytes, not {type(value).__name__}")
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _plain(entry) for name, entry in value.items()}
+        case list() | tuple():
+            return [_plain(entry) for entry in value]
+        case bytes():
+            return base64.b64encode(value).decode("ascii")
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 def write_report(report: Report, out_dir: Path) -> None:

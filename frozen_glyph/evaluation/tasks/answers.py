@@ -17,6 +17,7 @@ KINDS: dict[str, list[type]] = {
     LIKELIHOOD: [bool],
     ROLLING: [],
 }  # beside the score: is it the greedy text
+NOT_A_NUMBER = "the model gives no number (NaN)"  # why a request has no answer
 
 
 class Answers:
@@ -74,3 +75,8 @@ def append_line(path: Path, line: str) -> None:
             file.seek(-1, 2)
             line = line if file.read(1) == b"\n" else f"\n{line}"
         file.write(f"{line}\n".encode())
+
+
+def request_key(arguments: Sequence[Any]) -> str:
+    """What tells a request's arguments from all others."""
+    return json.dumps(list(arguments), default=repr)

@@ -5,16 +5,14 @@ answered by the least likelihood or by no text, and ``unscored`` says why, so th
 https://github.com/EleutherAI/lm-evaluation-harness
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from frozen_glyph.evaluation.tasks.answers import GENERATION, LIKELIHOOD, ROLLING, Answers
+from frozen_glyph.evaluation.tasks.answers import GENERATION, LIKELIHOOD, NOT_A_NUMBER, ROLLING, Answers, request_key
 from frozen_glyph.evaluation.tasks.lm import ScoredLogitsLM
 
 TOO_LONG, BLANK = "too long for the context", "a blank part"
-NOT_A_NUMBER = "the model gives no number (NaN)"
 IMPOSSIBLE = (-math.inf, False)
 LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's, the first counts
 
@@ -109,8 +107,3 @@ class AskedLM(ScoredLogitsLM):
         if len(continuation) > self.max_length:
             return TOO_LONG
         return None if continuation and context and None not in context else BLANK
-
-
-def request_key(arguments: Sequence[Any]) -> str:
-    """What tells a request's arguments from all others."""
-    return json.dumps(list(arguments), default=repr)

@@ -29,6 +29,18 @@ def test_markdown_tables_are_rectangular_and_escaped(report: Report) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
+def test_greedy_and_sampled_groups_have_columns_of_their_own(report: Report) -> None:
+    """A model has both of one task."""
+    greedy = next(score for score in report["scores"] if score.get("groups"))
+    report["scores"] = [greedy, {**greedy, "runs": [0.5, 0.25], "runs_low": 0.1, "runs_high": 0.9}]
+    for line in report_markdown(report).splitlines():
+        if line.startswith("| group |"):
+            assert line == f"| group | {greedy['model']} | {greedy['model']}, 2 runs |"
+            break
+    else:
+        raise AssertionError("no table of groups")
+
+
 def test_no_text_of_a_report_is_html_or_markdown(report: Report) -> None:
     """Names and generated text come from strangers: they show as they are, and change nothing around them."""
     reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])

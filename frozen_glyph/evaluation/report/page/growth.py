@@ -16,10 +16,12 @@ from frozen_glyph.evaluation.report.page.elements import (
 from frozen_glyph.evaluation.report.schema import Estimate, Report, Stage
 from frozen_glyph.evaluation.report.words import (
     HINTS,
+    NO_NUMBER,
     PUBLISHED,
     above_chance,
     both_p_text,
     interval_text,
+    is_number,
     model_colours,
     number,
     published_tasks,
@@ -36,11 +38,22 @@ def growth_section(report: Report) -> Section | None:
     texts = unique(text for stages in growth.values() for stage in stages for text in stage["losses"])
     tasks = unique(task for stages in growth.values() for stage in stages for task in stage["scores"])
     tasks.sort(key=published_tasks(report).__contains__)  # last, and otherwise as they are
-    figures = [_figure(report, "loss", text) for text in texts] + [_figure(report, "score", task) for task in tasks]
-    if not figures:
+    if not texts and not tasks:
         return None
+    figures = [
+        _figure(report, kind, name)
+        for kind, names in (("loss", texts), ("score", tasks))
+        for name in names
+        if any(is_number(found) for stages in growth.values() for found in _by_stage(stages, kind, name))
+    ]
     tables = [_stage_table(model, stages, published_tasks(report)) for model, stages in growth.items()]
     return Section("Growth", "growth.html", {"figures": figures, "tables": tables}, HINTS["growth"])
+
+
+def _by_stage(stages: Sequence[Stage], kind: str, name: str) -> list[Estimate]:
+    """What was measured of a text or task at the stages."""
+    by_name: list[Mapping[str, Estimate]] = [stage["losses"] if kind == "loss" else stage["scores"] for stage in stages]
+    return [found[name] for found in by_name if name in found]
 
 
 def _figure(report: Report, kind: str, name: str) -> Figure:
@@ -51,7 +64,7 @@ def _figure(report: Report, kind: str, name: str) -> Figure:
     for model, stages in report.get("growth", {}).items():
         for stage in stages:
             found: Mapping[str, Estimate] = stage["losses"] if kind == "loss" else stage["scores"]
-            if name in found:
+            if name in found and is_number(found[name]):
                 measured.setdefault(model, []).append((stage, found[name]))
         chances += [stage["scores"][name]["chance"] for stage in stages if kind == "score" and name in stage["scores"]]
     chance = chances[0] if chances else None
@@ -102,4 +115,6 @@ def _stage_table(model: str, stages: Sequence[Stage], published: set[str]) -> Ta
 def _cell(estimate: Estimate | None, percent: bool) -> Cell:
     if estimate is None:
         return Cell("–")
+    if not is_number(estimate):
+        return Cell(NO_NUMBER)
     return Cell(number(estimate["value"], percent), [interval_text(estimate, percent)])

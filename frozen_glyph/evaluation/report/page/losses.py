@@ -5,10 +5,12 @@ from frozen_glyph.evaluation.report.page.elements import Cell, Figure, Group, Ro
 from frozen_glyph.evaluation.report.schema import Comparison, Loss, Report
 from frozen_glyph.evaluation.report.words import (
     HINTS,
+    NO_NUMBER,
     comparison_text,
     estimate_text,
     inline,
     interval_text,
+    is_number,
     model_colours,
     number,
     unique,
@@ -23,19 +25,18 @@ def losses_section(report: Report) -> Section | None:
     colours = model_colours(report)
     models, texts = unique(loss["model"] for loss in losses), unique(loss["text"] for loss in losses)
     by_cell = {(loss["model"], loss["text"]): loss for loss in losses}
-    lowest = {text: min((loss["value"], loss["model"]) for loss in losses if loss["text"] == text)[1] for text in texts}
+    measured = {text: [loss for loss in losses if loss["text"] == text and is_number(loss)] for text in texts}
+    lowest = {text: min((loss["value"], loss["model"]) for loss in own)[1] for text, own in measured.items() if own}
     compared, reference = inline(report.get("comparisons", []), "loss")
     rows = []
     for model in models:
-        best = [lowest[text] == model and len(models) > 1 for text in texts]
+        best = [lowest.get(text) == model and len(models) > 1 for text in texts]
         cells = [
             _cell(by_cell.get((model, text)), compared.get((model, text)), own)
             for text, own in zip(texts, best, strict=True)
         ]
         rows.append(Row(model, cells, colours[model]))
-    figures = [
-        _forest(text, [loss for model in models if (loss := by_cell.get((model, text)))], colours) for text in texts
-    ]
+    figures = [_forest(text, own, colours) for text, own in measured.items() if own]
     hint = HINTS["losses"] + (f" Δ: paired difference from {reference}, on the same blocks." if reference else "")
     content = {"table": Table(["model", *texts], [Group(rows)]), "figures": figures}
     return Section("Held-out loss", "losses.html", content, hint)
@@ -44,6 +45,8 @@ def losses_section(report: Report) -> Section | None:
 def _cell(loss: Loss | None, comparison: Comparison | None, best: bool) -> Cell:
     if loss is None:
         return Cell("–", best=best)
+    if not is_number(loss):
+        return Cell(NO_NUMBER)
     notes = [interval_text(loss, False)]
     if "bits_per_byte" in loss:
         bits = loss["bits_per_byte"]

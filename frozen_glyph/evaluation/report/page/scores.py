@@ -20,6 +20,7 @@ from frozen_glyph.evaluation.report.words import (
     model_colours,
     number,
     p_text,
+    score_label,
     sorted_groups,
     task_caption,
     unique,
@@ -65,11 +66,11 @@ def _forest(scores: list[Score], colours: dict[str, int], scale: tuple[float, fl
     task, metric, chance = scores[0]["task"], scores[0]["metric"], scores[0]["chance"]
     rows = [
         ChartRow(
-            score["model"],
+            score_label(score),
             score,
             colours[score["model"]],
             " · ".join(filter(None, (number(score["value"], True), score["verdict"]))),
-            f"{score['model']}: {estimate_text(score, True)}",
+            f"{score_label(score)}: {estimate_text(score, True)}",
             above_chance(score, chance),
             (score["runs_low"], score["runs_high"]) if "runs_low" in score else None,
         )
@@ -90,9 +91,14 @@ def _groups(scores: list[Score], colours: dict[str, int]) -> dict[str, object]:
         by_name = {group["group"]: group for group in score.get("groups", [])}
         rows = [_group_row(by_name[group], score, colours) for group in order if group in by_name]
         chart = row_chart(
-            f"{task} of {score['model']} by group", rows, scale, percent=True, reference=score["chance"], beside=True
+            f"{task} of {score_label(score)} by group",
+            rows,
+            scale,
+            percent=True,
+            reference=score["chance"],
+            beside=True,
         )
-        figures.append(Figure(score["model"], chart, group_counts(score)))
+        figures.append(Figure(score_label(score), chart, group_counts(score)))
     return {"summary": f"{task} · {metric}: all {len(order)} groups", "hint": HINTS["groups"], "figures": figures}
 
 
