@@ -149,8 +149,15 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
         "data": source_identities(data),
         "valid": held_out,
     }
-    if (out / PROVENANCE_FILE).exists() and not changed_fields(read_provenance(out), run)[1]:
+    stored = read_provenance(out) if (out / PROVENANCE_FILE).exists() else {}
+    refused = changed_fields(stored, run)[1]
+    if stored and not refused:
         verify_shards(out, open_checkpoint("merged checkpoint", Source(str(out))).shards, {})
+    elif stored.get("kind") == TUNED:
+        raise CheckpointError(
+            f"{str(out)!r} exists and is not empty: it holds a tuning with another recipe, text or parent "
+            f"({'; '.join(map(str, refused))}); choose a new folder"
+        )
     else:
         check_vacant(out)
         verify_shards(parent.folder, parent.shards, {})

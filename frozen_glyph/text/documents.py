@@ -44,11 +44,11 @@ def not_utf8(path: Path, byte: int, offset: int) -> TextFileError:
     return TextFileError(f"text file {str(path)!r} is not UTF-8: byte 0x{byte:02x} at offset {offset}; {hint}")
 
 
-def not_there(path: Path, what: str) -> SourceError:
+def not_there(path: Path, what: str, wanted: str) -> SourceError:
     """The error for a ``path`` that is no file."""
     if path.is_dir():
         return SourceError(f"{what} {str(path)!r} is a directory; name the files in it, each by itself")
-    return SourceError(f"{what} {str(path)!r} does not exist; give the path of a UTF-8 text file")
+    return SourceError(f"{what} {str(path)!r} does not exist; give the path of a {wanted}")
 
 
 def read_text(path: str | Path) -> str:
@@ -59,7 +59,7 @@ def read_text(path: str | Path) -> str:
     """
     path = Path(path)
     if not path.is_file():
-        raise not_there(path, "text file")
+        raise not_there(path, "text file", "UTF-8 text file")
     if not is_plain(path):
         return "\n\n".join(file_documents(path))
     with open_text(path) as file:
@@ -180,7 +180,7 @@ READERS: dict[str, Reader] = {
 def reader_of(path: Path) -> Reader:
     """The reader for the file's kind; ``SourceError`` when the file is missing or of no known kind."""
     if not path.is_file():
-        raise not_there(path, "source file")
+        raise not_there(path, "source file", "file with documents")
     for suffix, reader in READERS.items():
         if path.name.lower().endswith(suffix):
             return reader

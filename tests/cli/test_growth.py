@@ -50,7 +50,10 @@ def test_it_reports_every_stage_and_again_does_nothing(run, files):
     [
         (json.dumps(RECIPE | {"stage": []}), "unknown recipe key 'stage'. Did you mean 'stages'?"),
         (json.dumps(RECIPE | {"model": {"hiden_size": 8}}), "unknown recipe key 'hiden_size' in model. Did you"),
-        (json.dumps(RECIPE | {"model": {"hidden_size": 49}}), "recipe field model is not allowed: hidden_size=49"),
+        (
+            json.dumps(RECIPE | {"model": {"hidden_size": 49}}),
+            "recipe field model.hidden_size=49 must be an even multiple",
+        ),
         ("a: [\n  b", "recipe 'recipe.yaml' is not YAML: "),
     ],
 )
@@ -120,7 +123,7 @@ def test_growth_without_any_text_is_refused(refused, files):
 def test_folder_of_another_recipe(run, refused, files):
     assert run(*GROW)[0] == 0
     write_recipe(files / "recipe.yaml", seed=1)
-    assert refused(*GROW).startswith("folder 'run' holds a run of another recipe (recipe_sha256 '")
+    assert refused(*GROW).startswith("folder 'run' holds a run of another recipe (seed is 0 there, 1 here); ")
 
 
 def test_missing_substrate_folder_is_named(refused, files):

@@ -340,14 +340,56 @@ class TestRuns:
         with pytest.raises(ZeroDivisionError):
             tune(tmp_path / "out")
         monkeypatch.undo()
-        with pytest.raises(CheckpointError, match=r"'.*\.out\.tune' holds checkpoints of a tuning with another recipe"):
+        message = r"'.*\.out\.tune' holds checkpoints of a tuning with another recipe.*\(training\.learning_rate is"
+        with pytest.raises(CheckpointError, match=message):
             tune(tmp_path / "out", learning_rate=1e-3)
         assert tune(tmp_path / "out")["steps"] == 12
+
+    def test_what_does_not_change_the_result_may_change(self, tuned, tune, tmp_path, monkeypatch):
+        """Where a run was stopped, and where it is finished."""
+        monkeypatch.setattr("frozen_glyph.merge.tune.write_tuned", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tune(tmp_path / "out")
+        monkeypatch.undo()
+        provenance = tune(tmp_path / "out", micro_batch_size=1, save_steps=7)
+        assert {(change["field"], change["to"]) for change in provenance["changes"]} == {
+            ("training.micro_batch_size", 1),
+            ("training.save_steps", 7),
+        }
+        assert tune(tmp_path / "out") == provenance
+        assert shards(tmp_path / "out") == shards(tuned["head"][0])
+
+    def test_a_run_of_the_version_before_goes_on(self, tuned, tune, tmp_path, monkeypatch):
+        monkeypatch.setattr("frozen_glyph.merge.tune.write_tuned", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tune(tmp_path / "out")
+        monkeypatch.undo()
+        path = tmp_path / ".out.tune" / "run.json"
+        old = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("recipe", "corpus")}
+        path.write_text(json.dumps(old))
+        with pytest.raises(CheckpointError, match=r"with another recipe.*\(recipe_sha256 is '"):
+            tune(tmp_path / "out", micro_batch_size=1)
+        tune(tmp_path / "out")
+        assert (tmp_path / "out" / "head.safetensors").read_bytes() == (
+            tuned["head"][0] / "head.safetensors"
+        ).read_bytes()
 
     def test_divergence_writes_nothing(self, tune, tmp_path):
         with pytest.raises(TrainingDiverged, match="diverged"):
             tune(tmp_path / "out", learning_rate=1e30)
         assert not (tmp_path / "out").exists()
+
+    def test_lower_rate_after_a_divergence(self, tune, tmp_path):
+        """The run begins again, and is what a new one with that rate is; no higher rate is taken."""
+        with pytest.raises(TrainingDiverged):
+            tune(tmp_path / "out", learning_rate=1e30)
+        with pytest.raises(CheckpointError, match=r"training\.learning_rate is 1e\+30 there, 1e\+31 here"):
+            tune(tmp_path / "out", learning_rate=1e31)
+        provenance = tune(tmp_path / "out", learning_rate=1e-3)
+        assert "diverged" in provenance["changes"][0]["why"] and "diverged" not in provenance
+        tune(tmp_path / "straight", learning_rate=1e-3)
+        written = [(tmp_path / name / "head.safetensors").read_bytes() for name in ("out", "straight")]
+        assert written[0] == written[1]
 
     def test_weights_are_written_in_the_type_they_had(self, tune, merged_folder, tmp_path):
         half = shutil.copytree(merged_folder, tmp_path / "half")
@@ -411,7 +453,8 @@ class TestRefusals:
         (tmp_path / "out" / "notes.txt").write_text("mine")
         with pytest.raises(CheckpointError, match="exists and is not empty"):
             tune(tmp_path / "out")
-        with pytest.raises(CheckpointError, match="exists and is not empty"):
+        message = r"exists and is not empty: .*\(training\.learning_rate is [\d.]+ there, 0\.001 here\)"
+        with pytest.raises(CheckpointError, match=message):
             tune(tuned["head"][0], "head", learning_rate=1e-3)
 
     @pytest.mark.parametrize(
@@ -437,6 +480,8 @@ class TestRefusals:
         self.refused(lambda: tune(out, text=()), RecipeError, "no training text", out)
         self.refused(lambda: tune(out, text=[tmp_path / "none.txt"]), FrozenGlyphError, "does not exist", out)
         self.refused(lambda: tune(out, valid=[tmp_path / "none.txt"]), FrozenGlyphError, "does not exist", out)
+        (tmp_path / "empty.txt").write_text(" ")
+        self.refused(lambda: tune(out, valid=[tmp_path / "empty.txt"]), FrozenGlyphError, "is empty", out)
         self.refused(lambda: tune(out, valid=[texts[1], texts[1]]), RecipeError, "different file names", out)
 
 
