@@ -95,13 +95,19 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
             )
         check_loadable(folder)
         config = load_config(folder)
+        context_length = getattr(config, "max_position_embeddings", None)
+        if context_length is not None and context_length < 2:
+            raise FrozenGlyphError(
+                f"model {source.source!r} reads {context_length} tokens (max_position_embeddings); a model that can be "
+                "measured reads at least 2: one token to read, one to score"
+            )
         candidate = Candidate(
             label=label,
             name=model,
             folder=folder,
             rule=None,
             stages=_stages_of(label, config, source.stage, every_stage),
-            context_length=getattr(config, "max_position_embeddings", None),
+            context_length=context_length,
             substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
             weights_sha256=checkpoint_sha256(folder),
         )

@@ -1,6 +1,7 @@
 """Measure one model on everything that a protocol names; what an earlier run has measured is read, not repeated."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -9,6 +10,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.config import stored_blocks
 from frozen_glyph.checkpoint.files import sha256_json
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.candidates import Candidate
 from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
 from frozen_glyph.evaluation.parts import Parts
@@ -82,7 +84,14 @@ def measure_model(
 
     def text_part(name: str, text: str) -> TextPart:
         length = protocol.context_length
-        return part(f"text-{name}", [text, length], lambda: measure_text(*loaded(), text, length))
+
+        def measure() -> TextPart:
+            try:
+                return measure_text(*loaded(), text, length)
+            except FrozenGlyphError as error:
+                raise FrozenGlyphError(f"{model}, text {name}: {error}") from None
+
+        return part(f"text-{name}", [text, length], measure)
 
     def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
         chosen = task.choose(protocol.limit, protocol.seed)
@@ -136,14 +145,16 @@ def opening(text: str) -> str:
 
 
 def continue_prompts(model: Any, tokenizer: Any, prompts: Iterable[str]) -> dict[str, str]:
-    """Continue every prompt greedily by ``GENERATED_TOKENS`` tokens."""
+    """Continue every prompt greedily by ``GENERATED_TOKENS`` tokens, or fewer where the context is full."""
     import torch
 
+    positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     continuations = {}
     for prompt in prompts:
         inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False, return_token_type_ids=False)
-        inputs = inputs.to(model.device)
+        inputs = {name: tensor[:, 1 - positions :].to(model.device) for name, tensor in inputs.items()}
+        read = inputs["input_ids"].shape[1]
         with torch.inference_mode():
-            ids = model.generate(**inputs, max_new_tokens=GENERATED_TOKENS, do_sample=False)
-        continuations[prompt] = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            ids = model.generate(**inputs, max_new_tokens=min(GENERATED_TOKENS, positions - read), do_sample=False)
+        continuations[prompt] = tokenizer.decode(ids[0, read:], skip_special_tokens=True)
     return continuations

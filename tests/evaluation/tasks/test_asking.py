@@ -10,9 +10,10 @@ import pytest
 import torch
 import yaml
 from lm_eval.api.instance import Instance
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.evaluation.candidates import load_model
+from frozen_glyph.evaluation.candidates import find_candidates, load_model
 from frozen_glyph.evaluation.evaluate import evaluate_models
 from frozen_glyph.evaluation.tasks.answers import NOT_A_NUMBER, request_key
 from frozen_glyph.evaluation.tasks.asking import BLANK, TOO_LONG
@@ -133,6 +134,30 @@ def test_items_that_cannot_be_answered_count_as_wrong_and_are_told(
         assert "no number" in page and not re.search(r"\bnan\b", page)
     again = evaluate_models([model_folders[0], damaged], "hub", tmp_path / "out", **options)
     assert json.dumps(again["scores"]) == json.dumps(report["scores"])  # read from parts/
+
+
+@pytest.mark.parametrize("positions", [2, 64])
+def test_a_short_context_ends_nothing(
+    byte_tokenizer: PreTrainedTokenizerFast, own_task: Path, data_folder: Path, tmp_path: Path, positions: int
+) -> None:
+    """Whose positions are a table, as GPT-2's, can read no token more."""
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(byte_tokenizer), n_positions=positions, n_embd=16, n_layer=1, n_head=2, bos_token_id=1,
+            eos_token_id=1,
+        )
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "short")
+    byte_tokenizer.save_pretrained(tmp_path / "short")
+    options: dict[str, Any] = {"task_folders": [own_task], "texts": [data_folder / "text" / "en.valid.txt"]}
+    tasks = ["own_choice", "squadv2", "paper_bleu_en_ru"]
+    report = evaluate_models([tmp_path / "short"], data_folder, tmp_path / "out", tasks=tasks, **options)
+    assert {score["task"] for score in report["scores"]} == set(tasks) and len(report["samples"]) == 1
+    assert 0 < next(score for score in report["scores"] if score["task"] == "own_choice")["unscored"] <= 4
+    config = json.loads((tmp_path / "short" / "config.json").read_text())
+    (tmp_path / "short" / "config.json").write_text(json.dumps(config | {"n_positions": 1}))
+    with pytest.raises(FrozenGlyphError, match=r"short' reads 1 tokens"):
+        find_candidates([str(tmp_path / "short")])
 
 
 def test_a_task_without_right_and_wrong_is_refused_before_the_work(
