@@ -10,8 +10,13 @@ MODEL_ROOM = Path(__file__).parents[1] / "model"
 
 def copy_model_code(folder: Path) -> None:
     """Put the files of the model room beside the weights, for machines that load with ``trust_remote_code``."""
-    for source in sorted(MODEL_ROOM.glob(CODE_FILES)):
+    for source in model_code():
         copy_file(source, folder / source.name)
+
+
+def model_code() -> list[Path]:
+    """The files of the model room."""
+    return sorted(MODEL_ROOM.glob(CODE_FILES))
 
 
 def copy_companions(source: Path, folder: Path, verb: str, stages: int = 0) -> None:

@@ -74,7 +74,8 @@ class Entry:
     ``continue``, a run that goes on from a parent, does too; shards are linked, as the indexes name them. ``save`` is
     ``save_pretrained``; where no verb is, the user writes it. ``pushed``: ``required``, a folder without it is refused;
     ``optional``, where it is there; ``named``, where an index or the provenance names it. ``hashed``: the provenance
-    records its sha256. ``ours``: nobody else gives such a name, and a push removes what the folder holds no longer.
+    records its sha256 among those of shards and adapters, of others as of companions. ``ours``: nobody else gives such
+    a name, and a push removes what the folder holds no longer.
     """
 
     name: str
@@ -137,6 +138,32 @@ def copied_by(verb: str, stages: int = 0) -> list[str]:
 def is_written(path: str) -> bool:
     """Whether a command of this package gives a file of a checkpoint folder this name."""
     return any(entry.written and pattern(entry.name).fullmatch(path) for entry in PLAN)
+
+
+def is_companion(path: str) -> bool:
+    """Whether a file of this name lies beside the shards, and the provenance records its sha256 apart from theirs.
+
+    The card is for people, who edit it, and whose usage a push rewrites.
+    """
+    names = (entry.name for entry in PLAN if entry.written and not entry.hashed)
+    return any(pattern(name).fullmatch(path) for name in names if name not in (CARD_FILE, PROVENANCE_FILE))
+
+
+def is_read(path: str) -> bool:
+    """Whether the companion ``path`` decides what a folder means to commands that go on from it.
+
+    Code, losses and pictures do not; a generation config and chat templates only go along, and people change them.
+    """
+    unread = (
+        CODE_FILES,
+        *METRICS.values(),
+        TUNING_METRICS,
+        GROWTH_PICTURE,
+        GENERATION_FILE,
+        CHAT_TEMPLATE,
+        CHAT_TEMPLATES,
+    )
+    return not any(pattern(name).fullmatch(path) for name in unread)
 
 
 def is_ours(path: str) -> bool:

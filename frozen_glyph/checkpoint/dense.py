@@ -15,6 +15,7 @@ from frozen_glyph.checkpoint.loading import load_causal_lm, load_tokenizer
 from frozen_glyph.checkpoint.locks import one_writer
 from frozen_glyph.checkpoint.places import check_vacant
 from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.reader import open_checkpoint
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.checkpoint.weights import find_weights
@@ -49,6 +50,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
         raise CheckpointError(f"{str(folder)!r} has an ordinary embedding already; use the folder as it is")
     check_links(folder)
     find_weights(source.at(folder), config)
+    open_checkpoint("model", source).verify({})
     tokenizer, model = load_tokenizer(folder), load_causal_lm(folder, **source.arguments)
     model.to_dense()
     if one_head and hasattr(model, "to_one_head"):

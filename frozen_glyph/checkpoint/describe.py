@@ -16,7 +16,7 @@ from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stored import OURS, check_config, check_provenance
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
-from frozen_glyph.checkpoint.verify import changed_files
+from frozen_glyph.checkpoint.verify import changed_files, unrecorded_files
 from frozen_glyph.checkpoint.weights import find_weights, first_file, read_weights
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
@@ -56,6 +56,7 @@ class CheckpointFacts(TypedDict):
     versions: dict[str, str] | None
     parents: list[ParentRecord]
     verified: bool
+    unrecorded: list[str]
     problems: dict[str, str]
 
 
@@ -105,7 +106,8 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
     ``NAME@STAGE`` is described as it was after that growth stage.
 
     Args:
-        verify: also compare every shard with its hash in the provenance, which reads all of a folder.
+        verify: also compare every file with its recorded hash, which reads all of a folder; ``unrecorded`` are those
+            that have none.
 
     Raises:
         CheckpointError: there is no such checkpoint, its ``config.json`` or provenance is damaged, or ``verify`` is
@@ -130,10 +132,12 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
     except CheckpointError as error:
         inventory.problems[default] = str(error)
     problems = inventory.problems | unfinished_reweigh(config, provenance)
+    unrecorded: list[str] = []
     if verify:
         if source.folder is None:
             raise CheckpointError(f"{source.source!r} is on the Hub; download it to verify its bytes")
-        problems |= changed_files(source.folder, provenance, set(problems))
+        problems |= changed_files(source.folder, provenance, inventory.headers, set(problems))
+        unrecorded = unrecorded_files(source.folder, provenance, inventory.headers)
     return {
         "name": source.name if source.stage is None else f"{source.name}@{source.stage}",
         "kind": provenance.get("kind", "plain"),
@@ -152,6 +156,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
         "versions": provenance.get("versions"),
         "parents": provenance.get("parents", []),
         "verified": verify,
+        "unrecorded": unrecorded,
         "problems": dict(sorted(problems.items())),
     }
 

@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import frozen_glyph
-from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import inside, read_json, write_json
+from frozen_glyph.checkpoint.contract import PLAN, PROVENANCE_FILE, is_companion
+from frozen_glyph.checkpoint.files import inside, read_json, sha256_file, write_json
 from frozen_glyph.checkpoint.stored import check_provenance
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate")
@@ -26,8 +27,41 @@ def versions() -> dict[str, str]:
 
 
 def write_provenance(folder: Path, kind: str, content: Mapping[str, Any]) -> None:
-    """Write ``provenance.json``: the last file of a folder, the mark that all before it is complete."""
-    write_json(folder / PROVENANCE_FILE, {"format": 1, "kind": kind, **content, "versions": versions()})
+    """Write ``provenance.json``: the last file of a folder, the mark that all before it is complete.
+
+    Beside ``content`` it records the sha256 of all that lies beside the shards: ``companions``.
+    """
+    recorded = {"companions": hash_companions(folder), "versions": versions()}
+    write_json(folder / PROVENANCE_FILE, {"format": 1, "kind": kind, **content, **recorded})
+
+
+def hash_companions(folder: Path) -> dict[str, str]:
+    """The sha256 of each companion that lies in ``folder``."""
+    return {name: sha256_file(folder / name) for name in find_companions(folder)}
+
+
+def find_companions(folder: Path) -> list[str]:
+    """Names of the companions that lie in ``folder``."""
+    found = (
+        path.relative_to(folder).as_posix() for entry in PLAN for path in folder.glob(entry.glob) if path.is_file()
+    )
+    return sorted(name for name in set(found) if is_companion(name))
+
+
+@contextmanager
+def rewriting(folder: Path, *names: str) -> Iterator[None]:
+    """While companions are written anew nothing vouches for them; then the provenance, if there is one, does again."""
+    path = folder / PROVENANCE_FILE
+
+    def record(hashes: dict[str, str]) -> None:
+        if path.exists():
+            found = read_provenance(folder)
+            kept = {name: digest for name, digest in found.get("companions", {}).items() if name not in names}
+            write_json(path, found | {"companions": dict(sorted((kept | hashes).items()))})
+
+    record({})
+    yield
+    record({name: sha256_file(folder / name) for name in names if (folder / name).exists()})
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -35,7 +69,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return check_provenance(read_json(inside(folder, PROVENANCE_FILE)), folder / PROVENANCE_FILE)
 
 
-def file_hashes(provenance: dict[str, Any]) -> dict[str, str]:
+def file_hashes(provenance: Mapping[str, Any]) -> dict[str, str]:
     """The sha256 that a provenance records of files, those of its stages included."""
     return {
         name: digest

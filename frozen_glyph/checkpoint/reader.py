@@ -1,7 +1,7 @@
 """Open a checkpoint: what its small files and the headers of its shards say; no tensor is read."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from frozen_glyph.checkpoint.contract import (
     FETCHED_FIRST,
     PROVENANCE_FILE,
     SUBSTRATE_SHARD,
-    TOKENIZER_FILE,
 )
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
@@ -22,12 +21,17 @@ from frozen_glyph.checkpoint.files import (
     sha256_json,
 )
 from frozen_glyph.checkpoint.header import TensorFile
-from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.provenance import file_hashes, read_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stored import read_config
-from frozen_glyph.checkpoint.streaming import Window
+from frozen_glyph.checkpoint.streaming import Window, content_sha256
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
+from frozen_glyph.checkpoint.verify import check_companions, check_contents, verify_shards
 from frozen_glyph.checkpoint.weights import Weights, find_weights
+from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
+
+# Files that decide what a folder computes, beside shards; a pickle is only hashed.
+DECIDING = {".json", ".txt", ".model", ".jinja", ".py", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".tiktoken"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +77,27 @@ class Checkpoint:
                 "fetch it again"
             )
         return found
+
+    def verify(self, digests: dict[Window, str]) -> None:
+        """Raise ``CheckpointError`` unless its shards and what lies beside them are what was written.
+
+        What was read before has its sha256 in ``digests``; the rest is read now.
+        """
+        self.check_companions()
+        verify_shards(self.folder, self.shards, digests)
+
+    def check_companions(self) -> None:
+        """Compare what lies beside the shards with its record, unless that tells of other weights than are loaded.
+
+        Where transformers saved its own ``config.json`` over that of a run, the run's weights may have been kept.
+        """
+        known, loaded = {*file_hashes(self.provenance), *self.provenance.get("contents", {})}, set(self.weights.shards)
+        if not known or known >= loaded:
+            in_stages = self.provenance.get("kind") in ("growth", "import")
+            saved_over = in_stages and "transformers_weights" not in self.config
+            unused = {name for name in self.provenance.get("companions", {}) if name.endswith(INDEX_SUFFIX)}
+            but = unused - {self.weights.file} | ({CONFIG_FILE} if saved_over else set())
+            check_companions(self.folder, self.provenance, but)
 
     @functools.cached_property
     def windows(self) -> dict[str, Window]:
@@ -127,13 +152,33 @@ def weights_sha256(folder: Path, shards: Iterable[str] | None = None) -> str:
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """Hex sha256 of all that decides what a folder computes: weights, ``config.json`` and tokenizer.
+    """Hex sha256 of the bytes of all that decides what a folder computes: weights, configurations, tokenizer, code.
+
+    What provenance and headers record of these bytes is compared with them on the way.
 
     Raises:
-        CheckpointError: the folder is one of this package's and holds two sets of weights.
+        CheckpointError: a file has other bytes than were recorded, or the folder is one of this package's and holds two
+            sets of weights.
     """
     config = read_json(inside(folder, CONFIG_FILE))
     if isinstance(config, dict) and str(config.get("model_type")).startswith("frozen_glyph"):
-        find_weights(Source(str(folder)), config)
-    files = [folder / name for name in (CONFIG_FILE, TOKENIZER_FILE) if (folder / name).exists()]
-    return sha256_json([weights_sha256(folder), *((path.name, sha256_file(path)) for path in files)])
+        open_checkpoint("model", Source(str(folder))).check_companions()
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            digests[path.name] = hash_once(content_sha256, inside(folder, path.name))
+            check_contents(folder, path.name, read_header(path), digests[path.name])
+        elif path.suffix in DECIDING and path.is_file() and path.name != PROVENANCE_FILE:
+            digests[path.name] = hash_once(sha256_file, inside(folder, path.name))
+    return sha256_json(digests)
+
+
+def hash_once(hashed: Callable[[Path], str], path: Path) -> str:
+    """``hashed(path)``, from memory where this process hashed the same file before and it was not written since."""
+    state = path.stat()
+    return hash_state(hashed, path, state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@functools.cache
+def hash_state(hashed: Callable[[Path], str], path: Path, size: int, modified: int, inode: int) -> str:
+    return hashed(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.companions import copy_model_code
+from frozen_glyph.checkpoint.companions import copy_model_code, model_code
 from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
@@ -31,7 +31,7 @@ from frozen_glyph.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance, rewriting
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX, layer_of
 
 
@@ -111,8 +111,10 @@ def write_stage(folder: Path, model: Any, stage: int, changed_below: bool = Fals
     for shard in sorted(set(own.values())):
         write_tensors(folder / shard, {name: state[name] for name in own if own[name] == shard})
     weight_map = own | shared
-    copy_model_code(folder)
-    write_index(folder / stage_index(stage), weight_map)
-    write_index(folder / DEFAULT_INDEX, weight_map)
-    write_configs(folder, model, stage_index(stage))
+    code = [path.name for path in model_code()]
+    with rewriting(folder, stage_index(stage), DEFAULT_INDEX, CONFIG_FILE, GENERATION_FILE, *code):
+        copy_model_code(folder)
+        write_index(folder / stage_index(stage), weight_map)
+        write_index(folder / DEFAULT_INDEX, weight_map)
+        write_configs(folder, model, stage_index(stage))
     return {shard: sha256_file(folder / shard) for shard in sorted(set(weight_map.values()))}

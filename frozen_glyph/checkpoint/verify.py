@@ -1,13 +1,27 @@
-"""Whether the bytes of a checkpoint are those that were written."""
+"""Whether the bytes of a checkpoint are those that were written. What is hashed, and when it is compared:
 
-from collections.abc import Container
+* A shard's header holds the sha256 of its contents (names, types, shapes and bytes of its tensors), an index those of
+  its shards. ``provenance.json`` holds the sha256 of files of stages, adapters and dense exports, and as ``companions``
+  of all that lies beside the shards: configurations, tokenizer, code, indexes, losses, pictures. The card is people's.
+* Every load compares the headers with the index, and the substrate's bytes with its fingerprint.
+  ``from_pretrained(..., verify=True)`` compares every byte of the shards, which takes longer than mapping them.
+* Commands that write or report compare what decides: shards, ``config.json``, tokenizer, substrate, the index.
+  ``merge`` and ``extract`` do while they copy, ``grow`` of its own run and of a parent, ``tune-head``, ``to-dense`` and
+  ``eval`` before they begin. A run's work folder has its own manifest (``manifest.py``).
+* ``inspect --verify``, and ``push`` before it sends, compare every recorded file, and say what nobody recorded.
+
+What an earlier version did not record is not refused; JSON among it has to be JSON.
+"""
+
+from collections.abc import Callable, Container, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import PROVENANCE_FILE
-from frozen_glyph.checkpoint.files import CheckpointError, check_hashes, inside
+from frozen_glyph.checkpoint.contract import PROVENANCE_FILE, is_read
+from frozen_glyph.checkpoint.files import CheckpointError, check_hashes, inside, read_json, sha256_file
 from frozen_glyph.checkpoint.header import TensorFile
-from frozen_glyph.checkpoint.provenance import file_hashes, read_provenance
+from frozen_glyph.checkpoint.provenance import file_hashes, find_companions, read_provenance
 from frozen_glyph.checkpoint.streaming import Window, content_sha256
 
 
@@ -37,20 +51,74 @@ def check_contents(folder: Path, shard: str, header: TensorFile, content: str) -
         )
 
 
-def changed_files(folder: Path, provenance: dict[str, Any], known: Container[str] = ()) -> dict[str, str]:
-    """Files with other bytes than ``provenance`` says, but for those ``known``, and what is wrong with each."""
+def check_adapter(folder: Path) -> None:
+    """Raise ``CheckpointError`` where an adapter's file is another than the checkpoint it lies in recorded."""
+    home = folder.parent
+    recorded = file_hashes(read_provenance(home)) if (home / PROVENANCE_FILE).exists() else {}
+    check_hashes(home, {name: digest for name, digest in recorded.items() if name.startswith(f"{folder.name}/")})
+
+
+def check_companions(folder: Path, provenance: Mapping[str, Any], but: Container[str] = ()) -> None:
+    """Raise ``CheckpointError`` where a companion in ``folder`` that commands read has other bytes than were recorded.
+
+    Those in ``but`` may have others. All that is JSON by its name is read.
+    """
+    recorded = provenance.get("companions", {})
+    for name in sorted({*recorded, *find_companions(folder)}):
+        there = name.endswith(".json") or (folder / name).exists()  # of the Hub only what is needed is fetched
+        if name in recorded and is_read(name) and name not in but and there:
+            check_companion(folder, name, recorded[name])
+        elif name.endswith(".json") and (folder / name).exists():
+            read_json(inside(folder, name))
+
+
+def check_companion(folder: Path, name: str, digest: str) -> None:
+    """Raise ``CheckpointError`` unless the companion ``name`` has the sha256 ``digest``."""
+    path = inside(folder, name)
+    if not path.is_file():
+        raise CheckpointError(f"{str(path)!r} is missing; fetch or write the folder again")
+    if sha256_file(path) != digest:
+        raise CheckpointError(
+            f"{str(path)!r} has other bytes than were written; fetch it again or, if you changed it yourself, take "
+            f"its line out of companions in {PROVENANCE_FILE}"
+        )
+
+
+def changed_files(
+    folder: Path, provenance: Mapping[str, Any], headers: Mapping[str, TensorFile], known: Container[str] = ()
+) -> dict[str, str]:
+    """Files with other bytes than were recorded, but for those ``known``, and what is wrong with each.
+
+    ``headers`` are those of the shards, which say what their contents were.
+    """
+    files, companions = file_hashes(provenance), provenance.get("companions", {})
+    contents = {name: header.content_sha256 for name, header in headers.items() if header.content_sha256}
+    checks: dict[str, Callable[[], None]] = {
+        name: partial(check_content, folder, name, content)
+        for name, content in (contents | provenance.get("contents", {})).items()
+    }
+    checks |= {name: partial(check_hashes, folder, {name: digest}) for name, digest in files.items()}
+    checks |= {name: partial(check_companion, folder, name, digest) for name, digest in companions.items()}
+    unread = (name for name in find_companions(folder) if name.endswith(".json") and name not in checks)
+    checks |= {name: partial(read_json, folder / name) for name in list(unread)}
     problems = {}
-    for name, content in provenance.get("contents", {}).items():
-        if name in known:
-            continue
-        try:
-            if content_sha256(inside(folder, name)) != content:
-                problems[name] = "is damaged: other contents than were written; fetch it again"
-        except CheckpointError as error:
-            problems[name] = str(error)
-    for name, digest in file_hashes(provenance).items():
-        try:
-            check_hashes(folder, {name: digest})
-        except CheckpointError as error:
-            problems[name] = str(error)
-    return {name: problem for name, problem in problems.items() if name not in known}
+    for name, check in checks.items():
+        if name not in known:
+            try:
+                check()
+            except CheckpointError as error:
+                problems[name] = str(error)
+    return problems
+
+
+def check_content(folder: Path, name: str, content: str) -> None:
+    """Raise ``CheckpointError`` unless a shard has the contents that hash to ``content``."""
+    if content_sha256(inside(folder, name)) != content:
+        raise CheckpointError("is damaged: other contents than were written; fetch it again")
+
+
+def unrecorded_files(folder: Path, provenance: Mapping[str, Any], headers: Mapping[str, TensorFile]) -> list[str]:
+    """Files of the checkpoint that nobody recorded, so that their bytes cannot be compared with anything."""
+    recorded = {*file_hashes(provenance), *provenance.get("contents", {}), *provenance.get("companions", {})}
+    recorded |= {name for name, header in headers.items() if header.content_sha256}
+    return sorted({*find_companions(folder), *headers} - recorded)

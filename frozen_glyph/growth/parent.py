@@ -28,6 +28,7 @@ from frozen_glyph.checkpoint.files import (
     write_json,
 )
 from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.reader import open_checkpoint
 from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
@@ -63,6 +64,7 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
         kind = "a merged model, grow its experts" if "experts" in config else "no model of frozen_glyph"
         raise CheckpointError(f"parent {parent.source!r} is {kind}: model_type {config.get('model_type')!r}")
     weights = find_weights(dataclasses.replace(parent, stage=None), config)
+    open_checkpoint("parent", dataclasses.replace(parent, stage=None)).check_companions()
     out.mkdir(parents=True, exist_ok=True)
     if out.resolve() == folder.resolve():
         raise CheckpointError(f"parent {parent.source!r} is the run's own folder; choose a new folder")
@@ -128,6 +130,7 @@ def adopt_plain(parent: Source, folder: Path, shards: Iterable[str], out: Path) 
         raise CheckpointError(f"parent {parent.source!r} was not grown in stages, so it has no stage {parent.stage}")
     parent.fetch("parent", shards)
     check_links(folder)
+    open_checkpoint("parent", parent).verify({})
     model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0

@@ -9,10 +9,10 @@ import torch
 from accelerate import PartialState
 
 from frozen_glyph.checkpoint.card import inherited
-from frozen_glyph.checkpoint.contract import CARD_FILE, PROVENANCE_FILE, WORK_FOLDER
+from frozen_glyph.checkpoint.contract import CARD_FILE, GROWTH_PICTURE, PROVENANCE_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.locks import one_writer
-from frozen_glyph.checkpoint.provenance import write_provenance
+from frozen_glyph.checkpoint.provenance import rewriting, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
 from frozen_glyph.growth.ground import check_first_stage, open_ground
 from frozen_glyph.growth.lora import check_peft
@@ -78,7 +78,8 @@ def grow_from_recipe(
         if state.is_main_process:
             card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]))
             write_text(run.out / CARD_FILE, card)
-            plot_growth(run.out, provenance)
+            with rewriting(run.out, GROWTH_PICTURE):
+                plot_growth(run.out, provenance)
             write_provenance(run.out, "growth", provenance)
             clear_work(run.work, work_folder(run, stage).name)
         state.wait_for_everyone()

@@ -10,15 +10,18 @@ from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
     ADAPTER_WEIGHTS,
+    DEFAULT_INDEX,
     PROVENANCE_FILE,
     WORK_FOLDER,
     is_written,
+    stage_index,
 )
 from frozen_glyph.checkpoint.files import check_hashes, target_of
 from frozen_glyph.checkpoint.folders import files_below, remove_files, remove_temporaries
 from frozen_glyph.checkpoint.locks import LOCK_INSIDE
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord, SourceRecord
+from frozen_glyph.checkpoint.verify import check_companions
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth.mend import RATE, advice, changed_fields
 from frozen_glyph.growth.recipe import GrowthRecipe
@@ -73,7 +76,10 @@ def open_run(
             )
     for entry in stored["stages"]:
         check_hashes(out, entry["files"])
-    for key in ("format", "kind", "versions"):
+    later = stage_index(len(stored["stages"]) + 1)  # of a stage that was written, but not recorded, as is what follows
+    if stored["stages"]:
+        check_companions(out, stored, but=(DEFAULT_INDEX, later))
+    for key in ("format", "kind", "versions", "companions"):
         stored.pop(key, None)
     return stored, allowed
 

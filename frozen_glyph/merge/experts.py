@@ -31,7 +31,7 @@ from frozen_glyph.checkpoint.tensors import (
     model_shapes,
     rename,
 )
-from frozen_glyph.checkpoint.verify import verify_shards
+from frozen_glyph.checkpoint.verify import check_adapter, verify_shards
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.adapters import Adapter, find_base, open_adapter
 from frozen_glyph.model.rules_frozen_glyph import rules_with
@@ -292,10 +292,11 @@ def verify_experts(experts: Sequence[Expert], digests: dict[Window, str]) -> Non
                 digests[window] = digests[experts[0].tensors[name]]
                 digests[window.original] = digests[experts[0].tensors[name].original]
     for checkpoint in {id(expert.checkpoint): expert.checkpoint for expert in experts}.values():
-        verify_shards(checkpoint.folder, checkpoint.shards, digests)
+        checkpoint.verify(digests)
     for expert in experts:
         if expert.adapter and expert.adapter.folder:
             verify_shards(expert.adapter.folder, expert.adapter.shards, digests)
+            check_adapter(expert.adapter.folder)
 
 
 def expert_sha256(expert: Expert, digests: dict[Window, str]) -> str:

@@ -106,6 +106,7 @@ def assign_tensors(expert: Expert) -> dict[str, dict[str, Joined]]:
 def check_extracted(expert: Expert, digests: dict[Window, str]) -> str:
     """Hash of the expert's contents; ``CheckpointError`` where it is not the recorded one, or a shard was changed."""
     content, checkpoint = expert_sha256(expert, digests), expert.checkpoint
+    checkpoint.check_companions()
     recorded = {entry["name"]: entry.get("content_sha256") for entry in checkpoint.provenance.get("experts", [])}
     if not recorded.get(expert.name):
         read = {window.path.name for window in expert.tensors.values()}

@@ -9,8 +9,9 @@ from pathlib import Path
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, write_json, write_text
 from frozen_glyph.checkpoint.locks import one_writer
-from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.checkpoint.provenance import read_provenance, rewriting
 from frozen_glyph.checkpoint.stored import read_config
+from frozen_glyph.checkpoint.verify import check_companions
 from frozen_glyph.merge.card import merge_card
 from frozen_glyph.merge.experts import TUNED
 from frozen_glyph.merge.recipe import shares
@@ -38,6 +39,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
     if config.get("embedding_size"):
         raise CheckpointError(f"the head of {str(folder)!r} holds rule and weights; reweigh what it was made from")
     found = read_provenance(folder) if (folder / PROVENANCE_FILE).exists() else None
+    check_companions(folder, found or {})
     if found and found["kind"] == TUNED:
         raise CheckpointError(
             f"the head of {str(folder)!r} was tuned for rule {config.get('rule')!r} and its weights; reweigh what it "
@@ -47,10 +49,11 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
     if weights is None and rule not in rules_with(weights="none"):
         weights = config.get("expert_weights")
     config |= {"rule": rule, "expert_weights": shares(rule, weights, count)}
-    if found:
-        recipe = found.get("recipe", {}) | {"rule": rule, "weights": config["expert_weights"]}
-        write_json(folder / PROVENANCE_FILE, found | {"recipe": recipe})
-    parents = found.get("parents", []) if found else []
-    write_text(folder / CARD_FILE, merge_card(folder.resolve().name, config, parents, [folder]))
-    write_json(folder / CONFIG_FILE, config)
+    with rewriting(folder, CONFIG_FILE):
+        if found:
+            recipe = found.get("recipe", {}) | {"rule": rule, "weights": config["expert_weights"]}
+            write_json(folder / PROVENANCE_FILE, read_provenance(folder) | {"recipe": recipe})
+        parents = found.get("parents", []) if found else []
+        write_text(folder / CARD_FILE, merge_card(folder.resolve().name, config, parents, [folder]))
+        write_json(folder / CONFIG_FILE, config)
     return folder

@@ -36,7 +36,6 @@ from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.records import TrainedPhase
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.tensors import HEAD_BIAS, HEAD_WEIGHT
-from frozen_glyph.checkpoint.verify import verify_shards
 from frozen_glyph.merge.experts import TUNED, check_expert_config
 from frozen_glyph.merge.tune_card import tuned_card
 from frozen_glyph.merge.tune_losses import score_tuning
@@ -152,7 +151,7 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
     stored = read_provenance(out) if (out / PROVENANCE_FILE).exists() else {}
     refused = changed_fields(stored, run)[1]
     if stored and not refused:
-        verify_shards(out, open_checkpoint("merged checkpoint", Source(str(out))).shards, {})
+        open_checkpoint("merged checkpoint", Source(str(out))).verify({})
     elif stored.get("kind") == TUNED:
         raise CheckpointError(
             f"{str(out)!r} exists and is not empty: it holds a tuning with another recipe, text or parent "
@@ -160,7 +159,7 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
         )
     else:
         check_vacant(out)
-        verify_shards(parent.folder, parent.shards, {})
+        parent.verify({})
     return Tuning(recipe, parent, data, run, out, out.with_name(f".{out.name}.tune"))
 
 

@@ -15,7 +15,8 @@ from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import write_tensors
 
 SETTINGS = {"config.json", "generation_config.json"}
-MODULES = ("configuration", "embedding", "head", "linear", "loss", "modeling", "pretrained", "rules", "weights")
+MODULES = ("configuration", "embedding", "head", "limits", "linear", "loss", "modeling", "pretrained", "rules")
+MODULES += ("verification", "weights")
 CODE = {f"{name}_frozen_glyph.py" for name in MODULES}
 STAGE_1 = {"stage-1.safetensors.index.json", "substrate.safetensors", "blocks-1.safetensors", "head-1.safetensors"}
 STAGE_2 = STAGE_1 | {"stage-2.safetensors.index.json", "blocks-2.safetensors", "head-2.safetensors"}

@@ -81,6 +81,9 @@ def shapes(run, home):
         if not keeps:
             (folder / STAGES[1]).unlink()
         (folder / "config.json").write_text(json.dumps(config | ({"transformers_weights": named} if named else {})))
+        provenance = json.loads((folder / "provenance.json").read_text())
+        del provenance["companions"]  # or the change would be refused as such
+        (folder / "provenance.json").write_text(json.dumps(provenance))
         yield folder
 
 

@@ -46,6 +46,7 @@ FACTS = {
     "versions": {"python": "3.11"},
     "problems": {"head-2.safetensors": "is damaged"},
     "verified": True,
+    "unrecorded": [],
 }
 PHASES = [
     {

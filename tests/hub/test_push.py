@@ -9,6 +9,7 @@ import pytest
 from hub_server import READER, TOKEN, LoopbackHub
 
 from frozen_glyph.checkpoint.files import sha256_file, write_json
+from frozen_glyph.checkpoint.provenance import hash_companions
 
 CLIENT = """
 import json, sys, time
@@ -111,7 +112,8 @@ def test_a_new_stage_sends_its_own_shards_only(hub, push, folder, tmp_path):
     fields = {"num_hidden_layers": 1, "ladder": [1], "transformers_weights": "stage-1.safetensors.index.json"}
     write_json(shorter / "config.json", config | fields)
     provenance = json.loads((shorter / "provenance.json").read_text())
-    write_json(shorter / "provenance.json", provenance | {"stages": provenance["stages"][:1]})
+    fields = {"stages": provenance["stages"][:1], "companions": hash_companions(shorter)}
+    write_json(shorter / "provenance.json", provenance | fields)
     push({"folder": str(shorter), "repo": "user/ru"})
     sent = len(uploads(hub))
     push({"folder": str(folder), "repo": "user/ru"})

@@ -35,9 +35,9 @@ def test_files_of_the_merged_folder(merged_folder):
         "substrate.safetensors", "expert-0.safetensors", "expert-1.safetensors", "head.safetensors",
         "tokenizer.json", "tokenizer_config.json", "substrate.json",
         "configuration_frozen_glyph.py", "embedding_frozen_glyph.py", "head_frozen_glyph.py",
-        "linear_frozen_glyph.py", "loss_frozen_glyph.py", "modeling_frozen_glyph.py",
+        "limits_frozen_glyph.py", "linear_frozen_glyph.py", "loss_frozen_glyph.py", "modeling_frozen_glyph.py",
         "modeling_frozen_glyph_moe.py", "pretrained_frozen_glyph.py", "reading_frozen_glyph.py",
-        "rules_frozen_glyph.py", "weights_frozen_glyph.py",
+        "rules_frozen_glyph.py", "verification_frozen_glyph.py", "weights_frozen_glyph.py",
     }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_an_existing_folder_is_left_alone(experts, tmp_path):
     with pytest.raises(FrozenGlyphError, match=r"exists and is not empty; choose a new folder"):
         merge_experts(experts, out)
     assert contents(out) == {"thesis.txt": b"years of work"}
-    with pytest.raises(FrozenGlyphError, match=r"thesis.txt' exists"):
+    with pytest.raises(FrozenGlyphError, match=r"thesis.txt' cannot be written"):
         merge_experts(experts, out / "thesis.txt")
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.provenance import rewriting
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.experts import ExpertsDoNotMatch, open_experts
@@ -204,7 +205,8 @@ class TestTrunk:
 
     def test_shared_blocks_of_another_shape_are_not_shared(self, trunk, branches, tmp_path):
         other = shutil.copytree(trunk, tmp_path / "other")
-        (other / "config.json").write_text(json.dumps(config_of(trunk) | {"num_attention_heads": 2}))
+        with rewriting(other, "config.json"):
+            (other / "config.json").write_text(json.dumps(config_of(trunk) | {"num_attention_heads": 2}))
         assert config_of(merge_experts([branches[0], other], tmp_path / "m"))["num_shared_layers"] == 0
 
     def test_flattened_models_keep_and_lose_a_trunk(self, trunk, branches, experts, tmp_path, token_ids):
