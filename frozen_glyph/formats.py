@@ -4,11 +4,12 @@ What is wrong is a ``FormatError`` of one line, which does not know the file's n
 """
 
 import json
+import math
 import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Required
 
@@ -142,6 +143,15 @@ def check_bounds(value: Any, letters: bool) -> None:
             return
         level = below
     raise too_deep()
+
+
+def finite(value: Any) -> Any:
+    """``value`` with None in the place of numbers that JSON cannot hold: infinite ones, and what is none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    return [finite(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def check_type(value: Any, kind: Any, place: str = "") -> None:

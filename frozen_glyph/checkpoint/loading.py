@@ -11,6 +11,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS
 from frozen_glyph.checkpoint.files import CheckpointError, read_weight_map
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")  # what weights were kept in before
@@ -25,7 +26,7 @@ def load_tokenizer(source: str | Path, **options: Any) -> Any:
     """``AutoTokenizer.from_pretrained`` of a folder or Hub id; ``CheckpointError`` where it needs code of its own."""
     from transformers import AutoTokenizer
 
-    with own_code_refused("tokenizer", source):
+    with readable("tokenizer", source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
 
 
@@ -33,7 +34,7 @@ def load_config(folder: Path) -> Any:
     """``AutoConfig.from_pretrained`` of a folder; ``CheckpointError`` where its model needs code of its own."""
     from transformers import AutoConfig
 
-    with own_code_refused("model", folder):
+    with readable("model", folder):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -49,24 +50,39 @@ def load_causal_lm(folder: str | Path, **options: Any) -> Any:
     import frozen_glyph  # noqa: F401  registers the Auto classes
 
     check_loadable(Path(folder))
-    with own_code_refused("model", folder):
+    with readable("model", folder):
         return AutoModelForCausalLM.from_pretrained(
             folder, **{"trust_remote_code": False, "use_safetensors": True, **options}
         )
 
 
 @contextmanager
-def own_code_refused(what: str, source: str | Path) -> Iterator[None]:
-    """Make one line of what transformers says of a model or tokenizer that only its own code can load."""
+def readable(what: str, source: str | Path) -> Iterator[None]:
+    """Make one line that names ``source`` of whatever transformers and what is below it raise of a damaged file.
+
+    Raises:
+        CheckpointError: instead of any error but one line of a ValueError or OSError that names ``source``, a missing
+            library and a lack of memory.
+    """
     try:
         yield
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
+    except (FrozenGlyphError, ImportError, MemoryError):
+        raise
+    except BaseException as error:
+        name, said = type(error).__name__, str(error)
+        panic = name == "PanicException"  # of Rust, which is no Exception
+        if (not isinstance(error, Exception) and not panic) or name == "OutOfMemoryError":
+            raise
+        if "trust_remote_code" in said:
+            raise CheckpointError(
+                f"the {what} of {str(source)!r} loads only with code that lies beside it, and no such code is run; "
+                "name one of a kind that transformers or frozen_glyph knows"
+            ) from None
+        if type(error) in (ValueError, OSError) and said.isprintable() and str(source) in said:
             raise
         raise CheckpointError(
-            f"the {what} of {str(source)!r} loads only with code that lies beside it, and no such code is run; "
-            "name one of a kind that transformers or frozen_glyph knows"
-        ) from None
+            f"the {what} of {str(source)!r} cannot be loaded: {said or name}; fetch or write it again"
+        ) from error
 
 
 def check_loadable(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frozen_glyph.checkpoint.dtypes import INTEGERS, ITEM_BYTES, convert
+from frozen_glyph.checkpoint.dtypes import INTEGERS, ITEM_BYTES, convert, holds_nan
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     hash_contents,
@@ -304,7 +304,19 @@ class Reader:
         window = self.window
         size = (count - 1) * window.stride + window.row_bytes  # nothing behind the last row's columns
         read_exactly(self.file, window.start + first * window.stride, self.span.data.cast("B")[:size])
-        return np.ascontiguousarray(self.span[:count, : window.row_bytes])
+        piece = np.ascontiguousarray(self.span[:count, : window.row_bytes])
+        if holds_nan(piece, window.stored or window.dtype):
+            raise CheckpointError(
+                f"{str(window.path)!r} holds NaN in {tensor_at(window)}, which is no number: its training diverged; "
+                "take an earlier checkpoint"
+            )
+        return piece
+
+
+def tensor_at(window: Window) -> str:
+    """The name of the tensor that a window looks at, in its file."""
+    tensors = read_header(window.path).tensors.items()
+    return next(name for name, tensor in tensors if tensor.start <= window.start < tensor.start + tensor.nbytes)
 
 
 def hash_window(window: Window) -> str:

@@ -13,6 +13,9 @@ import frozen_glyph
 from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate
 from frozen_glyph.errors import one_line
 
+# Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
+FOREIGN = {"huggingface_hub", "pyarrow", "pydantic_core", "pyo3_runtime", "safetensors", "sqlite3", "tokenizers"}
+
 app = typer.Typer(
     name="frozen-glyph",
     no_args_is_help=True,
@@ -54,8 +57,17 @@ def main() -> None:
     except ModuleNotFoundError as error:
         typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)
         sys.exit(1)
-    except (ValueError, OSError) as error:
-        if os.environ.get("FROZEN_GLYPH_DEBUG"):
+    except BaseException as error:
+        if os.environ.get("FROZEN_GLYPH_DEBUG") or not is_told(error):
             raise
-        typer.echo(f"error: {one_line(' '.join(str(error).split()))}", err=True)
+        typer.echo(f"error: {one_line(' '.join((str(error) or type(error).__name__).split()))}", err=True)
         sys.exit(1)
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether an error is told in one line: what the user can mend, what a library says of its input, no memory left.
+
+    Anything else is a fault of this package, and shows where it happened.
+    """
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, ValueError | OSError | RecursionError | MemoryError) or library in FOREIGN

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import ONE_HEAD_RULES, Out
-from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
 
 app = typer.Typer()
 
@@ -77,4 +77,4 @@ def to_dense(
     from frozen_glyph.checkpoint.dense import export_dense
 
     quiet_transformers()
-    typer.echo(f"dense: {export_dense(model, out, one_head)}")
+    say(f"dense: {export_dense(model, out, one_head)}")

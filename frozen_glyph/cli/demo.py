@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Out
-from frozen_glyph.cli.terminal import quiet_transformers
+from frozen_glyph.cli.terminal import quiet_transformers, say
 
 app = typer.Typer()
 
@@ -21,4 +21,4 @@ def demo(
 
     quiet_transformers()
     report = run_demo(out, seed=seed, progress=True)
-    typer.echo(f"report: {report}")
+    say(f"report: {report}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Out, rule_names
-from frozen_glyph.cli.terminal import quiet_transformers
+from frozen_glyph.cli.terminal import quiet_transformers, say
 
 app = typer.Typer()
 
@@ -72,9 +72,9 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        say=partial(typer.echo, err=True),
+        say=partial(say, err=True),
     )
-    typer.echo(f"report: {out / 'report.html'}")
+    say(f"report: {out / 'report.html'}")
 
 
 @app.command(
@@ -89,5 +89,5 @@ def mirror(
 
     written = write_mirror(data, out)
     for remark in written.remarks:
-        typer.echo(remark)
-    typer.echo(f"mirror: {out}")
+        say(remark)
+    say(f"mirror: {out}")

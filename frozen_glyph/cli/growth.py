@@ -7,7 +7,7 @@ import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
 from frozen_glyph.cli.options import HeldOutText, OutUnlessDry, Private, PushTo, Settings, TrainingText
-from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
 
 app = typer.Typer()
 
@@ -54,7 +54,7 @@ def grow(
     provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=True)
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
-        typer.echo(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
+        say(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
     if PartialState().is_main_process:
         push_afterwards(out, push_to_hub, private)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Private
+from frozen_glyph.cli.terminal import say
 
 app = typer.Typer()
 
@@ -20,7 +21,7 @@ def push(
     """Push a checkpoint to the Hub in one commit; nothing is seen of one that was interrupted."""
     from frozen_glyph.hub import push
 
-    typer.echo(f"pushed: {push(folder, repo, private, revision)}")
+    say(f"pushed: {push(folder, repo, private, revision)}")
 
 
 def check_target(repo: str | None) -> None:
@@ -39,7 +40,7 @@ def push_afterwards(folder: Path, repo: str | None, private: bool) -> None:
         from frozen_glyph.hub import push
 
         try:
-            typer.echo(f"pushed: {push(folder, repo, private)}")
+            say(f"pushed: {push(folder, repo, private)}")
         except FrozenGlyphError as error:
             again = f"frozen-glyph push {folder} {repo}{' --private' if private else ''}"
             raise FrozenGlyphError(f"{error}. {str(folder)!r} is complete; push it with `{again}`") from error

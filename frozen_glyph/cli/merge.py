@@ -17,7 +17,7 @@ from frozen_glyph.cli.options import (
     TrainingText,
     rule_names,
 )
-from frozen_glyph.cli.terminal import print_json, quiet_transformers, show
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
 from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES, rules_with
 
 RULE_NAMES = [f"{name} (published, the default)" if name == DEFAULT_RULE else name for name in RULES]
@@ -94,9 +94,9 @@ def merge(
         show(merge_table(plan.report()))
         for file, others in plan.report()["differing"].items():
             kept, differ = plan.companions.name, ", ".join(others)
-            typer.echo(f"{file}: that of {kept} goes along, not that of {differ}; choose with --companions NAME")
+            say(f"{file}: that of {kept} goes along, not that of {differ}; choose with --companions NAME")
         if not dry_run:
-            typer.echo(f"merged: {out}")
+            say(f"merged: {out}")
     if out is not None and not dry_run:
         push_afterwards(out, push_to_hub, private)
 
@@ -110,7 +110,7 @@ def extract(
     """Take an expert out of a merged checkpoint again, bit for bit."""
     from frozen_glyph.merge.extract import extract_expert
 
-    typer.echo(f"extracted: {extract_expert(merged, name, out)}")
+    say(f"extracted: {extract_expert(merged, name, out)}")
 
 
 @app.command(epilog="Example: `frozen-glyph reweigh runs/merged --rule weighted --weights 0.7,0.3`")
@@ -126,7 +126,7 @@ def reweigh(
     """Change rule and weights of a merged checkpoint; its shards are not touched."""
     from frozen_glyph.merge.reweigh import reweigh_experts
 
-    typer.echo(f"reweighed: {reweigh_experts(merged, rule, numbers('--weights', weights))}")
+    say(f"reweighed: {reweigh_experts(merged, rule, numbers('--weights', weights))}")
 
 
 @app.command(
@@ -160,7 +160,7 @@ def tune_head(
     quiet_transformers()
     provenance = tune(merged, out, recipe, text or [], valid or [], progress=True)
     show(loss_table(provenance["nats_per_character"]))
-    typer.echo(f"tuned: {out}")
+    say(f"tuned: {out}")
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:

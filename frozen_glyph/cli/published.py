@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Out
-from frozen_glyph.cli.terminal import quiet_transformers
+from frozen_glyph.cli.terminal import quiet_transformers, say
 
 app = typer.Typer()
 
@@ -33,4 +33,4 @@ def import_published(
 
     quiet_transformers()
     written = importing.import_published(source, out, load_keys(keys, rotary), table, tokenizer)
-    typer.echo(f"imported: {written}")
+    say(f"imported: {written}")

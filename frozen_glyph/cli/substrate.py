@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Out
-from frozen_glyph.cli.terminal import print_json
+from frozen_glyph.cli.terminal import print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Build and look at substrates: tokenizer plus glyph vectors.")
 
@@ -49,7 +49,7 @@ def substrate_build(
         glyphs.save_pretrained(out)
     met, left = (glyphs.provenance["collisions"][key] for key in ("groups", "remaining"))
     size = f"{glyphs.vocab_size} tokens x {glyphs.width}"
-    typer.echo(f"{out}: {size}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")
+    say(f"{out}: {size}, {met} look-alike groups, {left} left; {glyphs.fingerprint}")
 
 
 @app.command("inspect", epilog="Example: `frozen-glyph substrate inspect runs/glyphs`")
@@ -79,7 +79,7 @@ def substrate_show(
 
     picture = show(GlyphSubstrate.from_pretrained(folder), text)
     write_atomically(out, lambda temporary: picture.save(temporary, format="PNG"))
-    typer.echo(f"picture: {out}")
+    say(f"picture: {out}")
 
 
 @app.command("neighbors", epilog="Example: `frozen-glyph substrate neighbors runs/glyphs о`")
@@ -93,4 +93,4 @@ def substrate_neighbors(
     from frozen_glyph.substrate.inspect import neighbors
 
     for token_id, text, cosine in neighbors(GlyphSubstrate.from_pretrained(folder), token, count):
-        typer.echo(f"{cosine:.4f}  {token_id}  {text!r}")
+        say(f"{cosine:.4f}  {token_id}  {text!r}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from frozen_glyph.errors import printable
+from frozen_glyph.formats import finite
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,9 +28,17 @@ def show(parts: "Sequence[RenderableType]") -> None:
         console.print(printable(part) if isinstance(part, str) else part, soft_wrap=True)
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print a line on standard output, or on standard error."""
+    typer.echo(printable(text), err=err)
+
+
 def print_json(value: Any) -> None:
-    """Print ``value`` on standard output as JSON."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print ``value`` on standard output as JSON; what is no finite number is null."""
+    text = json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+    typer.echo(
+        "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)
+    )
 
 
 def quiet_transformers() -> None:

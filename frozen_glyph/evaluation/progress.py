@@ -3,6 +3,8 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from frozen_glyph.errors import printable
+
 
 class MeasuringBar:
     """Says which model is measured on what, and how many of ``total`` measurements are done."""
@@ -29,6 +31,7 @@ class MeasuringBar:
 
     def measuring(self, model: str, what: str) -> None:
         """``model`` is being measured on ``what``."""
+        model, what = printable(model), printable(what)
         self._bar.update(self._task, description=f"{model}: {what}")
         if self._in_lines and model != self._model:
             self._bar.console.print(f"measuring {model}", markup=False, highlight=False)

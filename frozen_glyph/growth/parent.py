@@ -27,6 +27,7 @@ from frozen_glyph.checkpoint.files import (
     sha256_json,
     write_json,
 )
+from frozen_glyph.checkpoint.loading import readable
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.reader import open_checkpoint
 from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
@@ -89,7 +90,8 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
         link_file(folder / name, out / name)
     copy_companions(folder, out, "continue", stage)
     copy_file(folder / stage_index(stage), out / DEFAULT_INDEX)
-    layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
+    with readable("configuration", folder):
+        layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
     fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
     write_json(out / CONFIG_FILE, config | fields | {"transformers_weights": stage_index(stage)})
     return [descendant(parent, folder, entry) for entry in entries]
@@ -132,6 +134,8 @@ def adopt_plain(parent: Source, folder: Path, shards: Iterable[str], out: Path) 
     check_links(folder)
     open_checkpoint("parent", parent).verify({})
     model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
+    with readable("model", folder):
+        model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0
     copy_companions(folder, out, "continue")

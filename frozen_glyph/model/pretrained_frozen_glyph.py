@@ -30,6 +30,7 @@ from .weights_frozen_glyph import (
     stage_index,
 )
 
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "embedding_size", "substrate_bits")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
@@ -70,6 +71,7 @@ class StrictPreTrainedModel(PreTrainedModel):
         first = cls.first_file(source, kwargs)
         if source is not None:
             check_names(source, first, kwargs)
+            cls.check_sizes(source, first, kwargs)
         try:
             loaded: Any = super().from_pretrained(source, *model_args, output_loading_info=True, **kwargs)
         except (SafetensorError, json.JSONDecodeError) as error:
@@ -126,6 +128,29 @@ class StrictPreTrainedModel(PreTrainedModel):
             return config
         config_class: Any = cls.config_class
         return config_class.from_pretrained(config, **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
+
+    @classmethod
+    def check_sizes(cls, source: Any, first: str | None, kwargs: dict[str, Any]) -> None:
+        """Raise ``ValueError`` where the configuration asks for more than the weight files hold: nothing was made then.
+
+        ``first`` is as in ``first_file``. Files that are still to be fetched are not looked at.
+        """
+        shapes = stored_shapes(source, first, kwargs)
+        if not shapes:
+            return
+        config = cls.given_config(source, kwargs)
+        longest = max(size for shape in shapes for size in (*shape, 1))
+        asked = {name: kwargs.get(name, getattr(config, name, None)) for name in SIZES}
+        allowed = {name: 8 * longest if name == "substrate_bits" else longest for name in SIZES}
+        asked["num_hidden_layers"] = kwargs.get("num_hidden_layers", config.num_hidden_layers)
+        allowed["num_hidden_layers"] = len(shapes) + getattr(config, "first_own_layer", 0) + 1  # of a cache, if merged
+        for name, size in asked.items():
+            if isinstance(size, int) and size > allowed[name]:
+                raise ValueError(
+                    f"checkpoint {str(source)!r} does not fit {cls.__name__}: {name}={size}, but its {len(shapes)} "
+                    f"tensors are at most {longest} long. The folder is incomplete or was written for another "
+                    "configuration; fetch or write it again"
+                )
 
     @classmethod
     def first_file(cls, source: Any, kwargs: dict[str, Any]) -> str | None:
@@ -274,6 +299,16 @@ def check_names(source: Any, named: str | None, arguments: dict[str, Any]) -> No
                 find_inside(folder, shard)
     except ValueError as error:
         raise ValueError(f"checkpoint {str(source)!r} cannot be used, {first}: {error}; fetch it again") from None
+
+
+def stored_shapes(source: Any, named: str | None, arguments: dict[str, Any]) -> list[list[int]]:
+    """Shapes of all tensors of a checkpoint whose files are at hand, none where one cannot be read."""
+    owners, complaints = examine_shards(source, named, arguments)
+    shapes = []
+    for shard in [] if complaints else sorted(set(owners.values())):
+        with safe_open(find_file(source, shard, arguments), framework="pt") as file:
+            shapes += [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - not a mapping
+    return shapes
 
 
 def examine_shards(source: Any, named: str | None, arguments: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,6 +13,7 @@ import re
 import unicodedata
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ import numpy as np
 
 from frozen_glyph.checkpoint.files import write_atomically
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.formats import FormatError, read_bytes
 
 GLYPH_HEIGHT = 16
+FONT_BYTES = 1 << 28  # of a file, and of what it unpacks to
 BASELINE = 14  # rows above the baseline in Unifont
 DEBIAN_HEX = Path("/usr/share/unifont/unifont.hex")
 DEBIAN_OUTLINES = Path("/usr/share/fonts/opentype/unifont/unifont.otf")
@@ -101,14 +104,19 @@ def cache_folder() -> Path:
 def _read_font(path: Path) -> Font:
     if not path.is_file():
         raise FontError(f"font file {str(path)!r} does not exist; give the path of a .hex, .hex.gz, .otf or .ttf file")
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, FONT_BYTES)
+    except FormatError as error:
+        raise FontError(f"font file {str(path)!r} is too large for a font: {error}") from None
     if data.startswith(OUTLINE_MAGICS):
         return Font(path.name, hashlib.sha256(data).hexdigest(), _outline_drawer(data, path), outlines=data)
     if data.startswith(b"\x1f\x8b"):
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
+            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(FONT_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
             raise FontError(f"font file {str(path)!r} is a damaged gzip file ({error}); fetch it again") from None
+        if len(data) > FONT_BYTES:
+            raise FontError(f"font file {str(path)!r} unpacks to more than {FONT_BYTES:,} bytes, the limit of a font")
     return Font(path.name.removesuffix(".gz"), hashlib.sha256(data).hexdigest(), _hex_drawer(data, path))
 
 

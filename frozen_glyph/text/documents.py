@@ -4,6 +4,7 @@ In a text file paragraphs are lines, and a blank line ends a document. Unless to
 beginning of a file is left out and CR LF is read as LF: they say where a text was written, not what.
 """
 
+import codecs
 import gzip
 import io
 import itertools
@@ -18,6 +19,8 @@ from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.formats import FormatError, parse_json
 
 LONGEST_DOCUMENT = 1 << 20  # characters; what is longer is divided, so that memory is bounded whatever the text
+LONGEST_LINE = 1 << 26  # characters of a JSON line, which has to be read as a whole
+LONGEST_TEXT = 1 << 30  # characters of a text that is read as a whole
 PARQUET_ROWS = 256  # read at once
 CODE_PAGE = "convert it, for example with `iconv -f CP1251 -t UTF-8`"
 OTHER_KINDS = {  # by how such a file begins
@@ -61,12 +64,22 @@ def read_text(path: str | Path) -> str:
     if not path.is_file():
         raise not_there(path, "text file", "UTF-8 text file")
     if not is_plain(path):
-        return "\n\n".join(file_documents(path))
+        return "\n\n".join(bounded(file_documents(path), path))
     with open_text(path) as file:
-        text = file.read().replace("\r\n", "\n")
+        text = "".join(bounded(iter(lambda: file.read(LONGEST_DOCUMENT), ""), path)).replace("\r\n", "\n")
     if not text.strip():
         raise TextFileError(f"text file {str(path)!r} is empty; it must hold some text")
     return text
+
+
+def bounded(pieces: Iterable[str], path: Path) -> Iterator[str]:
+    """``pieces`` of the text in ``path``; ``TextFileError`` where they are beyond ``LONGEST_TEXT``."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > LONGEST_TEXT:
+            raise TextFileError(f"text file {str(path)!r} has more than {LONGEST_TEXT:,} characters, the limit; cut it")
+        yield piece
 
 
 def is_plain(path: Path) -> bool:
@@ -139,8 +152,10 @@ def text_documents(path: Path, field: str, normalize: bool) -> Iterator[str]:
 def json_documents(path: Path, field: str, normalize: bool) -> Iterator[str]:
     """``field`` of the JSON object in each line."""
     with open_text(path, normalize) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), ""), start=1):
             where = f"{str(path)!r} line {number}"
+            if len(line) > LONGEST_LINE:
+                raise SourceError(f"{where} has more than {LONGEST_LINE:,} characters, the limit; divide its document")
             if line.isspace():
                 continue
             try:
@@ -160,9 +175,16 @@ def parquet_documents(path: Path, field: str, normalize: bool) -> Iterator[str]:
     try:
         with parquet.ParquetFile(path) as file:
             check_field(file.schema_arrow.names, field, repr(str(path)))
+            row = 0
             for batch in file.iter_batches(PARQUET_ROWS, columns=[field]):
-                for row in batch.to_pylist():
-                    yield text_field(row, field, repr(str(path)))
+                for value in batch.column(0):
+                    row += 1
+                    where = f"{str(path)!r} row {row}"
+                    try:
+                        text = value.as_py()
+                    except UnicodeDecodeError as error:
+                        raise SourceError(f"{where}: field {field!r} is not UTF-8: {error.reason}") from None
+                    yield text_field({field: text}, field, where)
     except (pyarrow.ArrowException, OSError) as error:
         raise SourceError(f"{str(path)!r} is damaged or no Parquet file: {error}") from None
 
@@ -218,14 +240,15 @@ def open_bytes(path: Path) -> BinaryIO:
 
 def first_wrong_byte(path: Path) -> tuple[int, int]:
     """The first byte that is not UTF-8, and its offset in the (unpacked) text."""
-    offset = 0
+    offset, decoder = 0, codecs.getincrementaldecoder("utf-8")()
     with open_bytes(path) as file:
-        for line in file:
+        for piece in itertools.chain(iter(lambda: file.read(LONGEST_DOCUMENT), b""), [b""]):
             try:
-                line.decode("utf-8")
+                decoder.decode(piece, final=not piece)
             except UnicodeDecodeError as error:
-                return line[error.start], offset + error.start
-            offset += len(line)
+                begin = offset + len(piece) - len(error.object)
+                return error.object[error.start], begin + error.start
+            offset += len(piece)
     raise SourceError(f"{str(path)!r} was changed while it was read; start again")
 
 

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from frozen_glyph.errors import printable
+
 
 class LogAtCheckpoints(TrainerCallback):
     """Log with every checkpoint and evaluation too, so that a resumed run logs what an uninterrupted one does."""
@@ -36,6 +38,7 @@ class StageProgress(TrainerCallback):
     """
 
     def __init__(self, title: str, visible: bool) -> None:
+        title = printable(title)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

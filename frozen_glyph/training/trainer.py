@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,7 @@ from frozen_glyph.checkpoint.files import (
     check_hashes,
     final_name,
     read_json,
+    read_record,
     read_tensors,
     sha256_file,
     write_json,
@@ -34,6 +35,7 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.folders import files_below, remove_files
 from frozen_glyph.checkpoint.manifest import MANIFEST_FILE
+from frozen_glyph.checkpoint.records import LogEntry
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.training.recipe import TrainingRecipe
 
@@ -46,6 +48,20 @@ WRITTEN = re.compile(
 STATE_FILE = "trainer_state.json"
 Batch = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
+
+
+class SavedManifest(TypedDict):
+    """``manifest.json`` of a checkpoint: whether it is of the last step, and the sha256 of its files."""
+
+    finished: bool
+    files: dict[str, str]
+
+
+class SavedState(TypedDict):
+    """What is read of the state that Trainer saves."""
+
+    global_step: int
+    log_history: list[LogEntry]
 
 
 class TrainingDiverged(FrozenGlyphError):
@@ -79,9 +95,10 @@ def newest_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint in ``work`` whose files all have the bytes that its manifest says; warns of the others."""
     for folder in checkpoints(work):
         try:
-            check_hashes(folder, read_json(folder / MANIFEST_FILE)["files"])
+            check_hashes(folder, read_record(folder / MANIFEST_FILE, SavedManifest)["files"])
+            read_record(folder / STATE_FILE, SavedState)
             return folder
-        except (CheckpointError, KeyError, TypeError, AttributeError) as error:
+        except CheckpointError as error:
             logger.warning("checkpoint %r is passed over, an older one or a new start is used: %s", str(folder), error)
     return None
 
@@ -167,7 +184,7 @@ class StageTrainer(Trainer):
         """Train to the end from ``checkpoint``, or from the start; one that is the end itself is only loaded."""
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-            self.seconds_before = state.log_history[-1]["seconds"]
+            self.seconds_before = next((e["seconds"] for e in reversed(state.log_history) if "seconds" in e), 0.0)
             if read_json(checkpoint / MANIFEST_FILE)["finished"]:
                 self.state = state
                 load_trainable(self.model, read_tensors(checkpoint / WEIGHTS), checkpoint)
