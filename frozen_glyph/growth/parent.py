@@ -133,7 +133,6 @@ def adopt_plain(parent: Source, folder: Path, shards: Iterable[str], out: Path) 
     parent.fetch("parent", shards)
     check_links(folder)
     open_checkpoint("parent", parent).verify({})
-    model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     with readable("model", folder):
         model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
