@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file
 from frozen_glyph.checkpoint.loading import load_tokenizer
+from frozen_glyph.growth.prefix_cache import machine_memory
 from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
@@ -130,13 +131,24 @@ def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfi
 
 
 def check_first_stage(recipe: GrowthRecipe, ground: Ground) -> None:
-    """Raise ``RecipeError`` unless the model of stage 1 can be made; nothing is allocated."""
+    """Raise ``RecipeError`` unless the model of stage 1 can be made, and this machine's memory holds it trained.
+
+    Nothing is allocated. Too large a model would end the process without a word.
+    """
     config = first_stage_config(recipe, ground)
     try:
         with torch.device("meta"):
-            FrozenGlyphForCausalLM(config)
+            size = FrozenGlyphForCausalLM(config).num_parameters()
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RecipeError(f"recipe field model is not possible: {' '.join(str(error).split())}") from None
+    states = 1 if torch.cuda.is_available() else 4  # weights; gradients and two moments beside them
+    memory = machine_memory()
+    if memory is not None and 4 * states * size > memory:
+        raise RecipeError(
+            f"recipe field model makes a first stage of {size:,} parameters, {4 * states * size / 1e9:,.0f} GB to "
+            f"train, and the machine has {memory / 1e9:,.0f} GB; lower model.hidden_size, "
+            "stages[0].layers or the vocabulary"
+        )
 
 
 def first_stage_model(config: FrozenGlyphConfig, ground: Ground) -> FrozenGlyphForCausalLM:

@@ -107,12 +107,15 @@ def check_prefix(model: Any) -> None:
             raise FrozenGlyphError(f"there are no states to keep: {problem}; leave out training.prefix_cache")
 
 
+def machine_memory() -> int | None:
+    """Bytes of memory of this machine, used or not; None where it does not say."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
 def check_memory(needed: int) -> None:
-    """Raise ``FrozenGlyphError`` when the machine has less than ``needed`` bytes of memory, used or not."""
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
+    """Raise ``FrozenGlyphError`` when the machine has less than ``needed`` bytes of memory."""
+    memory = machine_memory()
+    if memory is not None and needed > memory:
         raise FrozenGlyphError(
             f"training.prefix_cache=memory needs {needed:,} bytes, the machine has {memory:,}; say disk, or none"
         )

@@ -65,6 +65,10 @@ def test_held_out_text_that_fills_no_window(refused, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"model.intermediate_size": 2**22, "stages.0.layers": 300},
+            r"parameters, [\d,]+ GB to train, and the machine",
+        ),
         ({"model.pad_token_id": 5}, r"model\.pad_token_id=5, but the tokenizer makes it 0"),
         ({"model.linear_kinds": [["layers.*.mlp.*", "low_rnk"]]}, "model.linear_kinds .*did you mean 'low_rank'"),
         ({"training.report_to": ["wandbb"]}, "'wandbb' is not installed here"),
