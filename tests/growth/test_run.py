@@ -193,7 +193,7 @@ class TestRefusals:
         vocabulary = content["model"]["vocab"]
         vocabulary["a"], vocabulary["s"] = vocabulary["s"], vocabulary["a"]
         path.write_text(json.dumps(content), encoding="utf-8")
-        refuse(copied, FrozenGlyphError, r"tokenizer\.json' is damaged or of another substrate")
+        refuse(copied, FrozenGlyphError, r"tokenizer\.json' has other bytes than were written")
 
     def test_missing_or_ambiguous_texts_are_refused(self, refuse, tmp_path):
         refuse(tmp_path, TextFileError, r"absent\.txt' does not exist", text=[tmp_path / "absent.txt"])
