@@ -22,7 +22,6 @@ DEEPEST = 64  # lists and mappings inside each other
 INTEGER_BITS = 256
 HALF = re.compile("[\ud800-\udfff]")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # as JSON may write one
-SURROGATE_BYTES = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class FormatError(FrozenGlyphError):
@@ -53,18 +52,16 @@ def parse_json(content: bytes | str) -> Any:
         FormatError: it is no JSON in UTF-8, nested deeper than ``DEEPEST``, has an integer above ``INTEGER_BITS``, or a
             text with half a surrogate pair.
     """
+    text = as_text(content)
     try:
-        value = json.loads(content)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise FormatError(str(error)) from None
-    except UnicodeDecodeError as error:
-        raise FormatError(f"it is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
     except RecursionError:
         raise too_deep() from None
     except ValueError:  # Python's own limit of digits
         raise FormatError(f"it has an integer of more than {INTEGER_BITS} bits") from None
-    surrogates = SURROGATE.search(content) if isinstance(content, str) else SURROGATE_BYTES.search(content)
-    check_bounds(value, letters=surrogates is not None)
+    check_bounds(value, letters=SURROGATE.search(text) is not None)
     return value
 
 
@@ -77,7 +74,7 @@ def parse_yaml(content: bytes | str) -> Any:
     import yaml
 
     try:
-        loader = yaml.SafeLoader(content)
+        loader = yaml.SafeLoader(as_text(content))
         try:
             node = loader.get_single_node()
             check_nodes(node)
@@ -94,6 +91,14 @@ def parse_yaml(content: bytes | str) -> Any:
         raise FormatError("a value is not of the type that its tag or form says") from None
     check_bounds(value, letters=True)
     return value
+
+
+def as_text(content: bytes | str) -> str:
+    """UTF-8 as text, without a byte order mark; ``FormatError`` names the first byte that is none."""
+    try:
+        return content if isinstance(content, str) else content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"it is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
 
 
 def too_deep() -> FormatError:

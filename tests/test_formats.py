@@ -34,6 +34,8 @@ class Whole(TypedDict, total=False):
         ("9" * 5000, "integer of more than 256 bits"),
         ("1" * 100, "integer of more than 256 bits"),
         (b"\xff", "byte 0xff at offset 0"),
+        (b'"\xed\xa0\x80"', "byte 0xed at offset 1"),  # half a surrogate pair, which Python's reader lets pass
+        ('"{}"'.encode("utf-16"), "byte 0xff at offset 0"),
         (r'{"text": "\ud800"}', r"U\+D800.*half a character"),
         (r'{"\udfff": 1}', r"U\+DFFF"),
     ],
@@ -71,6 +73,7 @@ def test_values_stay_what_they_are():
     assert parse_json(r'"\ud83d\ude00"') == "\U0001f600"  # a pair is a character
     assert parse_yaml("a: &x [1, 2]\nb: *x\nc: {<<: {d: 1}}") == {"a": [1, 2], "b": [1, 2], "c": {"d": 1}}
     assert parse_yaml("") is None
+    assert parse_json(b"\xef\xbb\xbf[1]") == [1]
 
 
 def test_files_have_a_limit(tmp_path):

@@ -3,22 +3,52 @@
 Command: ``python -c "from frozen_glyph.growth.plot import plot_growth; plot_growth('runs/ru')"``
 """
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, METRICS, metrics_file, pattern
-from frozen_glyph.checkpoint.files import CheckpointError, write_atomically
+from frozen_glyph.checkpoint.contract import GROWTH_PICTURE, METRICS, PROVENANCE_FILE, metrics_file, pattern
+from frozen_glyph.checkpoint.files import CheckpointError, check_record, write_atomically
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
+from frozen_glyph.formats import FormatError, check_type, parse_json
 
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
+
+
+class PlottedTraining(TypedDict):
+    batch_tokens: int
+
+
+class PlottedRecipe(TypedDict):
+    name: str
+    training: PlottedTraining
+
+
+class PlottedStage(TypedDict):
+    stage: int
+    num_hidden_layers: int
+
+
+class PlottedRun(TypedDict):
+    """What is read of a run's provenance."""
+
+    recipe: PlottedRecipe
+    stages: list[PlottedStage]
+
+
+class PlottedStep(TypedDict):
+    """What is read of a line of its metrics."""
+
+    step: int
+    loss: NotRequired[float | None]
+    eval_loss: NotRequired[float | None]
 
 
 def plot_growth(folder: str | Path, provenance: GrowthRecord | None = None) -> Path:
@@ -27,10 +57,11 @@ def plot_growth(folder: str | Path, provenance: GrowthRecord | None = None) -> P
     ``provenance`` is what the folder is about to hold; None: what it holds.
 
     Raises:
-        CheckpointError: the folder holds no growth run, or no metrics yet.
+        CheckpointError: the folder holds no growth run, or no metrics yet, or damaged ones.
     """
     folder = Path(folder)
-    record: Mapping[str, Any] = provenance or read_provenance(folder)
+    stored = provenance or check_record(read_provenance(folder), PlottedRun, folder / PROVENANCE_FILE)
+    record: Mapping[str, Any] = stored
     phases = read_phases(folder, record)
     if not phases:
         raise CheckpointError(f"folder {str(folder)!r} has no metrics-1.jsonl or later; train a stage first")
@@ -54,18 +85,32 @@ def read_phases(folder: Path, provenance: Mapping[str, Any]) -> list[dict[str, A
     )
     for stage, kind in sorted(found):
         lora = kind == "lora"
-        lines = (folder / metrics_file(stage, kind)).read_text("utf-8").splitlines()
-        entries = [json.loads(line) for line in lines]
+        entries = read_metrics(folder / metrics_file(stage, kind))
         end = begin + max((entry["step"] for entry in entries), default=0) * batch
         phase = {"lora": lora, "begin": begin, "end": end, "title": "LoRA" if lora else f"stage {stage}"}
         if not lora and stage in blocks:
             phase["title"] += f"\n{blocks[stage]} block{'s' if blocks[stage] > 1 else ''}"
         for name in ("loss", "eval_loss"):
             points = [(begin + entry["step"] * batch, entry[name]) for entry in entries if entry.get(name) is not None]
-            phase[name] = np.array(points).reshape(-1, 2)
+            phase[name] = np.array(points, float).reshape(-1, 2)
         phases.append(phase)
         begin = end
     return phases
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """What was logged, a JSON object in each line; ``CheckpointError`` names a line that cannot be drawn."""
+    entries = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            entry = parse_json(line)
+            check_type(entry, PlottedStep)
+            if not all(math.isfinite(entry.get(name) or 0.0) for name in ("loss", "eval_loss")):
+                raise FormatError("a loss is not finite")
+        except FormatError as error:
+            raise CheckpointError(f"{str(path)!r} line {number} is damaged: {error}; remove the line") from None
+        entries.append(entry)
+    return entries
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:

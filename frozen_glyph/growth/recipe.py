@@ -15,7 +15,7 @@ from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.limits_frozen_glyph import MOST_LAYERS
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, Tokens, as_off, parse, recipe
-from frozen_glyph.recipes.files import beside, override, read_recipe
+from frozen_glyph.recipes.files import beside, is_file, override, read_recipe
 from frozen_glyph.recipes.schema import or_path
 from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length
@@ -228,7 +228,7 @@ def read_named_files(content: dict[str, Any], folder: Path) -> None:
     """Put what they hold in the place of the files that ``model`` and ``substrate`` name, in place."""
     if isinstance(content.get("model"), str):
         config = folder / content["model"]
-        if not config.is_file():
+        if not is_file(config):
             raise RecipeError(f"recipe field model={content['model']!r}: {str(config)!r} does not exist")
         content["model"] = read_json(config)
     if isinstance(content.get("substrate"), str):

@@ -213,6 +213,7 @@ def check_match(experts: list[Expert]) -> None:
         sides += [
             (f"type of {name}", first.tensors[name].dtype, other.tensors[name].dtype)
             for name in (HEAD_WEIGHT, HEAD_BIAS)
+            if name in first.tensors and name in other.tensors
         ]
         for name, one, two in sides:
             if one != two:
@@ -284,8 +285,8 @@ def name_experts(groups: list[list[Expert]], names: list[str] | None) -> list[Ex
                 check_name(name)  # people make folders of them
             except ValueError:
                 raise FrozenGlyphError(
-                    f"{name!r} cannot be the name of an expert: no control characters, no backslash, no path that "
-                    "leads out of a folder; give others with --names"
+                    f"{name!r} of {expert.checkpoint.label!r} cannot be the name of an expert: no control characters, "
+                    "no backslash, no path that leads out of a folder; give others with --names"
                 ) from None
             unique = next(
                 n for n in itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2))) if n not in found

@@ -14,7 +14,7 @@ def read_recipe(path: Path, what: str) -> dict[str, Any]:
     Raises:
         RecipeError: the file is missing or no YAML mapping.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise RecipeError(f"recipe {str(path)!r} does not exist; give the path of a {what}")
     try:
         content = parse_yaml(read_bytes(path, YAML_BYTES))
@@ -23,6 +23,14 @@ def read_recipe(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
     return content
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; of a name that no file can have it is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or a zero byte
+        return False
 
 
 def override(content: dict[str, Any], settings: Sequence[str]) -> None:
@@ -62,4 +70,7 @@ def put(content: dict[str, Any], name: str, value: Any) -> None:
 
 def beside(folder: Path, name: str) -> str:
     """``name`` as an absolute path where ``folder`` holds it; else it is a Hub id, or a path from where one works."""
-    return str((folder / name).resolve()) if (folder / name).exists() else name
+    try:
+        return str((folder / name).resolve()) if (folder / name).exists() else name
+    except (OSError, ValueError):  # no name of a file
+        return name

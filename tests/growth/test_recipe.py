@@ -121,7 +121,7 @@ def test_file_that_is_no_recipe_is_named(load, tmp_path):
     with pytest.raises(RecipeError, match=r"growth\.yaml' must hold a mapping of fields, found list"):
         load("- name")
     (tmp_path / "growth.yaml").write_bytes("имя: x".encode("cp1251"))
-    with pytest.raises(RecipeError, match=r"growth\.yaml' is not YAML: .*codec"):
+    with pytest.raises(RecipeError, match=r"growth\.yaml' is not YAML: it is not UTF-8: byte 0xe8 at offset 0"):
         load_recipe(tmp_path / "growth.yaml")
 
 
