@@ -287,10 +287,10 @@ def rows_at_once(row_bytes: int, rows: int) -> int:
 
 
 class Reader:
-    """Reads rows of a window, always into the same memory."""
+    """Reads rows of a window, always into the same memory; ``CheckpointError`` at NaN, unless ``allow_nan``."""
 
-    def __init__(self, window: Window, rows: int) -> None:
-        self.window, self.span = window, np.empty((rows, window.stride), np.uint8)
+    def __init__(self, window: Window, rows: int, allow_nan: bool = False) -> None:
+        self.window, self.span, self.allow_nan = window, np.empty((rows, window.stride), np.uint8), allow_nan
 
     def __enter__(self) -> "Reader":
         self.file = self.window.path.open("rb", buffering=0)
@@ -305,7 +305,7 @@ class Reader:
         size = (count - 1) * window.stride + window.row_bytes  # nothing behind the last row's columns
         read_exactly(self.file, window.start + first * window.stride, self.span.data.cast("B")[:size])
         piece = np.ascontiguousarray(self.span[:count, : window.row_bytes])
-        if holds_nan(piece, window.stored or window.dtype):
+        if not self.allow_nan and holds_nan(piece, window.stored or window.dtype):
             raise CheckpointError(
                 f"{str(window.path)!r} holds NaN in {tensor_at(window)}, which is no number: its training diverged; "
                 "take an earlier checkpoint"
@@ -319,10 +319,10 @@ def tensor_at(window: Window) -> str:
     return next(name for name, tensor in tensors if tensor.start <= window.start < tensor.start + tensor.nbytes)
 
 
-def hash_window(window: Window) -> str:
+def hash_window(window: Window, allow_nan: bool = False) -> str:
     """The sha256 of what comes out of ``window``."""
     digest, step = hashlib.sha256(), rows_at_once(window.stride, window.rows)
-    with Reader(window, step) as reader:
+    with Reader(window, step, allow_nan) as reader:
         for first in range(0, window.rows, step):
             piece = reader.read(first, min(step, window.rows - first))
             digest.update((converted(window, piece) if window.stored else piece).data)
@@ -335,10 +335,10 @@ def windows_of(path: Path, tensor: StoredTensor) -> list[Window]:
     return [whole.columns(index, tensor.columns) for index in range(tensor.columns)] if tensor.columns > 1 else [whole]
 
 
-def content_sha256(path: Path, known: dict[Window, str] | None = None) -> str:
+def content_sha256(path: Path, known: dict[Window, str] | None = None, allow_nan: bool = False) -> str:
     """``hash_contents`` of a safetensors file, from its bytes; windows whose hash is ``known`` are not read again."""
     known, found = known or {}, []
     for name, tensor in read_header(path).tensors.items():
-        digests = [known.get(window) or hash_window(window) for window in windows_of(path, tensor)]
+        digests = [known.get(window) or hash_window(window, allow_nan) for window in windows_of(path, tensor)]
         found.append((name, tensor.dtype, tensor.shape, join_hashes(digests)))
     return hash_contents(found)

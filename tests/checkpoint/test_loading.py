@@ -74,6 +74,7 @@ def with_code(experts, tmp_path):
     """An expert whose tokenizer and model bring code of their own, beside names that transformers knows."""
     folder = shutil.copytree(experts[0], tmp_path / "with-code")
     (folder / "evil.py").write_text(CODE)
+    change_json(folder / "provenance.json", companions={})  # nobody recorded what an attacker wrote
     change_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "evil.Tokenizer"]})
     change_json(folder / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
     return folder
