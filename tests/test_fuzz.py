@@ -258,7 +258,7 @@ def complaint(reading: Reading, folder: Path) -> str | None:
             return f"{type(error).__name__}: {text[:200]} at {ours[-1].filename}:{ours[-1].lineno}"
         if not text.isprintable() or len(text) > LONGEST_MESSAGE + 1:
             return f"no line that can be shown: {text[:200]!r}"
-        if not any(name in text for name in (Path(reading.file).name, str(folder), *LOCAL_NAMES)):
+        if not any(name in text for name in (Path(reading.file).name, str(folder), f"/{folder.name}'", *LOCAL_NAMES)):
             return f"names no file: {text[:200]}" if reading.name != "recipe" else None
     return None
 

@@ -16,7 +16,14 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, cli, export_dense, merge_experts
+from frozen_glyph import (
+    FrozenGlyphForCausalLM,
+    FrozenGlyphMoEForCausalLM,
+    build_tokenizer,
+    cli,
+    export_dense,
+    merge_experts,
+)
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.dtypes import holds_nan
 from frozen_glyph.checkpoint.files import CheckpointError
@@ -233,6 +240,23 @@ def test_a_fault_of_our_own_shows_where_it_happened(monkeypatch):
     monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(KeyError):
         cli.main()
+
+
+def test_a_vocabulary_of_any_size_is_refused_before_memory_is():
+    with pytest.raises(FrozenGlyphError, match="vocab_size 1000000000000 is too large: give at most 16777216"):
+        build_tokenizer(["a cat"], 10**12)
+
+
+def test_names_with_markup_are_names(experts, tmp_path, capsys, monkeypatch):
+    """``[/a]`` would close a tag of rich, ``[v2]`` be one: folders and tables show both as they are."""
+    out = tmp_path / "ru[v2]"
+    for words in (["merge", *experts, "--names", "[/a],[b]", "-o", out], ["inspect", out]):
+        monkeypatch.setattr("sys.argv", ["frozen-glyph", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        shown = capsys.readouterr().out
+        assert all(name in shown for name in ("[/a]", "[b]", "ru[v2]"))
 
 
 def test_inspect_shows_names_as_text(copied, capsys, monkeypatch):

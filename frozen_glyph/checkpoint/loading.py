@@ -11,7 +11,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS
 from frozen_glyph.checkpoint.files import CheckpointError, read_weight_map
-from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.errors import FrozenGlyphError, one_line
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")  # what weights were kept in before
@@ -78,7 +78,7 @@ def readable(what: str, source: str | Path) -> Iterator[None]:
                 f"the {what} of {str(source)!r} loads only with code that lies beside it, and no such code is run; "
                 "name one of a kind that transformers or frozen_glyph knows"
             ) from None
-        if type(error) in (ValueError, OSError) and said.isprintable() and str(source) in said:
+        if type(error) in (ValueError, OSError) and said == one_line(said) and str(source) in said:
             raise
         raise CheckpointError(
             f"the {what} of {str(source)!r} cannot be loaded: {said or name}; fetch or write it again"

@@ -20,10 +20,9 @@ from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import LAYOUTS, SubstrateError
 from frozen_glyph.substrate.font import load_font
 from frozen_glyph.substrate.ngrams import stream_text
-from frozen_glyph.substrate.vocabulary import build_tokenizer
+from frozen_glyph.substrate.vocabulary import MOST_IDS, build_tokenizer
 
 DEFAULT_WIDTH = 256
-MOST_IDS = 2**24
 LATER_FIELDS = ("max_ngram", "width", "pca", "seed", "font")  # recorded where they are given: older records have none
 
 

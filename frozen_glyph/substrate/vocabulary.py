@@ -23,6 +23,7 @@ __all__ = ["BYTE_TOKENS", "SPECIAL_TOKENS", "VOCABULARIES", "build_tokenizer", "
 logger = logging.getLogger(__name__)
 
 VOCABULARIES = {"compact": 4096, "bmp": 0x10000, "wide": 0x20000}  # ids of each
+MOST_IDS = 2**24  # memory follows the ids that are asked for, whatever the text yields
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 MAX_NGRAM = 16  # code points: what the glyph layout still draws cell by cell
 COMPACT_NGRAM = 4  # code points: what it draws without loss
@@ -77,6 +78,8 @@ def build_tokenizer(
         raise FrozenGlyphError(
             f"vocab_size {vocab_size} is too small: {reserved} ids are specials and bytes; give a larger number"
         )
+    if isinstance(vocab_size, int) and vocab_size > MOST_IDS:
+        raise FrozenGlyphError(f"vocab_size {vocab_size} is too large: give at most {MOST_IDS}")
     fixed = vocab_size in ("bmp", "wide")
     if max_ngram is None:
         max_ngram = MAX_NGRAM if fixed else COMPACT_NGRAM
