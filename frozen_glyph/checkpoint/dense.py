@@ -12,13 +12,11 @@ from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIR
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, write_text
 from frozen_glyph.checkpoint.folders import new_folder
 from frozen_glyph.checkpoint.loading import load_causal_lm, load_tokenizer
-from frozen_glyph.checkpoint.locks import one_writer
-from frozen_glyph.checkpoint.places import check_vacant
+from frozen_glyph.checkpoint.places import check_vacant, one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
-from frozen_glyph.checkpoint.reader import open_checkpoint
+from frozen_glyph.checkpoint.reader import find_weights, open_checkpoint
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stored import read_config
-from frozen_glyph.checkpoint.weights import find_weights
 
 FETCHED = (*FETCHED_FIRST, "*.safetensors")
 

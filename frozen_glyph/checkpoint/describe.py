@@ -12,12 +12,12 @@ from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_
 from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.header import TensorFile
+from frozen_glyph.checkpoint.reader import find_weights, first_file, read_weights
 from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stored import OURS, check_config, check_provenance
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.checkpoint.verify import changed_files, unrecorded_files
-from frozen_glyph.checkpoint.weights import find_weights, first_file, read_weights
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 

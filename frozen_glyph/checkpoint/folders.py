@@ -8,8 +8,7 @@ from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import is_written
 from frozen_glyph.checkpoint.files import final_name, target_of, temporary_of
-from frozen_glyph.checkpoint.locks import writing
-from frozen_glyph.checkpoint.places import check_vacant
+from frozen_glyph.checkpoint.places import check_vacant, writing
 
 
 def remove_temporaries(folder: Path, is_ours: Callable[[str], bool]) -> None:

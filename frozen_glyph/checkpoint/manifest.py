@@ -12,7 +12,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.files import CheckpointError, read_json, sha256_file, write_json
 from frozen_glyph.checkpoint.folders import remove_files
-from frozen_glyph.checkpoint.locks import is_first_process
+from frozen_glyph.checkpoint.places import is_first_process
 from frozen_glyph.model.weights_frozen_glyph import check_name
 
 MANIFEST_FILE, KIND = "manifest.json", "work"

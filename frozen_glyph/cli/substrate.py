@@ -39,7 +39,7 @@ def substrate_build(
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; those given here go first.")] = None,
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
-    from frozen_glyph.checkpoint.locks import writing
+    from frozen_glyph.checkpoint.places import writing
     from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe
 
     options = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from frozen_glyph.checkpoint.files import write_text
-from frozen_glyph.checkpoint.locks import one_writer
+from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.demo.corpus import Corpus, build_corpus
 from frozen_glyph.demo.documents import EXPERTS
 from frozen_glyph.demo.report import tell_of_demo

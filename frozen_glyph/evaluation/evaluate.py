@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from frozen_glyph.checkpoint.locks import one_writer
+from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates

@@ -29,12 +29,11 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.loading import readable
 from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.checkpoint.reader import open_checkpoint
+from frozen_glyph.checkpoint.reader import find_weights, open_checkpoint
 from frozen_glyph.checkpoint.records import ParentRecord, StageRecord
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.checkpoint.stored import read_config
-from frozen_glyph.checkpoint.weights import find_weights
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM

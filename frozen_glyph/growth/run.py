@@ -11,7 +11,7 @@ from accelerate import PartialState
 from frozen_glyph.checkpoint.card import inherited
 from frozen_glyph.checkpoint.contract import CARD_FILE, GROWTH_PICTURE, PROVENANCE_FILE, WORK_FOLDER
 from frozen_glyph.checkpoint.files import write_text
-from frozen_glyph.checkpoint.locks import one_writer
+from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.checkpoint.provenance import rewriting, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
 from frozen_glyph.growth.ground import check_first_stage, open_ground
@@ -23,11 +23,16 @@ from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run_folder import amend, claim, clear_leftovers, open_run, released_on_error, run_card
 from frozen_glyph.growth.stage import Run, grow_stage, unfinished_phase, work_folder
 from frozen_glyph.growth.work_folder import adopt_work, clear_work, open_work
+from frozen_glyph.training.callbacks import tensorboard_in
 from frozen_glyph.training.data import open_windows
-from frozen_glyph.training.mixture import corpus_record, mixture_warning
 from frozen_glyph.training.recipe import DataRecipe, choose_data
-from frozen_glyph.training.reporting import tensorboard_in
-from frozen_glyph.training.sources import documents, held_out_documents, source_identities
+from frozen_glyph.training.sources import (
+    corpus_record,
+    documents,
+    held_out_documents,
+    mixture_warning,
+    source_identities,
+)
 from frozen_glyph.training.train import check_machine
 from frozen_glyph.training.trainer import TrainingDiverged
 

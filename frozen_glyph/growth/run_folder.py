@@ -18,7 +18,7 @@ from frozen_glyph.checkpoint.contract import (
 )
 from frozen_glyph.checkpoint.files import check_hashes, target_of
 from frozen_glyph.checkpoint.folders import files_below, remove_files, remove_temporaries
-from frozen_glyph.checkpoint.locks import LOCK_INSIDE
+from frozen_glyph.checkpoint.places import LOCK_INSIDE
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord, SourceRecord
 from frozen_glyph.checkpoint.verify import check_companions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, write_json, write_text
-from frozen_glyph.checkpoint.locks import one_writer
+from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.checkpoint.provenance import read_provenance, rewriting
 from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.checkpoint.verify import check_companions

@@ -28,9 +28,8 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.folders import new_folder, remove_temporaries
 from frozen_glyph.checkpoint.loading import load_tokenizer
-from frozen_glyph.checkpoint.locks import is_first_process, one_writer
 from frozen_glyph.checkpoint.manifest import Manifest
-from frozen_glyph.checkpoint.places import check_vacant
+from frozen_glyph.checkpoint.places import check_vacant, is_first_process, one_writer
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.reader import Checkpoint, open_checkpoint
 from frozen_glyph.checkpoint.records import TrainedPhase
@@ -44,12 +43,10 @@ from frozen_glyph.merge.tuned_head import prepare_head, tuned_tensors, tuned_wei
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.rules_frozen_glyph import rules_with
 from frozen_glyph.recipes.changes import Change, differences
-from frozen_glyph.training.callbacks import StageProgress
+from frozen_glyph.training.callbacks import StageProgress, tensorboard_in
 from frozen_glyph.training.data import open_windows
-from frozen_glyph.training.mixture import corpus_record, mixture_warning
 from frozen_glyph.training.recipe import FREE_FIELDS, DataRecipe, choose_data
-from frozen_glyph.training.reporting import tensorboard_in
-from frozen_glyph.training.sources import held_out_documents, source_identities
+from frozen_glyph.training.sources import corpus_record, held_out_documents, mixture_warning, source_identities
 from frozen_glyph.training.train import Phase, check_machine, train_phase
 from frozen_glyph.training.trainer import TrainingDiverged, remove_checkpoints
 

@@ -38,8 +38,7 @@ from frozen_glyph.checkpoint.files import (
 )
 from frozen_glyph.checkpoint.folders import new_folder
 from frozen_glyph.checkpoint.loading import CONVERT, FETCHED, load_tokenizer, refuse_pickles
-from frozen_glyph.checkpoint.locks import one_writer
-from frozen_glyph.checkpoint.places import check_vacant
+from frozen_glyph.checkpoint.places import check_vacant, one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.checkpoint.stages import write_stage

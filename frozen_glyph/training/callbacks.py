@@ -1,12 +1,18 @@
-"""What happens between steps: when to log, when to stop early, and what is shown of a phase."""
+"""What happens between steps: when to log and where to, when to stop early, and what is shown of a phase."""
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
 
 from frozen_glyph.errors import printable
+from frozen_glyph.recipes.errors import RecipeError
 
 
 class LogAtCheckpoints(TrainerCallback):
@@ -73,3 +79,30 @@ class StageProgress(TrainerCallback):
     def close(self) -> None:
         """Give the terminal back, also after an error."""
         self.bar.stop()
+
+
+TENSORBOARD = "TENSORBOARD_LOGGING_DIR"  # what transformers asks
+
+
+def check_reporters(names: Sequence[str]) -> None:
+    """``RecipeError`` unless every package that metrics are reported to is installed."""
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in available:
+            raise RecipeError(
+                f"recipe field training.report_to={list(names)}: {name!r} is not installed here (installed: "
+                f"{', '.join(available) or 'none'}); pip install {name}, or leave it out"
+            )
+
+
+@contextmanager
+def tensorboard_in(folder: Path) -> Iterator[None]:
+    """Let TensorBoard's files of what trains meanwhile lie in ``folder``, unless the environment names another."""
+    if TENSORBOARD in os.environ:
+        yield
+        return
+    os.environ[TENSORBOARD] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[TENSORBOARD]

@@ -17,12 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.data import Dataset
 
 from frozen_glyph.checkpoint.files import sha256_json, write_atomically, write_json
-from frozen_glyph.checkpoint.locks import is_first_process
 from frozen_glyph.checkpoint.manifest import Manifest
+from frozen_glyph.checkpoint.places import is_first_process
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.training.mixture import Tally, tally_file
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
-from frozen_glyph.training.sources import documents, identities_of, source_identities
+from frozen_glyph.training.sources import Tally, documents, identities_of, source_identities, tally_file
 
 __all__ = ["TokenWindows", "document_marks", "open_windows", "pack", "source_identities"]
 

@@ -19,10 +19,9 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
-from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience
+from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience, check_reporters
 from frozen_glyph.training.data import TokenWindows
 from frozen_glyph.training.recipe import TrainingRecipe
-from frozen_glyph.training.reporting import check_reporters
 from frozen_glyph.training.trainer import (
     StageTrainer,
     load_trainable,

@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from frozen_glyph.checkpoint import locks
-from frozen_glyph.checkpoint.locks import FolderInUse, one_writer, writing
+from frozen_glyph.checkpoint import places
+from frozen_glyph.checkpoint.places import FolderInUse, one_writer, writing
 
 HOLD = """
 import sys, time
-from frozen_glyph.checkpoint.locks import writing
+from frozen_glyph.checkpoint.places import writing
 with writing(sys.argv[1], launched="launched" in sys.argv):
     print("in", flush=True)
     sys.stdin.read()
@@ -111,7 +111,7 @@ def test_where_nothing_can_be_locked_a_warning_says_so(tmp_path, monkeypatch, ca
     def refuse(*_, **__):
         raise OSError("no locks here")
 
-    monkeypatch.setattr(locks.FileLock, "acquire", refuse)
+    monkeypatch.setattr(places.FileLock, "acquire", refuse)
     with writing(tmp_path / "a"):
         pass
     assert "cannot be locked (no locks here); let no other process write into it" in caplog.text
@@ -120,7 +120,7 @@ def test_where_nothing_can_be_locked_a_warning_says_so(tmp_path, monkeypatch, ca
 def test_the_lock_lies_in_the_folder_where_its_parent_is_closed(tmp_path, monkeypatch):
     """As where a container has only the folder itself to write to."""
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(locks.os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(places.os, "access", lambda path, mode: path != tmp_path)
     with writing(tmp_path / "out"):
         assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
     assert list((tmp_path / "out").iterdir()) == []

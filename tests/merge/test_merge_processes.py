@@ -13,7 +13,7 @@ from hub_server import LoopbackHub
 from frozen_glyph import merge_experts
 from frozen_glyph.checkpoint import files
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, target_of
-from frozen_glyph.checkpoint.locks import FolderInUse
+from frozen_glyph.checkpoint.places import FolderInUse
 from frozen_glyph.merge import write
 from frozen_glyph.merge.plan import plan_merge
 from frozen_glyph.merge.recipe import MergeRecipe

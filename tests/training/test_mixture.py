@@ -5,8 +5,8 @@ import re
 import pytest
 
 from frozen_glyph.training.data import pack
-from frozen_glyph.training.mixture import corpus_record, mixture_warning
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
+from frozen_glyph.training.sources import corpus_record, mixture_warning
 
 DOCUMENT = "The cat sat on the mat."
 

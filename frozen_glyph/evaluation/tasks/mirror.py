@@ -15,8 +15,7 @@ import yaml
 
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, sha256_json
 from frozen_glyph.checkpoint.folders import files_below, neighbour
-from frozen_glyph.checkpoint.locks import one_writer
-from frozen_glyph.checkpoint.places import check_vacant
+from frozen_glyph.checkpoint.places import check_vacant, one_writer
 from frozen_glyph.evaluation.tasks import benchmark_files as files
 from frozen_glyph.evaluation.tasks.mirror_folder import check_unchanged, is_written, put_in_place, read_manifest
 from frozen_glyph.evaluation.tasks.suites import suites_folder, tasks_folder
