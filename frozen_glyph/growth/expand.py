@@ -7,10 +7,13 @@ from typing import Any, Literal
 import torch
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.linear_frozen_glyph import silence
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 INITS = ("identity", "random", "copy")
+WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")  # where compiling, distributing, checkpointing keep it
+NAMED = 3  # tensors that an error names
 
 
 def grow(
@@ -22,14 +25,19 @@ def grow(
     output projections, so that the grown model computes exactly what ``model`` did; ``random`` is the published way;
     ``copy`` repeats the topmost blocks. No new blocks (``layers=0``) means: the newest ones go on training.
 
+    ``model`` may be compiled, or wrapped by DistributedDataParallel, accelerate or DeepSpeed; the grown model is not.
+    Every tensor keeps its dtype.
+
     Raises:
-        FrozenGlyphError: ``layers`` is negative or ``init`` is unknown.
+        FrozenGlyphError: ``layers`` is negative or ``init`` is unknown; ``model`` holds other tensors than its
+            configuration says, as with adapters or parametrisations, or they are quantised, sharded or offloaded.
         ValueError: ``init`` is ``identity`` and the blocks' output projections are additive, which are never silent.
     """
     if layers < 0:
         raise FrozenGlyphError(f"layers={layers} must be 0 or more")
     if init not in INITS:
         raise FrozenGlyphError(f"init={init!r} is not known; allowed: {', '.join(INITS)}")
+    model = unwrap(model)
     old_layers = model.config.num_hidden_layers
     config: Any = copy.deepcopy(model.config)
     config.num_hidden_layers = old_layers + layers
@@ -38,7 +46,9 @@ def grow(
         config.num_frozen_layers = old_layers
     grown: Any = FrozenGlyphForCausalLM(config)
     grown.to(model.device, model.dtype)
-    grown.load_state_dict(model.state_dict(), strict=False)
+    tensors = old_tensors(model, grown)
+    copies = {name: tensor.to(model.device, copy=True) for name, tensor in tensors.items()}
+    grown.load_state_dict(copies, strict=False, assign=True)
     with torch.no_grad():
         for index, block in enumerate(grown.model.layers[old_layers:]):
             if init == "identity":
@@ -48,6 +58,62 @@ def grow(
                 first = max(0, old_layers - layers)
                 block.load_state_dict(grown.model.layers[first + index % (old_layers - first)].state_dict())
     return grown
+
+
+def unwrap(model: Any) -> Any:
+    """The model inside what compiles or distributes it.
+
+    Raises:
+        FrozenGlyphError: that is no model of one stack of blocks with its head.
+    """
+    inside = model
+    while wrapper := next((name for name in WRAPPERS if name in inside._modules), None):
+        inside = inside._modules[wrapper]
+    kind = getattr(getattr(inside, "config", None), "model_type", None)
+    if kind != FrozenGlyphConfig.model_type:
+        raise FrozenGlyphError(
+            f"grow() takes a FrozenGlyphForCausalLM, not a {type(inside).__name__} (model_type={kind!r})"
+        )
+    return inside
+
+
+def old_tensors(model: Any, grown: Any) -> dict[str, torch.Tensor]:
+    """The tensors of ``model`` by their names in ``grown``; ``FrozenGlyphError`` unless each has its counterpart."""
+    found = {
+        ".".join(part for part in name.split(".") if part not in WRAPPERS): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    new = tuple(f"model.layers.{index}." for index in range(model.config.num_hidden_layers, len(grown.model.layers)))
+    expected = {name: tensor for name, tensor in grown.state_dict().items() if not name.startswith(new)}
+    wrong = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [name for name in found if name not in expected],
+        "quantised, sharded, offloaded or of another shape": [
+            name for name, tensor in found.items() if name in expected and not is_plain(tensor, expected[name])
+        ],
+    }
+    if told := [f"{what}: {some(names)}" for what, names in wrong.items() if names]:
+        raise FrozenGlyphError(
+            f"grow() cannot copy every tensor of this {type(model).__name__}: {'; '.join(told)}. Make it plain first: "
+            "merge_and_unload() or unload() of adapters, remove_parametrizations, or load it again"
+        )
+    return found
+
+
+def is_plain(tensor: torch.Tensor, like: torch.Tensor) -> bool:
+    """Whether ``tensor`` lies in memory as numbers that can stand for ``like``."""
+    return (
+        type(tensor) is torch.Tensor
+        and not tensor.is_meta
+        and tensor.shape == like.shape
+        and tensor.is_floating_point() == like.is_floating_point()
+    )
+
+
+def some(names: list[str]) -> str:
+    """The first of ``names``, and how many there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def choose_trainable(model: FrozenGlyphForCausalLM, parts: Collection[str]) -> None:

@@ -117,7 +117,7 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
     if stage == 1:
         model = first_stage_model(first_stage_config(run.recipe, run.ground), run.ground)
     else:
-        below = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage - 1)
+        below = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage - 1, dtype=torch.float32)
         model = grow(below, plan.layers, plan.init)
     choose_trainable(model, plan.train)
     return model

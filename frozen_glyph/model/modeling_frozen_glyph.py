@@ -49,10 +49,24 @@ class FrozenGlyphRotaryEmbedding(nn.Module):
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
         rope: Any = config.rope_parameters
         self.rope_type = rope["rope_type"]
-        compute = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
-        inv_freq, self.attention_scaling = compute(config)
+        inv_freq, self.attention_scaling = self.compute(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
         self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+
+    def compute(self, config: FrozenGlyphConfig) -> tuple[torch.Tensor, float]:
+        """Inverse frequencies [K / 2] and the scaling of the result, of the kind that ``config`` names."""
+        return ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)(config)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FrozenGlyphRotaryEmbedding":
+        """Move the frequencies, and keep their float32: rounded, they turn far positions by other angles."""
+        before: dict[str, Any] = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, kept in before.items():
+            moved: Any = self._buffers[name]
+            if kept.is_meta and not moved.is_meta:  # ``to_empty``
+                kept = self.compute(self.config)[0]
+            self._buffers[name] = kept.to(moved.device)
+        return self
 
     @staticmethod
     def compute_default_rope_parameters(config: FrozenGlyphConfig, **kwargs: Any) -> tuple[torch.Tensor, float]:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn.utils import prune
 
-from frozen_glyph import FrozenGlyphForCausalLM, grow
+from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, grow
 from frozen_glyph.errors import FrozenGlyphError
 
 
@@ -86,3 +87,102 @@ def test_wrong_arguments_are_refused(model):
         grow(model, -1)
     with pytest.raises(FrozenGlyphError, match="init='zero' is not known; allowed: identity, random, copy"):
         grow(model, 1, init="zero")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_identity_growth_changes_no_logit_in_half_precision(build_model, token_ids, tmp_path, dtype):
+    """Rotary frequencies stay float32, far positions included, and a reload computes what was saved."""
+    model = build_model(seed=4, max_position_embeddings=2048).to(dtype)
+    ids, far = token_ids(1, 12), torch.arange(1024, 1036)[None]
+    expected = model(ids, position_ids=far).logits
+    grown = grow(model, 1).eval()
+    assert torch.equal(grown(ids, position_ids=far).logits, expected)
+    grown.save_pretrained(tmp_path)
+    again = FrozenGlyphForCausalLM.from_pretrained(tmp_path, dtype=dtype)
+    assert torch.equal(again(ids, position_ids=far).logits, expected)
+
+
+def test_every_tensor_keeps_its_dtype(model):
+    model.to(torch.bfloat16).model.layers[0].mlp.float()
+    grown = grow(model, 1)
+    dtypes = {name: tensor.dtype for name, tensor in grown.state_dict().items()}
+    assert all(dtypes[name] == tensor.dtype for name, tensor in model.state_dict().items())
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_blocks(model):
+    for index, block in enumerate(model.model.layers):
+        model.model.layers[index] = compiled(block)
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        compiled,
+        compiled_blocks,
+        torch.nn.DataParallel,
+        lambda model: compiled(torch.nn.DataParallel(model)),
+        torch.optim.swa_utils.AveragedModel,
+    ],
+)
+def test_what_compiles_or_distributes_a_model_is_taken_off(build_model, token_ids, wrap):
+    ids = token_ids(2, 12)
+    expected = build_model(seed=4)(ids).logits
+    grown = grow(wrap(build_model(seed=4)), 1).eval()
+    assert torch.equal(grown(ids).logits, expected)
+    assert not any("_orig_mod" in name or name.startswith("module.") for name in grown.state_dict())
+
+
+def adapted(model):
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+
+
+def injected(model):
+    from peft import LoraConfig, inject_adapter_in_model
+
+    return inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), model)
+
+
+def weight_norm(model):
+    torch.nn.utils.parametrizations.weight_norm(model.model.layers[1].mlp.fc_in)
+    return model
+
+
+def pruned(model):
+    prune.random_unstructured(model.model.layers[0].mlp.fc_in, "weight", 0.5)
+    return model
+
+
+def integers(model):
+    linear = model.model.layers[0].self_attn.q_proj
+    linear.weight = torch.nn.Parameter(linear.weight.to(torch.int8), requires_grad=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (adapted, "missing: model.embed_tokens.*unknown: base_model"),
+        (injected, "q_proj.weight.*q_proj.base_layer.weight.* more"),
+        (weight_norm, "layers.1.mlp.fc_in.parametrizations.weight.original0"),
+        (pruned, "layers.0.mlp.fc_in.weight_mask"),
+        (integers, "quantised.*layers.0.self_attn.q_proj.weight"),
+        (lambda model: model.to("meta"), "offloaded.*model.embed_tokens.packed_bits"),
+        (lambda model: model.model, r"missing: model\.embed_tokens.packed_bits"),
+    ],
+)
+def test_no_tensor_is_lost_silently(build_model, change, named):
+    with pytest.raises(FrozenGlyphError, match=named) as error:
+        grow(change(build_model(seed=4)), 1)
+    assert "\n" not in str(error.value)
+
+
+def test_merged_experts_do_not_grow(merged_folder):
+    with pytest.raises(FrozenGlyphError, match="not a FrozenGlyphMoEForCausalLM"):
+        grow(FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder), 1)

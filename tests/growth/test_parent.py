@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, grow
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, sha256_json
@@ -162,3 +163,18 @@ def test_who_cannot_be_a_parent(trunk, merged_folder, tmp_path, substrate):
         adopt_parent(Source(str(trunk)), tmp_path / "docked")
     with pytest.raises(CheckpointError, match="is no folder and cannot be fetched from the Hub"):
         adopt_parent(Source(str(tmp_path / "nowhere")), tmp_path / "run")
+
+
+def test_a_parent_in_half_precision_trains_in_full(finished, grow_tiny, tmp_path):
+    """Weights of bfloat16 would round most steps away. What was adopted keeps its bits."""
+    half = FrozenGlyphForCausalLM.from_pretrained(finished[0], growth_stage=1, dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    changes = {"parent": {"source": str(tmp_path / "half")}, "stages": [{"steps": 3}], "training.learning_rate": 1e-6}
+    grow_tiny(tmp_path / "run", changes, substrate=None, valid=[])
+    stored = load_file(tmp_path / "run" / "blocks-1.safetensors")
+    assert all(torch.equal(tensor, half.state_dict()[name]) for name, tensor in stored.items())
+    heads = [load_file(tmp_path / "run" / f"head-{stage}.safetensors")["lm_head.weight"] for stage in (1, 2)]
+    assert [head.dtype for head in heads] == [torch.bfloat16, torch.float32]
+    assert not torch.equal(heads[1], heads[1].bfloat16().float())  # steps below what bfloat16 can tell apart
+    grown = FrozenGlyphForCausalLM.from_pretrained(tmp_path / "run")
+    assert torch.equal(grown.lm_head.weight, heads[1])
