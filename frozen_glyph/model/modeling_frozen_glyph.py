@@ -27,6 +27,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
+from .documents_frozen_glyph import first_columns, is_prepared
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
 from .head_frozen_glyph import OutputHead
 from .linear_frozen_glyph import apply_linear_kinds, initialise_linear
@@ -254,6 +255,13 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
             self.config.substrate_dense = True
         return self
 
+    @staticmethod
+    def create_masks_for_generate(
+        config: Any, inputs_embeds: torch.Tensor, attention_mask: Any, position_ids: Any = None, **kwargs: Any
+    ) -> Any:
+        """The mask that ``generate`` prepares for a cache of fixed size: see ``causal_mask``."""
+        return causal_mask(config, inputs_embeds, attention_mask, position_ids, kwargs[CACHE])
+
     def records_states(self, options: dict[str, Any]) -> bool:
         """Whether the call with these ``options`` returns hidden states, and so those of all positions."""
         return bool(options.get("output_hidden_states") or self.config.output_hidden_states)
@@ -364,6 +372,27 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
             )
 
 
+def causal_mask(
+    config: Any,
+    inputs_embeds: torch.Tensor,
+    attention_mask: Any,
+    position_ids: torch.Tensor | None,
+    cache: Cache | None,
+) -> Any:
+    """transformers' mask, which tells packed documents apart by ``position_ids``; here beside padding and a cache too.
+
+    ``position_ids`` are those that the caller gave; a mask of four dimensions says all that it says.
+    """
+    arguments: dict[str, Any] = {"attention_mask": attention_mask, "position_ids": position_ids, CACHE: cache}
+    plain = is_prepared(attention_mask) or (attention_mask is None and cache is None)
+    if position_ids is not None and not plain:
+        past = 0 if cache is None else cache.get_seq_length()
+        firsts: Any = first_columns(attention_mask, position_ids, past, inputs_embeds)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or firsts.any():
+            arguments["and_mask_function"] = lambda batch, head, query, key: key >= firsts[batch, query - past]
+    return create_causal_mask(config=config, inputs_embeds=inputs_embeds, **arguments)
+
+
 def prepare_blocks(
     model: FrozenGlyphPreTrainedModel,
     input_ids: torch.Tensor | None,
@@ -378,17 +407,11 @@ def prepare_blocks(
         raise ValueError("give exactly one of input_ids and inputs_embeds")
     if inputs_embeds is None:
         inputs_embeds = model.substrate(input_ids).to(model.dtype)
+    mask = causal_mask(model.config, inputs_embeds, attention_mask, position_ids, cache)
     if position_ids is None:
         past = cache.get_seq_length() if cache is not None else 0
         position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
-    mask = create_causal_mask(
-        config=model.config,
-        inputs_embeds=inputs_embeds,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        **{CACHE: cache},
-    )
-    if use_cache and cache is None:  # after the mask: with a cache, packed documents would not be told apart
+    if use_cache and cache is None:
         cache = DynamicCache(config=model.config)
     return inputs_embeds, {
         "attention_mask": mask,

@@ -294,7 +294,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
             logits = self.lm_head(states) if one_head else self.lm_head(states, weights)
         else:
             logits = combined_logits(
-                self.config, self.lm_head, states, input_ids, attention_mask, cache, logits_to_keep
+                self.config, self.lm_head, states, input_ids, attention_mask, position_ids, cache, logits_to_keep
             )
         if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -3,7 +3,8 @@
 What it knows of them is one more layer of the cache, so that beam search, cropping and static caches treat it like any
 other: the keys hold each token's log-probability under each expert, whether it counts, the normalisers of the experts'
 logits and whether the token is real; the values hold the states, from which, with the normalisers, the next token's
-log-probability follows. A token counts when it and the token before it are real, that is no padding.
+log-probability follows. A token counts when it and the token before it are real, that is no padding, and of one
+document.
 
 Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
 """
@@ -17,6 +18,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
+from .documents_frozen_glyph import first_columns, real_tokens
 from .head_frozen_glyph import ExpertHead
 from .modeling_frozen_glyph import keep_positions
 from .rules_frozen_glyph import RULES, rules_with
@@ -29,7 +31,8 @@ def combined_logits(
     head: nn.Module,
     states: torch.Tensor,
     input_ids: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
+    attention_mask: Any,
+    position_ids: torch.Tensor | None,
     cache: Cache | None,
     logits_to_keep: int | torch.Tensor,
 ) -> torch.Tensor:
@@ -54,8 +57,11 @@ def combined_logits(
     elif input_ids is None:
         raise ValueError(f"rule={rule.name!r} weighs experts by the tokens read: give input_ids, not inputs_embeds")
     else:
-        real = real_tokens(input_ids, attention_mask, config.pad_token_id)
-        reader = TokenReader(config, head, DynamicCache() if cache is None else cache, input_ids, real)
+        cache = DynamicCache() if cache is None else cache
+        past = read_so_far(config, cache)
+        real = real_tokens(attention_mask, past, input_ids)
+        firsts = first_columns(attention_mask, position_ids, past, input_ids)
+        reader = TokenReader(config, head, cache, input_ids, real, firsts)
     positions, first_kept = None, 0
     if isinstance(logits_to_keep, torch.Tensor):
         positions = torch.arange(states.shape[1], device=logits_to_keep.device)[logits_to_keep]
@@ -78,19 +84,23 @@ def combined_logits(
 
 @dataclass
 class TokenReader:
-    """Reads ``tokens`` [B, T], of which the ``real`` [B, T] are no padding, and keeps what it knows in ``cache``."""
+    """Reads ``tokens`` [B, T], of which the ``real`` [B, T] are no padding, and keeps what it knows in ``cache``.
+
+    ``firsts`` [B, T] are the columns in which their documents begin, None for one document.
+    """
 
     config: FrozenGlyphMoEConfig
     head: ExpertHead
     cache: Cache
     tokens: torch.Tensor
     real: torch.Tensor
+    firsts: torch.Tensor | None = None
 
     def read(self, piece: slice, states: torch.Tensor, normalisers_BCN: torch.Tensor) -> torch.Tensor:
         """Each expert's evidence [B, C, N] after each token of ``piece``, which follows what is in the cache."""
         layer, count, device = self.config.evidence_layer, self.head.num_experts, normalisers_BCN.device
         tokens, real, states = self.tokens[:, piece].to(device), self.real[:, piece].to(device), states.to(device)
-        past = self.cache.get_seq_length(layer) if layer < len(self.cache.layers) else 0
+        past = read_so_far(self.config, self.cache)
         here = torch.cat([normalisers_BCN, real.unsqueeze(-1)], dim=-1)
         before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
         if not isinstance(past, int) or past > 0:
@@ -105,12 +115,18 @@ class TokenReader:
         log_probs_BCN = self.head(before_states, tokens=tokens) - before[..., :-1]
         log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
 
-        positions = torch.arange(tokens.shape[1], device=device) + past
+        columns = torch.arange(tokens.shape[1], device=device) + past
         keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
         keys, _ = self.cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
         window = self.config.evidence_window if "evidence_window" in RULES[self.config.rule].options else None
-        known = evidence_of(keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device), window)
-        return known.index_select(1, positions)
+        firsts = None if self.firsts is None else self.firsts[:, piece].to(device)
+        log_probs, counted = keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device)
+        return evidence_of(log_probs, counted, columns, window, firsts)
+
+
+def read_so_far(config: FrozenGlyphMoEConfig, cache: Cache) -> int | torch.Tensor:
+    """How many tokens the rule has read, padding included; a tensor in a static cache."""
+    return cache.get_seq_length(config.evidence_layer) if config.evidence_layer < len(cache.layers) else 0
 
 
 def read_nothing(config: FrozenGlyphMoEConfig, cache: Cache, states: torch.Tensor, length: int) -> None:
@@ -125,22 +141,33 @@ def normalisers(logits_NBTV: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([logits[..., 0] - logits.log_softmax(-1)[..., 0] for logits in logits_NBTV], dim=-1)
 
 
-def evidence_of(log_probs_BTN: torch.Tensor, counted_BT: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """Each expert's log-probability of the tokens up to and including each position [B, T, N].
+def evidence_of(
+    log_probs_BKN: torch.Tensor,
+    counted_BK: torch.Tensor,
+    columns_C: torch.Tensor,
+    window: int | None = None,
+    firsts_BC: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Each expert's log-probability of the tokens up to and including each of ``columns_C`` [B, C, N].
 
     Args:
-        log_probs_BTN: of each token under each expert; zero where the token is not ``counted_BT`` (1.0, else 0.0).
+        log_probs_BKN: of each token under each expert; zero where the token is not ``counted_BK`` (1.0, else 0.0).
         window: how many of the last counted tokens there are in the sum; None: all.
+        firsts_BC: the column in which the document begins; its first token is not in the sum. None: that of the text.
     """
-    wide = log_probs_BTN if log_probs_BTN.device.type == "mps" else log_probs_BTN.double()  # differences of large sums
+    wide = log_probs_BKN if log_probs_BKN.device.type == "mps" else log_probs_BKN.double()  # differences of large sums
     total = wide.cumsum(1)
+    known = total.index_select(1, columns_C)
+    left_out_BC = None if firsts_BC is None else firsts_BC + 1
     if window is not None:
-        counts_BT = counted_BT.cumsum(1)
-        # How many positions lie before the window: all those where the count was still so low.
-        before_BT = torch.searchsorted(counts_BT, counts_BT - window, right=True)
+        counts_BK = counted_BK.cumsum(1)
+        # How many columns lie before the window: all those where the count was still so low.
+        earlier_BC = torch.searchsorted(counts_BK, counts_BK.index_select(1, columns_C) - window, right=True)
+        left_out_BC = earlier_BC if left_out_BC is None else left_out_BC.maximum(earlier_BC)
+    if left_out_BC is not None:
         total_before = nn.functional.pad(total, (0, 0, 1, 0))
-        total = total - total_before.gather(1, before_BT.unsqueeze(-1).expand_as(total))
-    return total.to(log_probs_BTN.dtype)
+        known = known - total_before.gather(1, left_out_BC.unsqueeze(-1).expand_as(known))
+    return known.to(log_probs_BKN.dtype)
 
 
 def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
@@ -148,15 +175,6 @@ def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
     for begin, end in ((0, first_kept), (first_kept, length)):
         for start in range(begin, end, size):
             yield slice(start, min(start + size, end))
-
-
-def real_tokens(input_ids: torch.Tensor, attention_mask: Any, pad_token_id: int | None) -> torch.Tensor:
-    """Which of ``input_ids`` [B, T] are text, not padding. A prepared 4-d mask tells nothing, the pad id does."""
-    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
-        return attention_mask[:, -input_ids.shape[1] :].bool()
-    if attention_mask is None or pad_token_id is None:
-        return torch.ones_like(input_ids, dtype=torch.bool)
-    return input_ids != pad_token_id
 
 
 __all__ = ["combined_logits", "read_nothing"]
