@@ -75,8 +75,9 @@ class FrozenGlyphEmbedding(nn.Module):
     def compute(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Vectors of ``input_ids`` from the bits, whatever autocast says."""
         with torch.autocast(device_type=input_ids.device.type, enabled=False):
-            shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=input_ids.device)
-            bits = (self.packed_bits[input_ids].unsqueeze(-1) >> shifts) & 1
+            # Masks rather than shifts of bytes, which ONNX does not have.
+            masks = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=input_ids.device)
+            bits = (self.packed_bits[input_ids].unsqueeze(-1) & masks) / masks
             y = CENTER_SCALE * bits.flatten(-2).float() - self.center.float()
             if self.projection is not None:
                 y = y @ self.projection.float()
