@@ -6,7 +6,6 @@ Layout (arXiv 2507.07129; it reproduces every published parameter count): rotary
 Shapes: B batch, T tokens, D hidden size, H heads, K head size, V vocabulary.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +15,9 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -29,67 +26,12 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .documents_frozen_glyph import first_columns, is_prepared
 from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
 from .head_frozen_glyph import OutputHead
 from .linear_frozen_glyph import apply_linear_kinds, initialise_linear
 from .loss_frozen_glyph import chunked_causal_loss
 from .pretrained_frozen_glyph import StrictPreTrainedModel
-
-# What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
-CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
-
-
-class FrozenGlyphRotaryEmbedding(nn.Module):
-    """Position ids [B, T] -> cosines and sines [B, T, K] (arXiv 2104.09864)."""
-
-    inv_freq: torch.Tensor
-
-    def __init__(self, config: FrozenGlyphConfig) -> None:
-        super().__init__()
-        self.config = config
-        # transformers refills these buffers after loading, and finds them by these names.
-        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings
-        rope: Any = config.rope_parameters
-        self.rope_type = rope["rope_type"]
-        inv_freq, self.attention_scaling = self.compute(config)
-        self.register_buffer("inv_freq", inv_freq, persistent=False)
-        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
-
-    def compute(self, config: FrozenGlyphConfig) -> tuple[torch.Tensor, float]:
-        """Inverse frequencies [K / 2] and the scaling of the result, of the kind that ``config`` names."""
-        return ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)(config)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FrozenGlyphRotaryEmbedding":
-        """Move the frequencies, and keep their float32: rounded, they turn far positions by other angles."""
-        before: dict[str, Any] = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, kept in before.items():
-            moved: Any = self._buffers[name]
-            if kept.is_meta and not moved.is_meta:  # ``to_empty``
-                kept = self.compute(self.config)[0]
-            self._buffers[name] = kept.to(moved.device)
-        return self
-
-    @staticmethod
-    def compute_default_rope_parameters(config: FrozenGlyphConfig, **kwargs: Any) -> tuple[torch.Tensor, float]:
-        """Inverse frequencies [K / 2] and the scaling of the result, which is 1."""
-        head_dim = config.hidden_size // config.num_attention_heads
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        rope: Any = config.rope_parameters
-        return rope["rope_theta"] ** -exponents, 1.0
-
-    @torch.no_grad()
-    @dynamic_rope_update
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        angles = position_ids[..., None].float() * self.inv_freq.to(device=x.device, dtype=torch.float32)
-        angles = torch.cat((angles, angles), dim=-1)
-        scale = self.attention_scaling
-        return (angles.cos() * scale).to(x.dtype), (angles.sin() * scale).to(x.dtype)
-
-
-def rotate(x_BHTK: torch.Tensor, cos_BTK: torch.Tensor, sin_BTK: torch.Tensor) -> torch.Tensor:
-    """Rotate each pair (k, k + K / 2) of every head by its position's angle."""
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return x_BHTK * cos_BTK.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin_BTK.unsqueeze(1)
+from .rotary_frozen_glyph import FrozenGlyphRotaryEmbedding, rotate
 
 
 def eager_attention_forward(
@@ -193,6 +135,8 @@ class FrozenGlyphMLP(nn.Module):
 class FrozenGlyphBlock(GradientCheckpointingLayer):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
+    tracks_input = False  # see ``track``
+
     def __init__(self, config: FrozenGlyphConfig, layer_idx: int) -> None:
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -267,7 +211,16 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
         return bool(options.get("output_hidden_states") or self.config.output_hidden_states)
 
     def enable_input_require_grads(self) -> None:
-        """Do nothing: gradients at the frozen input would force a backward pass through every frozen block."""
+        """Require gradients at the input of the first block that trains; below it there is no backward pass to run."""
+        self.track_inputs(True)
+
+    def disable_input_require_grads(self) -> None:
+        self.track_inputs(False)
+
+    def track_inputs(self, wanted: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, FrozenGlyphBlock):
+                module.tracks_input = wanted
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Refuse: token ids and glyph bits are one frozen object."""
@@ -307,6 +260,7 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         substrate = [] if trains else [self.embed_tokens]
         return [*substrate, *self.layers[: self.config.num_frozen_layers]]
 
+    @warn_of_old_name
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -327,7 +281,7 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         ``states_to_keep``: which of the last hidden states: so many at the end, 0 for all, or those of an index tensor.
         """
         cache = past_key_values if cache is None else cache
-        layers: Any = self.layers
+        layers: Any = self.layers[: self.config.num_hidden_layers]  # fewer while ``assistant_early_exit`` drafts
         if prefix_states is not None:
             self.check_prefix_states(prefix_states, input_ids, inputs_embeds, cache)
             layers = layers[self.config.num_frozen_layers :]
@@ -437,9 +391,10 @@ def run_blocks(
         return keep_positions(hidden_states, states_to_keep)
     position_embeddings = rotary_emb(hidden_states, kwargs["position_ids"])
     for index, block in enumerate(blocks):
+        own = None if adapters is None else adapters[index]
         hidden_states = block(
-            hidden_states,
-            adapters=None if adapters is None else adapters[index],
+            track(hidden_states, block, own),
+            adapters=own,
             states_to_keep=states_to_keep if index == len(blocks) - 1 else 0,
             position_embeddings=position_embeddings,
             **kwargs,
@@ -447,12 +402,28 @@ def run_blocks(
     return hidden_states
 
 
+def track(states: torch.Tensor, block: Any, adapters: nn.Module | None) -> torch.Tensor:
+    """What enters ``block``, as a leaf that requires gradients where the block is the first that trains.
+
+    Only where something looks for gradients there, as reentrant checkpointing and peft's hooks do.
+    """
+    wanted = getattr(block, "tracks_input", False) or (
+        getattr(block, "gradient_checkpointing", False) and block.training
+    )
+    if not wanted or states.requires_grad or not torch.is_grad_enabled():
+        return states
+    trained = (part for part in (block, adapters) if part is not None)
+    if any(parameter.requires_grad for part in trained for parameter in part.parameters()):
+        return states.detach().requires_grad_()
+    return states
+
+
 def keep_positions(states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tensor:
     """The last ``kept`` positions of [B, T, ...], all for 0, or those that an index tensor names."""
     return states[:, -kept:] if isinstance(kept, int) else states[:, kept]
 
 
-class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
+class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, FrozenGlyphGenerationMixin):
     """Token ids [B, T] -> logits [B, T, V]."""
 
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -467,6 +438,7 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, GenerationMixin):
     def frozen_modules(self) -> list[nn.Module]:
         return self.model.frozen_modules()
 
+    @warn_of_old_name
     @can_return_tuple
     def forward(
         self,

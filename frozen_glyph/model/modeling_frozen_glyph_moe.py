@@ -15,17 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
 from .head_frozen_glyph import ExpertHead, OutputHead
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
-    CACHE,
     FrozenGlyphAttention,
     FrozenGlyphBlock,
     FrozenGlyphPreTrainedModel,
@@ -156,6 +155,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
             entering[index] = run_blocks(self.trunk, self.rotary_emb, hidden_states, adapters=adapters, **kwargs)
         return [entering[index] if index in entering else entering[None] for index in range(len(self.experts))]
 
+    @warn_of_old_name
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -191,7 +191,7 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=side_by_side, **{CACHE: shared["cache"]})
 
 
-class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
+class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenerationMixin):
     """Token ids [B, T] -> logits [B, T, V] under ``config.rule``."""
 
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
@@ -246,6 +246,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, GenerationMixin):
         config.num_hidden_layers = config.evidence_layer
         return self
 
+    @warn_of_old_name
     @can_return_tuple
     def forward(
         self,

@@ -9,7 +9,7 @@ from transformers import DynamicCache, StaticCache
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.documents_frozen_glyph import first_columns, real_tokens
-from frozen_glyph.model.modeling_frozen_glyph import CACHE
+from frozen_glyph.model.generation_frozen_glyph import CACHE
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 LENGTHS = [[3, 1, 8], [7, 5], [12], [1, 1, 10]]  # of the documents in each row

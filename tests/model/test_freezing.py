@@ -41,10 +41,11 @@ def test_only_upper_blocks_norm_and_head_train(model):
     assert len(trainable(model)) == 2 * 12 + 2 + 2
 
 
-def checkpoint_activations(model, on: bool) -> None:
+def checkpoint_activations(model, on: bool, **options) -> None:
     """By the name of this transformers version: ``gradient_checkpointing_*`` became ``activation_checkpointing_*``."""
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    getattr(model, f"{kind}_checkpointing_{'enable' if on else 'disable'}")()
+    arguments = [options] if options else []
+    getattr(model, f"{kind}_checkpointing_{'enable' if on else 'disable'}")(*arguments)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -68,6 +69,77 @@ def test_checkpointing_changes_no_gradient_and_recomputes_only_what_trains(model
         torch.testing.assert_close(checkpointed[name], gradient)
     checkpoint_activations(model, False)
     torch.testing.assert_close(gradients(model, ids)["lm_head.bias"], plain["lm_head.bias"])
+
+
+REENTRANT = pytest.mark.parametrize("reentrant", [True, False])
+NO_GRADIENT = (
+    "ignore:None of the inputs have requires_grad"  # torch of the frozen blocks, where that is as it should be
+)
+
+
+@REENTRANT
+@pytest.mark.filterwarnings(NO_GRADIENT)
+def test_every_way_of_checkpointing_gives_all_gradients(model, token_ids, reentrant):
+    """Reentrant checkpointing passes gradients on only where an input requires them, and the token vectors never do."""
+    ids = token_ids(2, 8)
+    plain = gradients(model, ids)
+    checkpoint_activations(model, True, use_reentrant=reentrant)
+    assert graph_reaches(model, ids) == [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN)
+    checkpointed = gradients(model, ids)
+    assert set(checkpointed) == set(plain) == trainable(model)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient)
+
+
+@REENTRANT
+@pytest.mark.filterwarnings(NO_GRADIENT, "ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("invocation", [None, [5]], ids=["lora", "alora"])
+def test_adapters_train_under_checkpointing(model, token_ids, reentrant, invocation):
+    from peft import LoraConfig, get_peft_model
+
+    ids = token_ids(2, 8)
+    ids[:, 3] = 5
+    options = {} if invocation is None else {"alora_invocation_tokens": invocation}
+    layers = [1, 3]  # below the first, nothing is tracked
+    config = LoraConfig(
+        target_modules=["q_proj", "fc_in"], layers_to_transform=layers, task_type="CAUSAL_LM", **options
+    )
+    adapted = get_peft_model(model, config).train()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    plain = step(adapted, ids)
+    assert len(plain) == 2 * 2 * len(layers)
+    checkpoint_activations(model, True, use_reentrant=reentrant)
+    for name, gradient in step(adapted, ids).items():
+        torch.testing.assert_close(gradient, plain[name])
+    assert graph_reaches(model, ids) == [False, False, True, True, True]
+
+
+def step(adapted, ids) -> dict[str, torch.Tensor]:
+    adapted.zero_grad()
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    return {name: p.grad.clone() for name, p in adapted.named_parameters() if p.grad is not None}
+
+
+def test_input_gradients_are_required_where_training_begins(model, token_ids):
+    """As libraries ask for by ``enable_input_require_grads``, checkpointing or not; and no more once it is disabled."""
+    seen = []
+    for block in model.model.layers:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].requires_grad))
+    for switch, expected in (
+        (model.enable_input_require_grads, [False, False, True, True]),
+        (model.disable_input_require_grads, [False, False, False, True]),
+    ):
+        switch()
+        model(token_ids(2, 8))
+        assert seen == expected
+        seen.clear()
+    model.enable_input_require_grads()
+    with torch.no_grad():
+        model(token_ids(2, 8))
+    assert seen == [False] * LAYERS
 
 
 def test_training_changes_only_what_trains(model, token_ids):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
-from frozen_glyph.model.modeling_frozen_glyph import CACHE
+from frozen_glyph.model.generation_frozen_glyph import CACHE
 
 NEW_TOKENS = 7
 
@@ -88,6 +88,36 @@ def test_prompt_lookup_and_assistant(model, token_ids, build_model):
     assert generate(model, ids, prompt_lookup_num_tokens=3)[0].tolist() == expected
     assistant = build_model(seed=20, num_hidden_layers=1)
     assert generate(model, ids, assistant_model=assistant)[0].tolist() == expected
+
+
+@pytest.mark.parametrize("arguments", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+def test_a_models_own_shallow_exit_drafts_for_it(model, token_ids, arguments):
+    """The last norm and head on block k propose, all blocks decide; experts end together and have no such exit."""
+    ids = token_ids(1, 9, seed=5)
+    if not hasattr(model.model, "layers"):
+        with pytest.raises(ValueError, match=r"assistant_early_exit=1 of FrozenGlyphMoE\w+ must be left out"):
+            generate(model, ids, assistant_early_exit=1)
+        return
+    expected, blocks, depths = greedy(model, ids)[0], len(model.model.layers), []
+    hook = model.model.register_forward_pre_hook(lambda module, inputs: depths.append(module.config.num_hidden_layers))
+    for early in range(1, blocks + 1):
+        depths.clear()
+        assert generate(model, ids, assistant_early_exit=early, **arguments)[0].tolist() == expected
+        assert set(depths) == {early, blocks}
+    hook.remove()
+    for early in (-1, 0, blocks + 1):
+        with pytest.raises(ValueError, match=f"assistant_early_exit={early} .* must be from 1 to {blocks}"):
+            generate(model, ids, assistant_early_exit=early)
+
+
+@pytest.mark.skipif(CACHE != "cache", reason="the name before transformers 5.24")
+def test_the_old_name_of_the_cache_is_warned_of(model, token_ids):
+    """As transformers' own models do."""
+    ids = token_ids(1, 9, seed=5)
+    for called in (model, model.model):
+        first = called(ids[:, :5], use_cache=True)
+        with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+            called(ids[:, 5:], past_key_values=first.cache)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 
 from frozen_glyph import FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.configuration_frozen_glyph import LORA_TARGETS
-from frozen_glyph.model.modeling_frozen_glyph import CACHE
+from frozen_glyph.model.generation_frozen_glyph import CACHE
 
 SHARED, RANK, ALPHA = 2, 3, 4.5
 PLAIN, FEW, ALL = None, ("self_attn.v_proj", "mlp.fc_out"), LORA_TARGETS

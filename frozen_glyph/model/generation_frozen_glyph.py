@@ -1,0 +1,35 @@
+"""Beyond transformers' own generation: a grown model drafts for itself; and how this version names the cache."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.utils.deprecation import deprecate_kwarg
+
+# What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+
+
+def warn_of_old_name(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``forward`` warn of ``past_key_values`` as transformers' own models do, from the version that renamed it."""
+    return deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward) if CACHE == "cache" else forward
+
+
+class FrozenGlyphGenerationMixin(GenerationMixin):
+    """transformers' generation; ``assistant_early_exit=k``: block k, with the last norm and head, drafts for them all.
+
+    The text is the same as without. Experts side by side end together, so merged models have no such exit.
+    """
+
+    def _get_candidate_generator(self: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        early = kwargs["generation_config"].assistant_early_exit
+        blocks = len(getattr(self.base_model, "layers", ()))
+        if early is not None and not 1 <= early <= blocks:
+            allowed = f"from 1 to {blocks}, its blocks" if blocks else "left out: experts end together"
+            raise ValueError(f"assistant_early_exit={early} of {type(self).__name__} must be {allowed}")
+        return GenerationMixin._get_candidate_generator(self, **kwargs)
+
+
+__all__ = ["CACHE", "FrozenGlyphGenerationMixin", "warn_of_old_name"]
