@@ -11,6 +11,7 @@ from frozen_glyph.checkpoint.companions import check_links, copy_model_code
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIRST
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, write_text
 from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.journal import note_below
 from frozen_glyph.checkpoint.loading import load_causal_lm, load_tokenizer
 from frozen_glyph.checkpoint.places import check_vacant, one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -59,6 +60,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
         model.save_pretrained(temporary)
         copy_model_code(temporary)
         tokenizer.save_pretrained(temporary)
+        note_below(temporary)
         write_text(temporary / CARD_FILE, dense_card(out.name, source.name, folder, model.config))
         parent = {**source.at(folder).origin, "config_sha256": sha256_file(folder / CONFIG_FILE), **source.arguments}
         files = {path.name: sha256_file(path) for path in sorted(temporary.glob("*.safetensors"))}

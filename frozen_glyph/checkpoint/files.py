@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from frozen_glyph.checkpoint.header import HEADER_BYTES, TensorFile
+from frozen_glyph.checkpoint.journal import note
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.formats import JSON_BYTES, FormatError, check_type, parse_json, read_bytes
 from frozen_glyph.model.weights_frozen_glyph import find_inside, shard_names
@@ -51,6 +52,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        note(path, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -67,12 +69,6 @@ def target_of(path: Path) -> str | None:
     name, _, code = path.name.removesuffix(".tmp").removeprefix(".").rpartition(".")
     made = path.with_name(f".{name}.{code[:8]}{signature(name, code[:8])}.tmp")
     return name if path == made else None
-
-
-def final_name(name: str) -> str:
-    """``name``, a path, or what it was to be called where ``temporary_of`` made it."""
-    path = Path(name)
-    return path.with_name(target_of(path) or path.name).as_posix()
 
 
 def signature(name: str, nonce: str) -> str:
@@ -255,6 +251,7 @@ def link_file(source: Path, target: Path) -> None:
     temporary = temporary_of(target)
     try:
         temporary.hardlink_to(source.resolve())  # resolved: a cache of the Hub holds symbolic links
+        note(target, temporary)
         temporary.replace(target)
     except OSError:
         copy_file(source, target)

@@ -1,14 +1,17 @@
 """Make folders that appear whole or not at all, and delete of folders only what is known to be ours."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from frozen_glyph.checkpoint.contract import is_written
-from frozen_glyph.checkpoint.files import final_name, target_of, temporary_of
+from frozen_glyph.checkpoint.files import target_of, temporary_of
+from frozen_glyph.checkpoint.journal import JOURNAL_FILE, Journal, unchanged_stamps, watching
 from frozen_glyph.checkpoint.places import check_vacant, writing
+
+logger = logging.getLogger(__name__)
 
 
 def remove_temporaries(folder: Path, is_ours: Callable[[str], bool]) -> None:
@@ -36,7 +39,7 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, is_ours: Callable[[str], bool] = is_written) -> Iterator[Path]:
+def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour to fill, which becomes the folder ``path`` at the end, or vanishes on an error.
 
     Raises:
@@ -46,23 +49,48 @@ def new_folder(path: Path, is_ours: Callable[[str], bool] = is_written) -> Itera
     with writing(path):
         check_vacant(path)
         real = path.resolve()  # a link to an empty folder stays one
-        with neighbour(real, is_ours) as temporary:
+        with neighbour(real) as temporary:
             yield temporary
+            (temporary / JOURNAL_FILE).unlink()
             temporary.replace(real)
 
 
 @contextmanager
-def neighbour(path: Path, is_ours: Callable[[str], bool]) -> Iterator[Path]:
+def neighbour(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path``, which vanishes at the end.
 
-    What a killed process left of the same is removed first: files whose names ``is_ours`` knows.
+    What a killed process left of the same is removed first, as far as it noted what it wrote; a warning names the rest.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in [found for found in path.parent.iterdir() if target_of(found) == path.name and found.is_dir()]:
-        remove_files(stale, [name for name in files_below(stale) if is_ours(final_name(name))])
+    clear_stale(path.parent, path.name.__eq__)
     temporary = temporary_of(path)
     temporary.mkdir()
     try:
-        yield temporary
+        journal = Journal(temporary)
+        journal.begin()
+        with watching(temporary, journal.add):
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # made, filled and named by this very call
+
+
+def clear_stale(place: Path, is_target: Callable[[str], bool]) -> None:
+    """Remove the temporary folders in ``place`` that killed processes left of what ``is_target``.
+
+    Of their files those go that the journal knows unchanged, and those whose own names say that they were not
+    finished. Files of others, and what nobody noted, stay; a warning names one.
+    """
+    for folder in sorted(place.iterdir()) if place.is_dir() else ():
+        if not is_target(target_of(folder) or "") or folder.is_symlink() or not folder.is_dir():
+            continue
+        noted, there = Journal(folder).read(), files_below(folder)
+        ours = unchanged_stamps(folder, {name: noted[name] for name in there if name in noted}) if noted else []
+        unfinished = [name for name in there if target_of(folder / name) is not None]
+        remove_files(folder, [*ours, *unfinished, *([] if noted is None else [JOURNAL_FILE])])
+        if left := files_below(folder):
+            logger.warning(
+                "%r was left by a command that was killed; it recorded no %r there, so that stays: look at it, and "
+                "delete the folder",
+                str(folder),
+                left[0],
+            )

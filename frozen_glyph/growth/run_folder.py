@@ -18,6 +18,7 @@ from frozen_glyph.checkpoint.contract import (
 )
 from frozen_glyph.checkpoint.files import check_hashes, target_of
 from frozen_glyph.checkpoint.folders import files_below, remove_files, remove_temporaries
+from frozen_glyph.checkpoint.journal import Stamp, unchanged_stamps, watching
 from frozen_glyph.checkpoint.places import LOCK_INSIDE
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord, SourceRecord
@@ -129,12 +130,15 @@ def released_on_error(out: Path) -> Iterator[None]:
 
     Packed tokens stay in the work folder.
     """
-    claimed, before = (out / PROVENANCE_FILE).exists(), set(files_below(out))
+    claimed = (out / PROVENANCE_FILE).exists()
+    written: dict[str, Stamp] = {}
     try:
-        yield
+        with watching(out, written.__setitem__):
+            yield
     except Exception:
         if not claimed:
-            remove_files(out, [name for name in files_below(out) if name not in before and is_written(name)])
+            ours = unchanged_stamps(out, written)
+            remove_files(out, [name for name in ours if not name.startswith(f"{WORK_FOLDER}/")])
         raise
 
 

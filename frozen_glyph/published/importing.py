@@ -37,6 +37,7 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.journal import note_below
 from frozen_glyph.checkpoint.loading import CONVERT, FETCHED, load_tokenizer, refuse_pickles
 from frozen_glyph.checkpoint.places import check_vacant, one_writer
 from frozen_glyph.checkpoint.provenance import write_provenance
@@ -103,6 +104,7 @@ def import_published(
         if substrate is not None:
             substrate.save_pretrained(temporary)
         words.save_pretrained(temporary)
+        note_below(temporary)
         layers, parameters = model.config.num_hidden_layers, model.num_parameters()
         stage = {"stage": 1, "layers": layers, "num_hidden_layers": layers, "nats_per_character": {}}
         stage |= {

@@ -1,20 +1,24 @@
 """transformers' Trainer as a phase needs it: fused loss, checkpoints of what trains, a stop before NaN is saved.
 
-A checkpoint holds the trainable tensors, Trainer's own optimiser, schedule and random states, and, written last,
-``manifest.json`` with the sha256 of every other file.
+A checkpoint holds the trainable tensors, Trainer's own optimiser, schedule and random states, and ``manifest.json``
+with the sha256 of every other file. It is written beside its place, which it takes when it is complete.
 """
 
+import itertools
 import logging
 import math
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypedDict
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset, RandomSampler
@@ -25,7 +29,6 @@ from frozen_glyph.checkpoint.contract import WEIGHTS
 from frozen_glyph.checkpoint.files import (
     CheckpointError,
     check_hashes,
-    final_name,
     read_json,
     read_record,
     read_tensors,
@@ -33,18 +36,14 @@ from frozen_glyph.checkpoint.files import (
     write_json,
     write_tensors,
 )
-from frozen_glyph.checkpoint.folders import files_below, remove_files
-from frozen_glyph.checkpoint.manifest import MANIFEST_FILE
+from frozen_glyph.checkpoint.folders import clear_stale, files_below, neighbour, remove_files
+from frozen_glyph.checkpoint.journal import note_below
+from frozen_glyph.checkpoint.manifest import MANIFEST_FILE, is_inside, unchanged
 from frozen_glyph.checkpoint.records import LogEntry
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.training.recipe import TrainingRecipe
 
-# What Trainer writes into a checkpoint: alone, sharded over processes by FSDP, by DeepSpeed.
-WRITTEN = re.compile(
-    r"model\.safetensors|(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|trainer_state\.json|training_args\.bin|"
-    r"(optimizer|pytorch_model_fsdp)(_rank\d+|_\d+)?\.bin|(optimizer|pytorch_model_fsdp)_\d+/(\.metadata|__\w+\.distcp)|"
-    r"manifest\.json|latest|zero_to_fp32\.py|global_step\d+/\w+\.pt"
-)
+FOLDER = re.compile(r"checkpoint-(\d+)(?:\.(\d+))?")  # of a step; numbered where files of others lie in its place
 STATE_FILE = "trainer_state.json"
 Batch = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
@@ -105,28 +104,31 @@ def newest_checkpoint(work: Path) -> Path | None:
 
 def remove_checkpoints(work: Path, kept: int = 0) -> None:
     """Delete the checkpoints in ``work`` but for the newest ``kept``."""
-    for folder in checkpoints(work)[kept:]:
+    for folder in [folder for folder in checkpoints(work) if (folder / MANIFEST_FILE).exists()][kept:]:
         remove_checkpoint(folder)
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete of a checkpoint what its manifest names and what Trainer writes; files of others stay."""
-    recorded = recorded_files(folder)
-    remove_files(folder, [n for n in files_below(folder) if n in recorded or WRITTEN.fullmatch(final_name(n))])
-
-
-def recorded_files(folder: Path) -> dict[str, str]:
-    """The files of a checkpoint by its manifest, with their sha256; none where that is damaged."""
+    """Delete of a checkpoint what its manifest names and nobody changed; all else stays."""
     try:
-        return dict(read_json(folder / MANIFEST_FILE)["files"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
-        return {}
+        recorded = read_record(folder / MANIFEST_FILE, SavedManifest)["files"]
+    except CheckpointError:
+        recorded = {}
+    ours = unchanged(folder, {name: digest for name, digest in recorded.items() if is_inside(name)})
+    remove_files(folder, [*ours, MANIFEST_FILE] if ours else [])
 
 
 def checkpoints(work: Path) -> list[Path]:
     """The folders of checkpoints in ``work``, the newest first."""
-    found = {int(path.name[11:]): path for path in work.glob("checkpoint-*") if path.name[11:].isdecimal()}
-    return [found[step] for step in sorted(found, reverse=True)]
+    found = [(match, path) for path in work.glob("checkpoint-*") if (match := FOLDER.fullmatch(path.name))]
+    found.sort(key=lambda item: [int(number or 0) for number in item[0].groups()], reverse=True)
+    return [path for _, path in found]
+
+
+def vacant(folder: Path) -> Path:
+    """``folder`` if nothing is there, else a neighbour with a number."""
+    numbered = (folder.with_name(f"{folder.name}.{number}") for number in itertools.count(1))
+    return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))
 
 
 class StageTrainer(Trainer):
@@ -143,6 +145,7 @@ class StageTrainer(Trainer):
     ) -> None:
         self.recipe, self.prepare_inputs = recipe, prepare_inputs
         self.started, self.seconds_before = time.monotonic(), 0.0
+        self.saving: Path | None = None
         super().__init__(**kwargs)
         self.work = Path(str(self.args.output_dir))
 
@@ -182,6 +185,8 @@ class StageTrainer(Trainer):
 
     def resume(self, checkpoint: Path | None) -> None:
         """Train to the end from ``checkpoint``, or from the start; one that is the end itself is only loaded."""
+        if self.args.should_save:
+            clear_stale(self.work, lambda name: FOLDER.fullmatch(name) is not None)
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
             self.seconds_before = next((e["seconds"] for e in reversed(state.log_history) if "seconds" in e), 0.0)
@@ -228,22 +233,34 @@ class StageTrainer(Trainer):
             if not local.isfinite().all():
                 raise self.diverged(f"{name} is not finite")
         try:
-            if self.args.should_save:  # what a run left that was stopped while it saved
-                remove_checkpoint(folder)
-            foreign = set(files_below(folder))
+            with neighbour(folder) if self.args.should_save else nullcontext() as temporary:
+                (self.saving,) = broadcast_object_list([temporary])
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # each process has written its own random state
+                if temporary is not None:
+                    note_below(temporary)
+                    self.settle(temporary / folder.name, folder)
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # each process has written its own random state
-            if self.args.should_save:
-                hashes = {name: sha256_file(folder / name) for name in files_below(folder) if name not in foreign}
-                write_json(folder / MANIFEST_FILE, {"finished": self.control.should_training_stop, "files": hashes})
-                remove_checkpoints(self.work, kept=2)
         except (OSError, RuntimeError, SafetensorError) as error:
             free = shutil.disk_usage(self.work).free
             raise CheckpointError(
                 f"checkpoint {str(folder)!r} could not be written, {free / 1e9:.1f} GB are free there: {error}. "
                 "Earlier checkpoints stay; make room and start the same command again to resume"
             ) from error
+        finally:
+            self.saving = None
+
+    def settle(self, written: Path, folder: Path) -> None:
+        """Record a checkpoint that is complete, let it take the place ``folder``, and drop all but the newest two."""
+        hashes = {name: sha256_file(written / name) for name in files_below(written)}
+        write_json(written / MANIFEST_FILE, {"finished": self.control.should_training_stop, "files": hashes})
+        remove_checkpoint(folder)
+        written.replace(vacant(folder))
+        remove_checkpoints(self.work, kept=2)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        """Where Trainer makes the folder of a checkpoint: a temporary one, of which nothing is another's."""
+        return str(self.saving or super()._get_output_dir(trial))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trainable tensors only; the frozen ones are in the stages below."""

@@ -1,11 +1,15 @@
 """Only what this package wrote is used again or deleted: a file's name alone makes nothing ours."""
 
 import json
+import logging
+import subprocess
+import sys
 
 import pytest
 
 from frozen_glyph.checkpoint.files import CheckpointError, target_of, temporary_of
 from frozen_glyph.checkpoint.folders import new_folder, remove_temporaries
+from frozen_glyph.checkpoint.journal import JOURNAL_FILE
 from frozen_glyph.checkpoint.manifest import MANIFEST_FILE, Manifest
 
 
@@ -101,21 +105,42 @@ def test_temporaries_know_themselves(tmp_path):
     assert sorted(FOREIGN) == names(tmp_path)
 
 
-def test_a_new_folder_clears_only_what_was_left_of_it(tmp_path):
-    """Of a killed process's folder the files of the plan; a user's file in it, and folders that look alike, stay."""
-    stale = temporary_of(tmp_path / "out")
-    for name in ("config.json", "lora/adapter_config.json", "notes.txt"):
-        (stale / name).parent.mkdir(parents=True, exist_ok=True)
-        (stale / name).touch()
-    temporary_of(stale / "head.safetensors").touch()
-    alike = tmp_path / ".out.4242.tmp"
-    alike.mkdir()
-    (alike / "config.json").touch()
-    with new_folder(tmp_path / "out") as folder:
+KILLED = """
+import os, sys
+from pathlib import Path
+from frozen_glyph.checkpoint.files import copy_file, temporary_of, write_text
+from frozen_glyph.checkpoint.folders import new_folder
+from frozen_glyph.checkpoint.journal import note_below
+with new_folder(Path(sys.argv[1])) as folder:
+    for name in ("config.json", "lora/adapter_config.json", "README.md", "tokenizer.json"):
+        write_text(folder / name, "ours")
+    (folder / "model.safetensors").write_text("a library's")
+    note_below(folder)
+    temporary_of(folder / "head.safetensors").touch()
+    (folder / "substrate.json").write_text("not noted yet")
+    os._exit(9)
+"""
+
+
+def test_a_new_folder_clears_only_what_was_left_of_it(tmp_path, caplog):
+    """Of a killed process's folder the files that it noted and nobody changed since; a user's, of any name, stay."""
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], check=False)
+    (stale,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert len(names(stale)) == 8
+    (stale / "head.safetensors").write_text("mine")
+    (stale / "README.md").write_text("mine")  # in the place of ours, also with as many bytes
+    (stale / "tokenizer.json").unlink()
+    (stale / "tokenizer.json").symlink_to(stale / "README.md")
+    alike = temporary_of(tmp_path / "out")  # our name, but nobody noted anything
+    for name in ("config.json", "lora/adapter_config.json", JOURNAL_FILE):
+        (alike / name).parent.mkdir(parents=True, exist_ok=True)
+        (alike / name).write_text("mine")
+    with caplog.at_level(logging.WARNING), new_folder(tmp_path / "out") as folder:
         (folder / "x").touch()
-    assert names(stale) == ["notes.txt"]
-    assert names(alike) == ["config.json"]
+    assert names(stale) == ["README.md", "head.safetensors", "substrate.json", "tokenizer.json"]
+    assert names(alike) == [JOURNAL_FILE, "config.json", "lora/adapter_config.json"]
     assert names(tmp_path / "out") == ["x"]
-    (stale / "notes.txt").unlink()
+    assert "it recorded no 'README.md' there, so that stays" in caplog.text
+    assert (stale / "README.md").read_text() == "mine"
     with pytest.raises(CheckpointError, match="exists and is not empty"), new_folder(tmp_path / "out"):
         pass

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from frozen_glyph.checkpoint.files import CheckpointError, FrozenGlyphError, sha256_file
+from frozen_glyph.growth import run as run_module
 from frozen_glyph.growth import stage as stage_module
 from frozen_glyph.growth.run_folder import RunFolderError
 
@@ -139,6 +140,26 @@ def test_a_refused_run_leaves_folders_of_others(grow_tiny, tmp_path):
     assert [(tmp_path / name / "run" / name / "keep.txt").read_text() for name in (".workspace", ".work")] == [
         "keep"
     ] * 2
+
+
+def test_a_refused_run_takes_back_what_it_wrote_and_no_more(finished, grow_tiny, tmp_path, monkeypatch):
+    """Files that somebody puts there meanwhile stay, whatever they are called."""
+    out = tmp_path / "run"
+
+    def meanwhile(*_):
+        assert {"provenance.json", "tokenizer.json", "substrate.safetensors"} <= {path.name for path in out.iterdir()}
+        for name in ("blocks-7.safetensors", "generation_config.json.new", "lora-3/adapter_config.json", "README.md"):
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_text("mine")
+        raise RunFolderError("refused")
+
+    monkeypatch.setattr(run_module, "check_positions", meanwhile)
+    with pytest.raises(RunFolderError, match="refused"):
+        grow_tiny(out, {"parent": {"source": str(finished[0])}}, substrate=None)
+    left = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert left == dict.fromkeys(
+        ("blocks-7.safetensors", "generation_config.json.new", "lora-3/adapter_config.json", "README.md"), "mine"
+    )
 
 
 def test_a_manifest_of_others_in_the_work_folder_is_refused(grow_tiny, tmp_path):

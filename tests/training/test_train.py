@@ -339,6 +339,58 @@ class TestHeldOut:
             train(model, patience=3)
 
 
+def test_files_of_others_among_the_checkpoints_stay(model, train, tmp_path):
+    """Also those that are called as Trainer's are, where a checkpoint is to be, and what replaced one of its files."""
+    straight = copy.deepcopy(model)
+    mine = ["checkpoint-2/optimizer.pt", "checkpoint-6/scheduler.pt", "checkpoint-6/notes.txt", "checkpoint-9/latest"]
+    for name in mine:
+        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "work" / name).write_text("mine")
+
+    class Replace(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                (tmp_path / "work" / "checkpoint-2.1" / "rng_state.pth").write_text("mine")
+
+    train(model, "work", Replace())
+    left = [path.relative_to(tmp_path / "work") for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    ours = {"checkpoint-4", "checkpoint-6.1"}
+    assert {path.as_posix() for path in left if path.parts[0] not in ours} == {*mine, "checkpoint-2.1/rng_state.pth"}
+    assert {path.read_text() for path in map((tmp_path / "work").joinpath, left) if path.parent.name not in ours} == {
+        "mine"
+    }
+    assert newest_checkpoint(tmp_path / "work").name == "checkpoint-6.1"
+    train(straight, "straight")
+    assert all(same(model, straight.state_dict()).values())
+
+
+KILLED_IN_A_SAVE = """
+import os, pickle, sys
+from transformers import Trainer
+from frozen_glyph.training.train import train_phase
+Trainer._save_rng_state = lambda *_: os._exit(9)
+train_phase(*pickle.load(open(sys.argv[1], "rb")))
+"""
+
+
+def test_what_a_kill_left_of_a_save(model, train, windows, make_training, tmp_path, caplog):
+    """The trainable tensors, which were noted, go; the rest is not known to be ours: it stays, and is told."""
+    arguments = (copy.deepcopy(model), TokenWindows(windows.tokens, 32), Phase(STEPS, 1e-2, seed=0))
+    arguments = (*arguments, make_training(save_steps=2), tmp_path / "work")
+    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_A_SAVE, str(tmp_path / "arguments")], check=False)
+    assert done.returncode == 9
+    (stale,) = (tmp_path / "work").iterdir()
+    assert (stale / "checkpoint-2" / "model.safetensors").exists()
+    (stale / "checkpoint-2" / "rng_state.pth").write_text("mine")
+    train(model)
+    assert f"{str(stale)!r} was left by a command that was killed" in caplog.text
+    assert sorted(path.name for path in (stale / "checkpoint-2").iterdir()) == [
+        "optimizer.pt", "rng_state.pth", "scheduler.pt",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "work").glob("c*")) == ["checkpoint-4", "checkpoint-6"]
+
+
 class Poison(TrainerCallback):
     """Makes one trainable weight NaN after the third step."""
 

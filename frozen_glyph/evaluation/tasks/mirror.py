@@ -15,9 +15,10 @@ import yaml
 
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, sha256_json
 from frozen_glyph.checkpoint.folders import files_below, neighbour
+from frozen_glyph.checkpoint.journal import JOURNAL_FILE, note_below
 from frozen_glyph.checkpoint.places import check_vacant, one_writer
 from frozen_glyph.evaluation.tasks import benchmark_files as files
-from frozen_glyph.evaluation.tasks.mirror_folder import check_unchanged, is_written, put_in_place, read_manifest
+from frozen_glyph.evaluation.tasks.mirror_folder import check_unchanged, put_in_place, read_manifest
 from frozen_glyph.evaluation.tasks.suites import suites_folder, tasks_folder
 
 if TYPE_CHECKING:
@@ -281,14 +282,16 @@ def write_mirror(data_dir: Path, root: Path) -> Mirror:
         missing={name: f"{file} does not exist" for name, file in absent.items() if file is not None},
         remarks=_remarks(contents),
     )
-    with neighbour(root, is_written) as folder:
+    with neighbour(root) as folder:
         for dataset, configurations in contents.items():
             _write_dataset(folder / dataset, dataset, configurations)
+            note_below(folder / dataset)
         (folder / "text").mkdir()
         for path in texts:
             shutil.copyfile(path, folder / "text" / path.name)
         _write_definitions(folder, subjects)
+        note_below(folder)
         report = {name: value for name, value in asdict(mirror).items() if name != "root"}
-        report["files"] = {name: sha256_file(folder / name) for name in files_below(folder)}
+        report["files"] = {name: sha256_file(folder / name) for name in files_below(folder) if name != JOURNAL_FILE}
         put_in_place(folder, root, old.get("files", {}), {"digest": digest, **report})
     return mirror

@@ -1,7 +1,6 @@
 """The folder of a mirror: what ``mirror.json`` records to be ours, by name and sha256; all else there stays."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,3 @@ def put_in_place(folder: Path, root: Path, old: dict[str, str], manifest: dict[s
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).replace(root / name)
     write_json(root / MANIFEST, manifest)
-
-
-def is_written(name: str) -> bool:
-    """Whether a mirror has files of this name."""
-    return re.fullmatch(r".+/README\.md|.+\.parquet|text/.+|(eval/(tasks|suites)|squad_v2)/[\w.-]+", name) is not None
