@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS
-from frozen_glyph.checkpoint.files import CheckpointError, read_weight_map
+from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
 from frozen_glyph.errors import FrozenGlyphError, one_line
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
 
@@ -86,10 +86,18 @@ def readable(what: str, source: str | Path) -> Iterator[None]:
 
 
 def check_loadable(folder: Path) -> None:
-    """Raise ``CheckpointError``, which names the file, where a load of ``folder`` would open a pickle."""
+    """Raise ``CheckpointError``, which names the file, where a load of ``folder`` opens a pickle or another model."""
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         read_weight_map(index)  # refuses one that names anything but safetensors
     refuse_pickles(folder)
+    if (folder / ADAPTER_CONFIG).exists():
+        adapter = read_json(inside(folder, ADAPTER_CONFIG))
+        base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+        if not isinstance(base, str) or Path(base).resolve() != folder.resolve():
+            raise CheckpointError(
+                f"{str(folder / ADAPTER_CONFIG)!r} lies beside a model: transformers would load {base!r}, its base, in "
+                "place of this one; move the adapter into a folder of its own"
+            )
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -2,10 +2,15 @@
 
 A word is ``NAME``, ``NAME@STAGE`` or, where experts are merged, ``NAME[@STAGE]+ADAPTER``. The Hub's library, which is
 slow to import, is imported when it is needed.
+
+The user's words are followed anywhere. What a file says instead, such as the ``base_model_name_or_path`` of an adapter,
+may come from a stranger and would put the contents of any folder into what is written: it is a word too, but leads only
+to the Hub, to the folder that the file lies in or the one above, and to folders that the user named beside it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,8 @@ from frozen_glyph.checkpoint.files import CheckpointError, inside, read_header, 
 from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.formats import FormatError
+
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,25 @@ class Source:
             return TensorFile.from_header({**entries, "__metadata__": found.metadata}, 0)
         except FormatError as error:
             raise CheckpointError(f"{shard!r} of {self.source!r} cannot be read: {error}") from None
+
+
+def told_source(word: str, file: Path, named: Collection[Path] = ()) -> Source:
+    """The checkpoint that ``file`` names: of the Hub, around the file, or of the folders ``named`` by the user.
+
+    Raises:
+        CheckpointError: it names a folder elsewhere, or no checkpoint.
+    """
+    try:
+        source = Source.parse(word)
+    except FrozenGlyphError as error:
+        raise CheckpointError(f"{str(file)!r} names no checkpoint as its base: {error}") from None
+    allowed = {*file.resolve().parents[:2], *(folder.resolve() for folder in named)}
+    if (source.folder is None and HUB_ID.fullmatch(source.source)) or Path(source.source).resolve() in allowed:
+        return source
+    raise CheckpointError(
+        f"{str(file)!r} names as its base {word!r}, which is no Hub id and no folder around it; a file is not followed "
+        f"elsewhere: say it yourself, as {word}+{file.parent}"
+    )
 
 
 def split(word: str) -> Iterator[tuple[str, str | None, str | None]]:

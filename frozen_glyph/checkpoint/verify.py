@@ -6,9 +6,11 @@
 * Every load compares the headers with the index, and the substrate's bytes with its fingerprint.
   ``from_pretrained(..., verify=True)`` compares every byte of the shards, which takes longer than mapping them.
 * Commands that write or report compare what decides: shards, ``config.json``, tokenizer, substrate, the index.
-  ``merge`` and ``extract`` do while they copy, ``grow`` of its own run and of a parent, ``tune-head``, ``to-dense`` and
-  ``eval`` before they begin. A run's work folder has its own manifest (``manifest.py``).
-* ``inspect --verify``, and ``push`` before it sends, compare every recorded file, and say what nobody recorded.
+  ``merge`` and ``extract`` do while they copy, ``grow`` of its own run and of a parent, ``tune-head``, ``to-dense``,
+  ``eval`` and ``inspect --health`` before they begin. A run's work folder has its own manifest (``manifest.py``), each
+  part of an evaluation its own sha256.
+* ``inspect --verify``, and ``push`` before it sends, compare every recorded file, say what nobody recorded, and name
+  NaN in any shard.
 
 What an earlier version did not record is not refused; JSON among it has to be JSON.
 """
@@ -97,7 +99,8 @@ def changed_files(
         name: partial(check_content, folder, name, content)
         for name, content in (contents | provenance.get("contents", {})).items()
     }
-    checks |= {name: partial(check_hashes, folder, {name: digest}) for name, digest in files.items()}
+    checks |= {name: partial(check_file, folder, name, digest) for name, digest in files.items()}
+    checks |= {name: partial(check_numbers, folder, name) for name in headers if name not in checks}
     checks |= {name: partial(check_companion, folder, name, digest) for name, digest in companions.items()}
     unread = (name for name in find_companions(folder) if name.endswith(".json") and name not in checks)
     checks |= {name: partial(read_json, folder / name) for name in list(unread)}
@@ -109,6 +112,18 @@ def changed_files(
             except CheckpointError as error:
                 problems[name] = str(error)
     return problems
+
+
+def check_file(folder: Path, name: str, digest: str) -> None:
+    """Raise ``CheckpointError`` unless a file has the sha256 ``digest``; a shard must hold no NaN either."""
+    check_hashes(folder, {name: digest})
+    if name.endswith(".safetensors"):
+        check_numbers(folder, name)
+
+
+def check_numbers(folder: Path, name: str) -> None:
+    """Raise ``CheckpointError``, which names the tensor, where a shard holds NaN."""
+    content_sha256(inside(folder, name))
 
 
 def check_content(folder: Path, name: str, content: str) -> None:

@@ -12,9 +12,12 @@ import typer
 import frozen_glyph
 from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate
 from frozen_glyph.errors import one_line
+from frozen_glyph.memory import lacking_memory
 
 # Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
 FOREIGN = {"huggingface_hub", "pyarrow", "pydantic_core", "pyo3_runtime", "safetensors", "sqlite3", "tokenizers"}
+
+LESS_MEMORY = "a smaller --batch-size, a shorter context or text, a model in bfloat16 or another --device needs less"
 
 app = typer.Typer(
     name="frozen-glyph",
@@ -60,7 +63,9 @@ def main() -> None:
     except BaseException as error:
         if os.environ.get("FROZEN_GLYPH_DEBUG") or not is_told(error):
             raise
-        typer.echo(f"error: {one_line(' '.join((str(error) or type(error).__name__).split()))}", err=True)
+        said = lacking_memory(error)
+        said = str(error) or type(error).__name__ if said is None else f"out of memory ({said}); {LESS_MEMORY}"
+        typer.echo(f"error: {one_line(' '.join(said.split()))}", err=True)
         sys.exit(1)
 
 
@@ -70,4 +75,5 @@ def is_told(error: BaseException) -> bool:
     Anything else is a fault of this package, and shows where it happened.
     """
     library = type(error).__module__.partition(".")[0]
-    return isinstance(error, ValueError | OSError | RecursionError | MemoryError) or library in FOREIGN
+    told = isinstance(error, ValueError | OSError | RecursionError) or library in FOREIGN
+    return told or lacking_memory(error) is not None

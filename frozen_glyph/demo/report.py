@@ -5,6 +5,7 @@ import time
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus
 from frozen_glyph.demo.tasks import task_name
 from frozen_glyph.evaluation.report.compare import adjust
+from frozen_glyph.evaluation.report.labels import labels_of
 from frozen_glyph.evaluation.report.schema import Picture, Report
 from frozen_glyph.memory import peak_memory
 from frozen_glyph.substrate import GlyphSubstrate
@@ -32,12 +33,14 @@ def tell_of_demo(report: Report, *, corpus: Corpus, substrate: GlyphSubstrate, s
 
 def keep_own_growth(report: Report, corpus: Corpus) -> None:
     """Of an expert's growth show the texts and tasks that it was trained for: no stage teaches it another language."""
-    for expert, stages in report["growth"].items():
+    labels = labels_of(report)
+    for model, stages in report["growth"].items():
+        expert = labels[model]
         own = {"en", expert, *(task_name(one) for one in corpus.questions if one.expert in ("both", expert))}
         for stage in stages:
             stage["losses"] = {text: loss for text, loss in stage["losses"].items() if text in own}
             stage["scores"] = {task: score for task, score in stage["scores"].items() if task in own}
-        report["trends"] = [trend for trend in report["trends"] if trend["model"] != expert or trend["name"] in own]
+        report["trends"] = [trend for trend in report["trends"] if trend["model"] != model or trend["name"] in own]
     report["comparisons"], report["trends"] = adjust(report["comparisons"], report["trends"])
 
 

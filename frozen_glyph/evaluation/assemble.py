@@ -22,8 +22,8 @@ def _stages(candidate: Candidate, stages: Sequence[Measurements], seed: int) -> 
     """A model's growth: what it could do after every stage."""
     rows = []
     for number, own in zip(candidate.stages, stages, strict=True):
-        losses = [summarise_loss(candidate.label, name, text, seed) for name, text in own.texts.items()]
-        scores = [row for task, part in own.tasks.items() for row in summarise_task(candidate.label, task, part, seed)]
+        losses = [summarise_loss(candidate.id, name, text, seed) for name, text in own.texts.items()]
+        scores = [row for task, part in own.tasks.items() for row in summarise_task(candidate.id, task, part, seed)]
         facts = own.facts
         rows.append(
             summarise_stage(number or 1, facts["num_hidden_layers"] or 0, facts["trainable_parameters"], losses, scores)
@@ -31,10 +31,10 @@ def _stages(candidate: Candidate, stages: Sequence[Measurements], seed: int) -> 
     return rows
 
 
-def _trends(label: str, stages: Sequence[Measurements], seed: int) -> list[Trend]:
+def _trends(model: str, stages: Sequence[Measurements], seed: int) -> list[Trend]:
     """What one more block changes, over the stages of a model."""
     depths = [own.facts["num_hidden_layers"] or 0 for own in stages]
-    return trends(label, depths, [own.texts for own in stages], [own.tasks for own in stages], seed)
+    return trends(model, depths, [own.texts for own in stages], [own.tasks for own in stages], seed)
 
 
 def _pairs(candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
@@ -48,14 +48,14 @@ def _pairs(candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
 
 def _compare(first: tuple[str, Measurements], second: tuple[str, Measurements], seed: int) -> list[Comparison]:
     """Second minus first on every text and task."""
-    (first_label, first_own), (second_label, second_own) = first, second
+    (first_id, first_own), (second_id, second_own) = first, second
     first_texts, second_texts = pool_texts(first_own.texts), pool_texts(second_own.texts)
     rows = [
-        compare_losses(text, (first_label, first_texts[text]), (second_label, second_texts[text]), seed)
+        compare_losses(text, (first_id, first_texts[text]), (second_id, second_texts[text]), seed)
         for text in first_texts
     ]
     rows += [
-        compare_scores(task, (first_label, first_own.tasks[task]), (second_label, second_own.tasks[task]), seed)
+        compare_scores(task, (first_id, first_own.tasks[task]), (second_id, second_own.tasks[task]), seed)
         for task in first_own.tasks
     ]
     return [row for row in rows if row is not None]
@@ -90,19 +90,20 @@ def _unscored(parts: Sequence[TaskPart]) -> dict[str, str]:
 def assemble(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measurements]], seed: int) -> Report:
     """Return the report of ``measured``, which holds for every candidate the measurements of its stages in order."""
     last = [stages[-1] for stages in measured]
-    labelled = [(candidate.label, own) for candidate, own in zip(candidates, last, strict=True)]
+    by_id = [(candidate.id, own) for candidate, own in zip(candidates, last, strict=True)]
     grown = [(c, stages) for c, stages in zip(candidates, measured, strict=True) if len(stages) > 1]
     comparisons, growth_trends = adjust(
-        [row for first, second in _pairs(candidates) for row in _compare(labelled[first], labelled[second], seed)],
-        [row for candidate, stages in grown for row in _trends(candidate.label, stages, seed)],
+        [row for first, second in _pairs(candidates) for row in _compare(by_id[first], by_id[second], seed)],
+        [row for candidate, stages in grown for row in _trends(candidate.id, stages, seed)],
     )
     samples: list[Sample] = [
-        {"model": label, "prompt": prompt, "text": text}
-        for label, own in labelled
+        {"model": model, "prompt": prompt, "text": text}
+        for model, own in by_id
         for prompt, text in own.continuations.items()
     ]
     models: list[ModelFacts] = [
         {
+            "id": candidate.id,
             "label": candidate.label,
             "folder": candidate.name,
             "rule": candidate.rule,
@@ -116,23 +117,23 @@ def assemble(candidates: Sequence[Candidate], measured: Sequence[Sequence[Measur
     protocols = {task: part["protocol"] for task, part in last[0].tasks.items()}
     return {
         "title": "Evaluation of " + ", ".join(candidate.label for candidate in candidates),
-        "growth": {candidate.label: _stages(candidate, stages, seed) for candidate, stages in grown},
+        "growth": {candidate.id: _stages(candidate, stages, seed) for candidate, stages in grown},
         "losses": [
-            summarise_loss(label, text, part, seed)
-            for label, own in labelled
+            summarise_loss(model, text, part, seed)
+            for model, own in by_id
             for text, part in pool_texts(own.texts).items()
         ],
         "scores": [
             row
             for task in protocols
-            for label, own in labelled
-            for row in summarise_task(label, task, own.tasks[task], seed)
+            for model, own in by_id
+            for row in summarise_task(model, task, own.tasks[task], seed)
         ]
         + [
             row
             for task in last[0].runs
-            for label, own in labelled
-            for row in summarise_runs(label, task, own.runs[task], seed)
+            for model, own in by_id
+            for row in summarise_runs(model, task, own.runs[task], seed)
         ],
         "trends": growth_trends,
         "comparisons": comparisons,

@@ -5,19 +5,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.companions import check_links
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
+from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_causal_lm, load_config, load_tokenizer
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.evaluation.labels import numbered, shortest_labels
+from frozen_glyph.evaluation.report.labels import numbered, shortest_labels
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model in the report: ``name`` as it was given, ``stages`` to measure, the last being the model itself."""
+    """One model in the report: ``name`` as it was given, ``stages`` to measure, the last being the model itself.
 
+    ``id`` tells it from all others of the report, ``label`` is what it is called there.
+    """
+
+    id: str
     label: str
     name: str
     folder: Path
@@ -93,6 +99,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
             raise FrozenGlyphError(
                 f"model {source.source!r} has no config.json; name a folder written by save_pretrained, grow or merge"
             )
+        check_links(folder)
         check_loadable(folder)
         config = load_config(folder)
         context_length = getattr(config, "max_position_embeddings", None)
@@ -102,6 +109,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
                 "measured reads at least 2: one token to read, one to score"
             )
         candidate = Candidate(
+            id="",
             label=label,
             name=model,
             folder=folder,
@@ -114,8 +122,9 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
         for rule in _rules_of(label, config, rules):
             labelled = label if rule is None else f"{label} ({rule})"
             candidates.append(replace(candidate, label=labelled, rule=rule))
-    unlike = numbered([candidate.label for candidate in candidates])
-    return [replace(candidate, label=label) for candidate, label in zip(candidates, unlike, strict=True)]
+    labels = numbered([candidate.label for candidate in candidates])
+    ids = numbered([sha256_json(candidate.identity(candidate.stages[-1]))[:16] for candidate in candidates])
+    return [replace(own, id=key, label=label) for own, key, label in zip(candidates, ids, labels, strict=True)]
 
 
 def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tuple[Any, Any]:

@@ -14,9 +14,9 @@ from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.assemble import assemble
 from frozen_glyph.evaluation.candidates import find_candidates
-from frozen_glyph.evaluation.labels import shortest_labels
 from frozen_glyph.evaluation.measure import ANSWERS, Protocol, Say, measure_model
 from frozen_glyph.evaluation.progress import MeasuringBar
+from frozen_glyph.evaluation.report.labels import shortest_labels
 from frozen_glyph.evaluation.report.schema import Report
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 from frozen_glyph.evaluation.report.write import write_report

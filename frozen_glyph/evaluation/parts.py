@@ -1,4 +1,7 @@
-"""Finished measurements of an evaluation as small JSON files, so that an interrupted run goes on where it stopped."""
+"""Finished measurements of an evaluation as small JSON files, so that an interrupted run goes on where it stopped.
+
+Each holds the sha256 of its content: one that was changed since is measured again, as is one that holds none.
+"""
 
 import json
 import logging
@@ -31,13 +34,21 @@ class Parts:
         return content
 
     def load(self, name: str, key: str) -> dict[str, Any] | None:
-        """Return a finished part, or None. A file that is no JSON or has another key counts as absent."""
+        """Return a finished part, or None. A file that is damaged or has another key counts as absent."""
         try:
             part = read_json(self._path(name, key))
         except (OSError, CheckpointError):
             return None
-        return part.get("content") if isinstance(part, dict) and part.get("key") == key else None
+        if not isinstance(part, dict) or part.get("key") != key:
+            return None
+        content = part.get("content")
+        if part.get("sha256") == sha256_json(content):
+            return content
+        what = "other bytes than were written" if "sha256" in part else "no sha256 of its content"
+        logger.warning("%r has %s; it is measured again", str(self._path(name, key)), what)
+        return None
 
     def save(self, name: str, key: str, content: dict[str, Any]) -> None:
         """Keep a finished part."""
-        write_text(self._path(name, key), json.dumps({"key": key, "content": content}, ensure_ascii=False))
+        part = {"key": key, "sha256": sha256_json(content), "content": content}
+        write_text(self._path(name, key), json.dumps(part, ensure_ascii=False))

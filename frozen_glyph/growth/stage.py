@@ -132,6 +132,7 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
     if model.config.num_frozen_layers > 0:
         digest = frozen_digest(model)
         if training.quantize_frozen != "none":
+            model.to(PartialState().device)  # int4 and nf4 are made by the GPU; Trainer puts the model there later
             quantize_frozen(model, training.quantize_frozen)
         if training.prefix_cache != "none":
             location = work_folder(run, stage) if training.prefix_cache == "disk" else None

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from frozen_glyph.checkpoint.companions import check_links
 from frozen_glyph.checkpoint.loading import FETCHED, load_causal_lm, load_tokenizer
+from frozen_glyph.checkpoint.reader import open_checkpoint
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.health.measure import LEAST_EXAMPLES, HealthReport, model_health
@@ -22,11 +24,14 @@ def measure_health(source: str | Path | Source, text: str | Path) -> HealthRepor
 
     Raises:
         FrozenGlyphError: the text is missing, or too short for 3 windows.
+        CheckpointError: the model has other bytes than were written.
         ValueError, OSError: there is no such checkpoint or stage.
     """
     content = read_text(text)
     source = Source.parse(source)
     folder = source.fetch("model", FETCHED)
+    check_links(folder)
+    open_checkpoint("model", source.at(folder)).verify({})
     tokenizer, model = load_tokenizer(folder), load_causal_lm(folder, **source.arguments)
     length = min(LENGTH, model.config.max_position_embeddings)
     return model_health(model, [text_batch(content, tokenizer, length)])

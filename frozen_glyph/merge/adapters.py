@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -16,7 +17,7 @@ from frozen_glyph.checkpoint.files import (
     write_json,
 )
 from frozen_glyph.checkpoint.header import TensorFile
-from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.checkpoint.source import Source, told_source
 from frozen_glyph.checkpoint.streaming import Joined, Window, write_shard
 from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, layer_of
 
@@ -56,17 +57,17 @@ class Adapter:
     shards: dict[str, TensorFile] = field(default_factory=dict)
 
 
-def find_base(folder: Path) -> tuple[str, int | None]:
-    """The model that an adapter stands on: source and stage.
+def find_base(folder: Path, named: Collection[Path] = ()) -> Source:
+    """The model that an adapter stands on, with its stage; see source.py for where its configuration may lead.
 
     Raises:
-        CheckpointError: neither its configuration nor its place in a run says so.
+        CheckpointError: neither its configuration nor its place in a run says so, or it names a folder elsewhere.
     """
     if base := read_record(inside(folder, ADAPTER_CONFIG), PeftConfig).get("base_model_name_or_path"):
-        return base, None
+        return told_source(base, folder / ADAPTER_CONFIG, named)
     match = re.fullmatch(RUN_FOLDER, folder.resolve().name)
     if match and (folder.resolve().parent / CONFIG_FILE).exists():
-        return str(folder.resolve().parent), int(match[1]) if match[1] else None
+        return Source(str(folder.resolve().parent), int(match[1]) if match[1] else None)
     raise CheckpointError(f"adapter {str(folder)!r} does not say its base; give it as BASE@STAGE+{folder}")
 
 

@@ -6,7 +6,7 @@ which are compared with what the expert's folder recorded.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,8 @@ def in_dtype(expert: Expert, dtype: str) -> Expert:
     return dataclasses.replace(changed, blocks=blocks, converted=(*expert.converted, how))
 
 
-def open_experts(source: Source, headers_only: bool = False) -> list[Expert]:
-    """The experts of one source, in order.
+def open_experts(source: Source, headers_only: bool = False, named: Collection[Path] = ()) -> list[Expert]:
+    """The experts of one source, in order; ``named``: folders that the user gave beside it.
 
     Of a Hub id, the files that the chosen stage needs are fetched; with ``headers_only`` no shard is.
 
@@ -105,7 +105,7 @@ def open_experts(source: Source, headers_only: bool = False) -> list[Expert]:
         CheckpointError: a file is missing, truncated, or does not fit the ``config.json``; there is no such stage.
         ExpertsDoNotMatch: the source holds no frozen glyph bits, or is of another model family.
     """
-    source = with_base(source)
+    source = with_base(source, named)
     checkpoint = open_checkpoint("expert", source, headers_only)
     check_expert_config(checkpoint.label, checkpoint.config)
     if checkpoint.merged:
@@ -115,13 +115,16 @@ def open_experts(source: Source, headers_only: bool = False) -> list[Expert]:
     return [single_expert(checkpoint)]
 
 
-def with_base(source: Source) -> Source:
-    """An expert that is given as an adapter's folder alone, with the base that its files or its place name."""
+def with_base(source: Source, named: Collection[Path] = ()) -> Source:
+    """An expert that is given as an adapter's folder alone, with the base that its files or its place name.
+
+    ``named``: folders that the user gave beside it.
+    """
     folder = Path(source.source)
     if source.adapter or not (folder / ADAPTER_CONFIG).exists() or (folder / CONFIG_FILE).exists():
         return source
-    base, stage = find_base(folder)
-    return Source(base, source.stage or stage, source.source, source.revision)
+    base = find_base(folder, named)
+    return Source(base.source, source.stage or base.stage, source.source, source.revision)
 
 
 def check_expert_config(label: str, config: Any) -> None:

@@ -175,7 +175,9 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
         FrozenGlyphError: ``companions`` names none of them.
         CheckpointError: a file of an expert is missing or damaged.
     """
-    groups = [open_experts(source, headers_only) for source in recipe.sources()]
+    sources = recipe.sources()
+    given = [source.folder for source in sources if source.folder is not None]
+    groups = [open_experts(source, headers_only, given) for source in sources]
     if recipe.dtype:
         groups = [[in_dtype(expert, recipe.dtype) for expert in group] for group in groups]
     experts = list(itertools.chain(*groups))

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.memory import enough_memory
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
@@ -38,6 +39,10 @@ if not hasattr(FrozenGlyphPreTrainedModel, f"{CHECKPOINTING}_enable"):
 MATERIALIZE_BYTES = 64 << 20
 LOGGING_STEPS = 10
 HISTORY_KEYS = tuple(LogEntry.__annotations__)
+LESS_MEMORY = (
+    "lower training.micro_batch_size or set training.activation_checkpointing, which a run that has begun may change, "
+    "or in a new folder shorten training.context_length or say training.precision: bf16"
+)
 DECAY_SHARE = 0.2  # of all steps, at the end of warmup_stable_decay
 
 
@@ -189,6 +194,7 @@ def train_phase(
         FrozenWeightsChanged: a frozen tensor changed.
         RecipeError: the batch cannot be shared by the processes; a package in ``report_to`` is missing.
         CheckpointError: a checkpoint could not be written, for example because the disk is full.
+        NotEnoughMemory: a step does not fit into the device.
     """
     check_machine(recipe)
     evaluates = held_out is not None and recipe.eval_steps is not None
@@ -217,7 +223,8 @@ def train_phase(
         prepare_inputs=prepare_inputs,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.resume(newest_checkpoint(work))
+    with enough_memory(f"training of {work.name!r} in batches of {arguments.per_device_train_batch_size}", LESS_MEMORY):
+        trainer.resume(newest_checkpoint(work))
     trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # or autocast would stay around its forward
     trained.config.use_cache = use_cache  # Trainer turns it off, and the written model would generate without a cache
     if recipe.activation_checkpointing:

@@ -13,7 +13,9 @@ from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError, inside
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.candidates import find_candidates
 from frozen_glyph.growth.parent import adopt_parent
+from frozen_glyph.health.checkpoint import measure_health
 from frozen_glyph.hub import files_to_push
 from frozen_glyph.merge.reweigh import reweigh_experts
 
@@ -201,6 +203,8 @@ def test_a_link_is_never_copied_into_what_is_written(ru, merged, experts, secret
         lambda: extract_expert(merged, "ru", tmp_path / "out"),
         lambda: export_dense(ru, tmp_path / "out"),
         lambda: adopt_parent(Source(str(ru)), tmp_path / "child"),
+        lambda: find_candidates([str(ru)]),
+        lambda: measure_health(ru, secret),
     ]
     if name != "README.md":
         calls.append(lambda: FrozenGlyphForCausalLM.from_pretrained(ru).save_pretrained(tmp_path / "saved"))

@@ -210,6 +210,14 @@ def test_pickles_beside_safetensors_do_not_matter(foreign):
     assert load_model(find_candidates([str(foreign)])[0].folder)
 
 
+def test_an_adapter_beside_a_model_does_not_take_its_place(foreign, experts, text):
+    """transformers would load the base that it names, and score that."""
+    change_json(foreign / "adapter_config.json", peft_type="LORA", base_model_name_or_path=str(experts[0]))
+    for refused in (lambda: find_candidates([str(foreign)]), lambda: measure_health(foreign, text)):
+        with pytest.raises(CheckpointError, match=r"adapter_config\.json'? (lies )?beside .* folder of its own"):
+            refused()
+
+
 def test_an_adapter_that_is_a_pickle_is_refused_by_name(foreign):
     """transformers adds an adapter that lies beside the weights."""
     change_json(foreign / "adapter_config.json", peft_type="LORA", base_model_name_or_path=str(foreign))

@@ -5,16 +5,21 @@ import logging
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, grow_from_recipe, merge_experts, tune_head
 from frozen_glyph.checkpoint import reader
 from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.checkpoint.describe import describe_checkpoint
-from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
+from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
+from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.cli.tables import checkpoint_table
 from frozen_glyph.growth.recipe import load_recipe
+from frozen_glyph.health.checkpoint import measure_health
 from frozen_glyph.hub import files_to_push
 from frozen_glyph.merge.reweigh import reweigh_experts
 from frozen_glyph.merge.tune_recipe import TuneRecipe
@@ -90,6 +95,7 @@ def test_every_command_refuses_damaged_bytes_by_name(home, run, merged_folder, t
         "resume": lambda: grow(home, "run", run),
         "parent": lambda: grow(home, "child", tmp_path / "out", None),
         "eval": lambda: checkpoint_sha256(run),
+        "health": lambda: measure_health(run, home / "text.txt"),
         "push": lambda: files_to_push(run),
     }
     others = {
@@ -118,6 +124,7 @@ def test_what_reads_a_merged_folder_refuses_damaged_bytes_by_name(home, merged, 
         ),
         "to-dense": lambda: export_dense(merged, tmp_path / "out"),
         "eval": lambda: checkpoint_sha256(merged),
+        "health": lambda: measure_health(merged, home / "text.txt"),
         "push": lambda: files_to_push(merged),
     }
     for command, call in commands.items():
@@ -141,6 +148,30 @@ def test_verify_covers_every_file(run, name):
     problems = describe_checkpoint(run, verify=True)["problems"]
     assert list(problems) == [name]
     assert "has other bytes than were written; fetch it again or, if you changed it yourself" in problems[name]
+
+
+@pytest.mark.parametrize("folder", ["run", "dense", "saved", "foreign"])
+def test_verify_names_what_is_no_number_in_any_shard(run, tmp_path, folder):
+    """Whether its contents are recorded, its file, or nothing."""
+    model, out = FrozenGlyphForCausalLM.from_pretrained(run), tmp_path / folder
+    with torch.no_grad():
+        model.lm_head.weight[3, 4] = float("nan")
+    name = "model.safetensors"
+    if folder == "run":
+        name, out = "head-2.safetensors", run
+        record = read_provenance(out)
+        write_provenance(out, "growth", {"stages": record["stages"][:1]})
+        record["stages"][1]["files"] = write_stage(out, model, 2)
+        write_provenance(out, "growth", {"stages": record["stages"]})
+    else:
+        model.save_pretrained(out)
+    if folder == "dense":
+        write_provenance(out, "dense", {"files": {name: sha256_file(out / name)}})
+    if folder == "foreign":
+        tensors = {"x": torch.full((3,), float("nan"))}
+        save_file(tensors, out / name)
+    problems = describe_checkpoint(out, verify=True)["problems"]
+    assert "holds NaN in " + ("x" if folder == "foreign" else "lm_head.weight") in problems[name]
 
 
 def test_a_file_that_its_owner_changed_is_taken_out_of_the_record(run, tmp_path):

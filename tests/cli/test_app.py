@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 import frozen_glyph
@@ -96,6 +97,11 @@ def test_an_error_is_one_line_that_does_not_command_the_terminal(refused, monkey
 
     monkeypatch.setattr(cli, "app", app)
     assert refused("merge") == r"name 'ru\x1b[2J' is not allowed"
+
+
+def test_no_memory_left_is_one_line(refused, monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda: torch.empty(1 << 60))
+    assert "out of memory (" in refused("eval") and "a smaller --batch-size" in refused("eval")
 
 
 def test_debugging_shows_where_an_error_came_from(monkeypatch, tmp_path):

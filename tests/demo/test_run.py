@@ -14,6 +14,7 @@ from frozen_glyph.demo.documents import EXPERTS
 from frozen_glyph.demo.run import STAGES, run_demo
 from frozen_glyph.demo.tasks import task_name
 from frozen_glyph.evaluation import measure
+from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
@@ -93,7 +94,7 @@ def test_a_stopped_demo_keeps_what_it_measured(stopped, gone_on, small_corpus):
 
 
 def test_report_has_every_section(demo_folder, small_corpus):
-    report = json.loads((demo_folder / "report.json").read_text("utf-8"))
+    report = shown(json.loads((demo_folder / "report.json").read_text("utf-8")))
     assert report["note"] == SYNTHETIC_NOTE
     models = {f"merged ({rule})" for rule in RULES} | set(EXPERTS)
     assert {loss["model"] for loss in report["losses"]} == models
@@ -115,7 +116,7 @@ def test_report_has_every_section(demo_folder, small_corpus):
 
 
 def test_growth_is_told_on_what_an_expert_was_trained_for(demo_folder):
-    report = json.loads((demo_folder / "report.json").read_text("utf-8"))
+    report = shown(json.loads((demo_folder / "report.json").read_text("utf-8")))
     for expert, stages in report["growth"].items():
         tasks = {"facts", "sums", "extraction", *(f"{task}_{expert}" for task in ("facts", "sums", "extraction"))}
         tasks.add(f"options_{expert}")
@@ -141,7 +142,7 @@ def slow_accuracy(model: Any, tokenizer: Any, questions: list) -> float:
 
 @pytest.mark.parametrize("expert", EXPERTS)
 def test_scores_are_of_the_log_likelihood_of_each_choice(demo_folder, small_corpus, expert):
-    report = json.loads((demo_folder / "report.json").read_text("utf-8"))
+    report = shown(json.loads((demo_folder / "report.json").read_text("utf-8")))
     found = {score["task"]: score["value"] for score in report["scores"] if score["model"] == expert}
     model = FrozenGlyphForCausalLM.from_pretrained(demo_folder / expert)
     tokenizer = AutoTokenizer.from_pretrained(demo_folder / expert)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from frozen_glyph.evaluation.candidates import find_candidates, load_model
 from frozen_glyph.evaluation.evaluate import evaluate_models, find_texts
 from frozen_glyph.evaluation.measure import SAMPLED_RUNS, opening
 from frozen_glyph.evaluation.parts import Parts
+from frozen_glyph.evaluation.report.labels import shown
+from frozen_glyph.evaluation.report.markdown import report_markdown
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 from frozen_glyph.evaluation.tasks.harness import MissingDataError, Tasks, as_lm
 from frozen_glyph.evaluation.tasks.mirror import write_mirror
@@ -32,7 +35,7 @@ def out_dir(model_folders: list[Path], data_folder: Path, tmp_path_factory: pyte
 
 @pytest.fixture(scope="module")
 def report(out_dir: Path) -> Any:
-    return json.loads((out_dir / "report.json").read_text(encoding="utf-8"))
+    return shown(json.loads((out_dir / "report.json").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +168,20 @@ def test_part_of_another_key_counts_as_absent(tmp_path: Path) -> None:
     assert parts.load("task", "c" * 64) is None
 
 
+@pytest.mark.parametrize("old, new", [("[0.25", "[0.75"), (r'"sha256": "\w+", ', ""), (r'"(sha256": ")\w', r'"\1x')])
+def test_a_part_that_was_changed_is_measured_again(
+    tmp_path: Path, old: str, new: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = Parts(tmp_path)
+    parts.save("task", "a" * 64, {"values": [0.25, 1]})
+    (path,) = tmp_path.iterdir()
+    changed = re.sub(old.replace("[0", r"\[0"), new, path.read_text(encoding="utf-8"))
+    assert changed != path.read_text(encoding="utf-8")
+    path.write_text(changed, encoding="utf-8")
+    assert parts.load("task", "a" * 64) is None
+    assert "it is measured again" in caplog.text
+
+
 def test_a_merged_model_is_scored_under_its_rule_or_those_asked_for(model_folders: list[Path], tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     shutil.copytree(model_folders[0], merged)
@@ -184,7 +201,7 @@ def test_growth_and_merge_views(experts: list[Path], merged_folder: Path, data_f
     """Two grown experts and their merge, under two rules, on the fixtures that the model room's tests use."""
     out = tmp_path / "out"
     models = [merged_folder, *experts]
-    report = evaluate_models(models, data_folder, out, tasks=["boolq"], rules=["mean", "evidence"], limit=6)
+    report = shown(evaluate_models(models, data_folder, out, tasks=["boolq"], rules=["mean", "evidence"], limit=6))
     assert {label: [stage["num_hidden_layers"] for stage in stages] for label, stages in report["growth"].items()} == {
         "ru": [1, 2], "zh": [1, 3]
     }  # fmt: skip
@@ -238,7 +255,7 @@ def test_models_and_texts_of_one_name_have_rows_of_their_own(
     for source, text in zip(("en", "ru"), texts, strict=True):
         text.parent.mkdir()
         shutil.copyfile(data_folder / "text" / f"{source}.valid.txt", text)
-    report = evaluate_models(models, data_folder, tmp_path / "out", tasks=["boolq", "boolq"], texts=texts)
+    report = shown(evaluate_models(models, data_folder, tmp_path / "out", tasks=["boolq", "boolq"], texts=texts))
     labels = ["1/x/ru", "2/x/ru"]
     assert [model["label"] for model in report["provenance"]["models"]] == labels
     cells = {(loss["model"], loss["text"]): loss["value"] for loss in report["losses"]}
@@ -248,6 +265,41 @@ def test_models_and_texts_of_one_name_have_rows_of_their_own(
     assert {(row["first"], row["second"]) for row in report["comparisons"]} == {tuple(labels)}
     markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert all(f"| {label} | {cells[label, '1/en']:.3f} " in markdown for label in labels)
+
+
+def test_models_are_known_by_identity_and_shown_by_label(
+    model_folders: list[Path], experts: list[Path], data_folder: Path, tmp_path: Path
+) -> None:
+    """Two copies of one model have rows of their own; another name of a folder changes no key."""
+
+    def run(name: str, models: list[Path]) -> Any:
+        evaluate_models(models, data_folder, tmp_path / name, tasks=[])
+        return json.loads((tmp_path / name / "report.json").read_text(encoding="utf-8"))
+
+    twin = shutil.copytree(experts[0], tmp_path / "twin")
+    report = run("out", [experts[0], twin])
+    ids = [model["id"] for model in report["provenance"]["models"]]
+    assert len(set(ids)) == 2 and {loss["model"] for loss in report["losses"]} == set(report["growth"]) == set(ids)
+    assert {row["model"] for row in report["samples"] + report["trends"]} == set(ids)
+    assert {(row["first"], row["second"]) for row in report["comparisons"]} == {tuple(ids)}
+    renamed = run("again", [twin.rename(tmp_path / "other")])
+    assert set(renamed["growth"]) == {ids[0]} and [m["label"] for m in renamed["provenance"]["models"]] == ["other"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert all("ru" in written and "twin" in written and ids[0] not in written for written in (page, text))
+
+
+def test_a_report_of_the_version_before_is_shown_as_it_was(report: Any) -> None:
+    """It knew models by their labels alone; one label for two models cannot be mended afterwards, but two ids can."""
+    before = json.loads(json.dumps(report))
+    for model in before["provenance"]["models"]:
+        del model["id"]
+    assert shown(before) == before
+    assert report_markdown(before) == report_markdown(report)
+    models = [{"id": key, "label": "ru", "rule": None} for key in ("a", "b")]
+    losses = [{"model": key, "text": "en", "value": value} for key, value in (("a", 1.0), ("b", 2.0))]
+    found: Any = shown({"title": "t", "losses": losses, "provenance": {"models": models}})  # type: ignore[typeddict-item]
+    assert [(loss["model"], loss["value"]) for loss in found["losses"]] == [("ru", 1.0), ("ru (2)", 2.0)]
 
 
 def test_items_found_in_training_text_are_counted(

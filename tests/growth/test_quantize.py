@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, grow
 from frozen_glyph.checkpoint.files import sha256_file
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.growth import stage
 from frozen_glyph.growth.lora import add_adapters
 from frozen_glyph.growth.quantize import plain_parts, quantize_frozen, quantize_with_torchao
 from frozen_glyph.growth.recipe import LoraRecipe
@@ -114,6 +116,19 @@ def test_adapters_and_quantised_blocks_exclude_each_other(model):
 
 
 @needs_torchao
+def test_a_run_quantises_on_the_device_that_trains(build_model, monkeypatch):
+    """int4 and nf4 are made by the GPU, and a checkpoint is loaded into the memory of the machine."""
+    found = []
+    monkeypatch.setattr(stage, "PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(stage, "quantize_frozen", lambda model, kind: found.append((model.device.type, kind)) or 1 / 0)
+    training = SimpleNamespace(quantize_frozen="int4", learning_rate=1.0, steps_of=lambda *_: 1)
+    run = SimpleNamespace(recipe=SimpleNamespace(training=training), seed=lambda _: 0)
+    plan = SimpleNamespace(learning_rate=None, steps=1, tokens=None, patience=None)
+    with pytest.raises(ZeroDivisionError):
+        stage.train_blocks(run, build_model(seed=9, num_hidden_layers=3, num_frozen_layers=2), 2, plan)
+    assert found == [("meta", "int4")]
+
+
 def test_without_frozen_blocks_nothing_is_quantised(build_model):
     model = build_model(num_frozen_layers=0)
     quantize_frozen(model, "int8")

@@ -254,6 +254,24 @@ class TestAdapters:
         (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(trunk)}))
         assert config_of(merge_experts([moved, trunk], tmp_path / "n"))["num_shared_layers"] == 2
 
+    def test_an_adapter_leads_nowhere_but_where_its_user_went(self, trunk, branches, adapted, tmp_path):
+        """What a stranger wrote into it would put the contents of any folder into what is merged."""
+        moved = shutil.copytree(adapted("ru", seed=1), tmp_path / "adapter")
+        config = json.loads((moved / "adapter_config.json").read_text())
+
+        def refused(base, message):
+            (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+            with pytest.raises(CheckpointError, match=message):
+                merge_experts([moved, branches[0]], tmp_path / "n")
+
+        for base in (str(trunk), f"{trunk}@2", "/etc", "../trunk", "a/b/c"):
+            refused(base, r"adapter_config\.json' names as its base .*say it yourself, as .*\+.*adapter")
+        refused("+", "names no checkpoint as its base")
+        run = shutil.copytree(trunk, tmp_path / "run")
+        shutil.copytree(moved, run / "mine")
+        (run / "mine" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(run)}))
+        assert config_of(merge_experts([run / "mine", branches[0]], tmp_path / "m"))["num_shared_layers"] == 2
+
     def test_flattened_with_its_adapters(self, trunk, adapted, tmp_path):
         kept = [adapted("ru", seed=1), adapted("zh", seed=2)]
         pair = merge_experts(kept, tmp_path / "pair")

@@ -13,6 +13,7 @@ from typing import Any
 from eval.studies.common.tables import write_report
 from frozen_glyph.checkpoint.card import markdown_table
 from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.evaluation.report.labels import shown
 
 
 def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("demos", nargs="+", type=Path, help="folders that `frozen-glyph demo` wrote")
     parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
     arguments = parser.parse_args()
-    loaded = [json.loads((folder / "report.json").read_text("utf-8")) for folder in arguments.demos]
+    loaded: list[Any] = [shown(json.loads((folder / "report.json").read_text("utf-8"))) for folder in arguments.demos]
     reports = {str(report["provenance"]["seed"]): report for report in loaded}
     tables = {
         "Held-out loss by growth stage (nats per character)": losses_by_stage(reports),

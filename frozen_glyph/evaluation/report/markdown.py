@@ -2,6 +2,7 @@
 
 import re
 
+from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.schema import Comparison, Estimate, Report, Score
 from frozen_glyph.evaluation.report.words import (
     CONTAMINATION_HEAD,
@@ -53,6 +54,7 @@ def _estimate(estimate: Estimate | None, percent: bool) -> str:
 
 def report_markdown(report: Report) -> str:
     """Return the report as Markdown; charts and pictures are left to the page."""
+    report = shown(report)
     scores = report.get("scores", [])
     published = [score for score in scores if score.get("published")]
     likelihood = [score for score in scores if not score.get("published")]

@@ -2,6 +2,9 @@
 
 Every section of ``Report`` but the title is optional; a writer leaves out what is not there. Values are plain JSON
 types, except ``Picture.png``. Losses are nats per character. Shares (scores, chance) are between 0 and 1.
+
+A model is known by its identity, the ``id`` of its ``ModelFacts``: ``model``, ``first`` and ``second`` of rows and the
+keys of ``growth`` hold it. Labels are only shown (see labels.py); versions before had them in all these places.
 """
 
 from typing import Any, NotRequired, TypedDict
@@ -124,8 +127,9 @@ class Sample(TypedDict):
 
 
 class ModelFacts(TypedDict):
-    """Which weights a label stands for."""
+    """Which weights an identity stands for, and what it is called where people read."""
 
+    id: NotRequired[str]  # not in reports of versions that told models apart by their labels
     label: str
     folder: str
     rule: str | None
@@ -154,7 +158,7 @@ class Report(TypedDict):
 
     title: str
     note: NotRequired[str]  # shown prominently, for example that the data are synthetic
-    growth: NotRequired[dict[str, list[Stage]]]  # by expert
+    growth: NotRequired[dict[str, list[Stage]]]  # by model
     losses: NotRequired[list[Loss]]
     scores: NotRequired[list[Score]]
     trends: NotRequired[list[Trend]]

@@ -7,6 +7,7 @@ import base64
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.page.charts import colour_class, icon
 from frozen_glyph.evaluation.report.page.comparisons import comparison_sections
 from frozen_glyph.evaluation.report.page.elements import Group, Row, Section, Table, plain_cells
@@ -36,6 +37,7 @@ def report_html(report: Report) -> str:
     )
     environment.globals |= {"icon": icon, "colour_class": colour_class}
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
+    report = shown(report)
     sections = [
         growth_section(report),
         losses_section(report),

@@ -7,7 +7,7 @@ import pytest
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.evaluation.candidates import model_labels
 from frozen_glyph.evaluation.evaluate import find_texts
-from frozen_glyph.evaluation.labels import numbered, shortest_labels
+from frozen_glyph.evaluation.report.labels import numbered, shortest_labels
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 
 
