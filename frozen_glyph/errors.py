@@ -1,8 +1,11 @@
-"""The package's own error type, what may stand in a line that is shown, and the nearest allowed word."""
+"""The package's own error types, what may stand in a line that is shown, and the nearest allowed word."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+ASKED = re.compile(r"[Tt]ried to allocate (\d[\d.]* \w+)")
 LONGEST_MESSAGE = 2000  # characters; names and values from a hostile file can have any length
 
 
@@ -35,3 +38,31 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest of ``allowed``, or an empty string when none is close."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class NotEnoughMemory(FrozenGlyphError):
+    """A device, or the machine, has no memory left for what was asked."""
+
+
+@contextmanager
+def enough_memory(what: str, advice: str) -> Iterator[None]:
+    """Make one line of whatever torch, numpy and Python raise where memory ends: ``what`` was done, what to lower.
+
+    Raises:
+        NotEnoughMemory: instead of any of them; other errors pass.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (said := lacking_memory(error)) is None:
+            raise
+        raise NotEnoughMemory(f"{what}: out of memory ({said}); {advice}") from error
+
+
+def lacking_memory(error: BaseException) -> str | None:
+    """What of an error says that memory has ended; None of any other error."""
+    said, name = str(error), type(error).__name__
+    if not isinstance(error, MemoryError) and name != "OutOfMemoryError" and "allocate memory" not in said:
+        return None
+    asked = ASKED.search(said)
+    return f"{asked[1]} more were asked for" if asked else (said.splitlines() or [name])[0]

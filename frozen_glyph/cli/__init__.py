@@ -11,8 +11,7 @@ import typer
 
 import frozen_glyph
 from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate
-from frozen_glyph.errors import one_line
-from frozen_glyph.memory import lacking_memory
+from frozen_glyph.errors import lacking_memory, one_line
 
 # Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
 FOREIGN = {"huggingface_hub", "pyarrow", "pydantic_core", "pyo3_runtime", "safetensors", "sqlite3", "tokenizers"}

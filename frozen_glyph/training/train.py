@@ -15,8 +15,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
-from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.memory import enough_memory
+from frozen_glyph.errors import FrozenGlyphError, enough_memory
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
