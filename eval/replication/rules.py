@@ -2,7 +2,7 @@
 
 A claim says of each of its estimates on which side of a limit it lies. An estimate lies *certainly* on a side when two
 95% intervals do: the one over held-out text or questions that came with it, and Student's t-interval of its values by
-seed, which covers initial weights and order (so there must be at least two seeds, and two say little). Then:
+seed, which covers initial weights and order (so there must be at least three seeds). Then:
 
     holds                         every estimate lies certainly on the claimed side
     does not hold                 at least one lies certainly on the other side
@@ -18,18 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from frozen_glyph.statistics import t_interval
+from frozen_glyph.statistics import MIN_RUNS, t_interval
 
 Verdict = Literal["holds", "does not hold", "cannot be told at this scale"]
 Side = Literal["below", "above"]
 
 MARGIN = 0.01
-DOUBTS = ("one seed", "open over the text", "open between seeds")
+DOUBTS = (f"fewer than {MIN_RUNS} seeds", "open over the text", "open between seeds")
 
 
 def interval_between(by_seed: Sequence[float]) -> tuple[float, float]:
-    """Student's t-interval of the mean of ``by_seed``, endless for a single seed."""
-    return t_interval(by_seed) if len(by_seed) > 1 else (-math.inf, math.inf)
+    """Student's t-interval of the mean of ``by_seed``, endless for fewer than ``MIN_RUNS``."""
+    return t_interval(by_seed) if len(by_seed) >= MIN_RUNS else (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Estimate:
     @property
     def doubt(self) -> str:
         """Why nothing is certain about it."""
-        one, text, seeds = DOUBTS
-        if len(self.by_seed) == 1:
-            return one
+        few, text, seeds = DOUBTS
+        if len(self.by_seed) < MIN_RUNS:
+            return few
         return text if self.low <= self.limit <= self.high else seeds
 
 

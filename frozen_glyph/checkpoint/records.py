@@ -133,11 +133,14 @@ class ExpertFacts(TypedDict):
 
 
 class TuningLosses(TypedDict):
-    """Held-out nats per character of one text; differences are tuned minus the other, with their 95% interval."""
+    """Held-out nats per character of one text; differences are tuned minus the other, with their 95% interval.
+
+    Ends of an interval and p-values are None where too few documents tell of none.
+    """
 
     experts: dict[str, float]
     merged: float
     tuned: float
-    change: dict[str, float]
+    change: dict[str, float | None]
     best_expert: NotRequired[str]
-    against_best_expert: NotRequired[dict[str, float]]
+    against_best_expert: NotRequired[dict[str, float | None]]

@@ -18,8 +18,10 @@ TRAINED = {
 def loss_rows(losses: Mapping[str, TuningLosses]) -> list[dict[str, str]]:
     """The records of ``score_tuning`` as rows of a table."""
 
-    def signed(difference: dict[str, float]) -> str:
-        return f"{difference['difference']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+    def signed(difference: dict[str, float | None]) -> str:
+        ends = difference["low"], difference["high"]
+        bounds = "too few documents" if None in ends else ", ".join(f"{end:+.4f}" for end in ends)
+        return f"{difference['difference']:+.4f} [{bounds}]"
 
     rows = []
     for text, record in losses.items():

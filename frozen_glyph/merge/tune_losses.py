@@ -1,6 +1,7 @@
 """What tuning a head gains and costs: held-out loss under each expert alone, merged and tuned, in paired intervals."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def score_tuning(
 def compared(before: TextLoss, after: TextLoss, experts: dict[str, TextLoss]) -> TuningLosses:
     """The record of one text; see ``score_tuning``."""
 
-    def difference(first: TextLoss) -> dict[str, float]:
-        return dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters))
+    def difference(first: TextLoss) -> dict[str, float | None]:
+        found = dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters))
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
     record: TuningLosses = {
         "experts": {name: loss.nats_per_character for name, loss in experts.items()},

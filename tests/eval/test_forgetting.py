@@ -107,4 +107,7 @@ def test_report_says_second_minus_first():
     assert forgot["difference"] == pytest.approx(0.5) and forgot["low"] > 0
     assert forgot["by_seed"] == pytest.approx([0.5, 0.5])
     assert difference(report, "en", "tuned", "grown")["difference"] == pytest.approx(-0.3)
-    assert "| grown - tuned | -0.300 (-0.300 to -0.300; seeds -0.300, -0.300)" in as_markdown(report)
+    assert (
+        "| grown - tuned | -0.300 (text -0.300 to -0.300; seeds 3 seeds needed, 2 run: -0.300, -0.300)"
+        in as_markdown(report)
+    )

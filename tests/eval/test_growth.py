@@ -63,6 +63,6 @@ def test_report_compares_at_the_same_seeds():
     assert [row["against_stage_before"]["difference"] for row in report["depth"][1:]] == pytest.approx([-0.1, -0.1])
     final = {row["variant"]: row["against_grown"] for row in report["final"]}
     assert final["grown"] is None and final["grown-copy"]["difference"] == pytest.approx(-0.2)
-    assert "-0.2000 (-0.2000 to -0.2000; seeds -0.2000)" in as_markdown(report)
+    assert "-0.2000 (text -0.2000 to -0.2000; seeds 3 seeds needed, 1 run: -0.2000)" in as_markdown(report)
     with pytest.raises(SystemExit, match="run the study first"):
         summarise({("grown-copy", 0): run(0.0)}, SMOKE)

@@ -17,8 +17,8 @@ def verdict(*estimates):
     return claim.verdict, claim.why
 
 
-CLEAR = (-0.2, -0.3, -0.1, [-0.21, -0.19], "below")
-CONTRARY = (0.2, 0.1, 0.3, [0.21, 0.19], "below")
+CLEAR = (-0.2, -0.3, -0.1, [-0.21, -0.19, -0.2], "below")
+CONTRARY = (0.2, 0.1, 0.3, [0.21, 0.19, 0.2], "below")
 OPEN = "cannot be told at this scale"
 
 
@@ -29,17 +29,25 @@ OPEN = "cannot be told at this scale"
         ([CLEAR, CLEAR], "holds", "certain"),
         ([CONTRARY], "does not hold", "the contrary is certain: x"),
         ([CLEAR, CONTRARY], "does not hold", "the contrary is certain: x"),
-        ([(-0.2, -0.3, 0.001, [-0.21, -0.19], "below")], OPEN, "open over the text: x"),
-        ([(-0.2, -0.3, -0.1, [-0.25, -0.15], "below")], OPEN, "open between seeds: x"),  # t: 12.7, half 0.64
-        ([(0.2, 0.1, 0.3, [0.25, 0.15], "below")], OPEN, "open between seeds: x"),
-        ([(-0.2, -0.3, -0.1, [-0.2], "below")], OPEN, "one seed: x"),
-        ([(0.2, 0.1, 0.3, [0.2], "below")], OPEN, "one seed: x"),
-        ([(0.0, 0.0, 0.0, [0.0, 0.0], "above")], OPEN, "open over the text: x"),
+        ([(-0.2, -0.3, 0.001, [-0.21, -0.19, -0.2], "below")], OPEN, "open over the text: x"),
+        ([(-0.2, -0.3, -0.1, [-0.3, -0.1, -0.2], "below")], OPEN, "open between seeds: x"),  # t: 4.3, half 0.248
+        ([(0.2, 0.1, 0.3, [0.3, 0.1, 0.2], "below")], OPEN, "open between seeds: x"),
+        ([(-0.2, -0.3, -0.1, [-0.2], "below")], OPEN, "fewer than 3 seeds: x"),
+        ([(0.2, 0.1, 0.3, [0.2], "below")], OPEN, "fewer than 3 seeds: x"),
+        ([(0.0, 0.0, 0.0, [0.0, 0.0, 0], "above")], OPEN, "open over the text: x"),
         ([], OPEN, "not measured"),
-        ([(0.2, 0.1, 0.3, [0.21, 0.19], "above")], "holds", "certain"),
-        ([(-0.2, -0.3, -0.1, [-0.21, -0.19], "above")], "does not hold", "the contrary is certain: x"),
-        ([(0.005, 0.001, 0.009, [0.0051, 0.0049], "below", 0.01)], "holds", "certain"),  # worse, but within the margin
-        ([(0.015, 0.011, 0.019, [0.0151, 0.0149], "below", 0.01)], "does not hold", "the contrary is certain: x"),
+        ([(0.2, 0.1, 0.3, [0.21, 0.19, 0.2], "above")], "holds", "certain"),
+        ([(-0.2, -0.3, -0.1, [-0.21, -0.19, -0.2], "above")], "does not hold", "the contrary is certain: x"),
+        (
+            [(0.005, 0.001, 0.009, [0.0051, 0.0049, 0.005], "below", 0.01)],
+            "holds",
+            "certain",
+        ),  # worse, but within the margin
+        (
+            [(0.015, 0.011, 0.019, [0.0151, 0.0149, 0.015], "below", 0.01)],
+            "does not hold",
+            "the contrary is certain: x",
+        ),
     ],
 )
 def test_verdict_on_each_side_of_a_limit(estimates, expected, why):
@@ -75,7 +83,7 @@ def test_stored_table_follows_the_results():
 def test_verdicts_change_with_the_numbers(tmp_path):
     folder = shutil.copytree(EVAL / "results", tmp_path / "results")
     content = json.loads((folder / "growth-study.json").read_text("utf-8"))
-    rise = {"difference": 0.1, "low": 0.05, "high": 0.15, "by_seed": [0.1, 0.1]}
+    rise = {"difference": 0.1, "low": 0.05, "high": 0.15, "by_seed": [0.1, 0.1, 0.1]}
     content["depth"][2]["against_stage_before"] = rise
     content["depth"][3]["trainable_parameters"] *= 2
     (folder / "growth-study.json").write_text(json.dumps(content), "utf-8")

@@ -15,7 +15,6 @@ from eval.studies.substrate import comparison, runs
 from eval.studies.substrate import data as texts
 from eval.studies.substrate.data import SMOKE
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.statistics import paired_bootstrap
 
 ROOT = Path(__file__).parents[2]
 SENTENCES = {
@@ -113,29 +112,28 @@ def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(data, folder, to
     assert all(level["unigram"] < level["uniform"] for level in levels.values())
 
 
-def test_with_one_seed_the_crossed_bootstrap_is_the_paired_one():
-    generator = np.random.default_rng(1)
-    characters = generator.integers(50, 200, 300).astype(float)
-    first = characters * 2 + generator.normal(0, 20, 300)
-    second = first + generator.normal(0.3, 5, 300)
-    ours = comparison.crossed_bootstrap(first[None], second[None], characters)
-    theirs = paired_bootstrap(first, second, characters)
-    assert ours.difference == pytest.approx(theirs.difference)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-4)
+def test_verdict_needs_the_text_and_the_seeds():
+    """Three seeds that agree decide; three that do not, two seeds, or too few units decide nothing."""
 
+    def verdict(shifts, blocks=40):
+        noise = np.random.default_rng(1).normal(0, 1, blocks)
 
-def test_seeds_that_disagree_widen_the_interval():
-    characters, first = np.full(200, 100.0), np.full((3, 200), 150.0)
-    agree = comparison.crossed_bootstrap(first, first + 1.0, characters)
-    differ = comparison.crossed_bootstrap(first, first + np.array([[-2.0], [1.0], [4.0]]), characters)
-    assert agree.difference == pytest.approx(differ.difference) == pytest.approx(0.01)
-    assert differ.low < 0 < differ.high
-    assert agree.high - agree.low < 1e-9 < differ.high - differ.low
+        def run(kind, shift):
+            nats = (150 + shift + noise * (kind == "binary")).tolist()
+            return {"kind": kind, "texts": {"en": {"nats": nats, "characters": [100.0] * blocks}}}
 
+        kinds = {
+            "trainable": [run("trainable", 0.0) for _ in shifts],
+            "binary": [run("binary", shift) for shift in shifts],
+        }
+        (row,) = comparison.compare(kinds)
+        return row["verdict"]
 
-def test_holm_multiplies_by_rank_keeps_the_order_and_stays_at_most_one():
-    assert comparison.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert comparison.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert verdict([5.0, 5.1, 4.9]) == "higher"
+    assert verdict([-5.0, -5.1, -4.9]) == "lower"
+    assert verdict([-2.0, 1.0, 4.0]) == "undecided"
+    assert verdict([5.0, 5.1]) == "undecided"
+    assert verdict([5.0, 5.1, 4.9], blocks=5) == "undecided"
 
 
 def test_runs_that_started_differently_are_refused():

@@ -8,6 +8,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.files import write_json, write_text
 from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.statistics import MIN_RUNS
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -17,14 +18,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
-    """``low to high``."""
+    """``low to high``; None: too few units or seeds for an interval."""
+    if entry["low"] is None:
+        return "too few units"
     return f"{entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f}"
 
 
+def between_seeds(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
+    """``low to high`` of Student's interval between seeds, or how many more seeds one needs."""
+    if entry["seeds_low"] is None:
+        return f"{MIN_RUNS} seeds needed, {len(entry['by_seed'])} run"
+    return f"{entry['seeds_low']:{sign}.{digits}f} to {entry['seeds_high']:{sign}.{digits}f}"
+
+
 def signed(entry: dict[str, Any], digits: int = 3, seeds: bool = False) -> str:
-    """A difference with its interval, and with ``seeds`` its values seed by seed."""
-    by_seed = f"; seeds {', '.join(f'{value:+.{digits}f}' for value in entry['by_seed'])}" if seeds else ""
-    return f"{entry['difference']:+.{digits}f} ({interval(entry, digits, '+')}{by_seed})"
+    """A difference with its intervals over text and between seeds, and with ``seeds`` its values seed by seed."""
+    by_seed = f": {', '.join(f'{value:+.{digits}f}' for value in entry['by_seed'])}" if seeds else ""
+    text, runs = interval(entry, digits, "+"), between_seeds(entry, digits, "+")
+    return f"{entry['difference']:+.{digits}f} (text {text}; seeds {runs}{by_seed})"
 
 
 def circumstances() -> dict[str, Any]:

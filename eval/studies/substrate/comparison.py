@@ -3,39 +3,21 @@
 A run is the plain JSON data that the study wrote of it.
 """
 
-import dataclasses
 import os
 import platform
 from typing import Any
 
 import numpy as np
 
+from eval.studies.common.losses import difference_of
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.statistics import PairedDifference, holm
+from frozen_glyph.statistics import holm
 
 BASELINES = ("trainable", "grid")
-RESAMPLES = 10_000
 ALPHA = 0.05
 
 JsonRun = dict[str, Any]
-
-
-def crossed_bootstrap(first: np.ndarray, second: np.ndarray, characters: np.ndarray) -> PairedDifference:
-    """Second minus first in nats per character, mean over seeds: ``paired_bootstrap``, drawing seeds as well as blocks.
-
-    Args:
-        first, second: nats [seeds, blocks] of two kinds at the same seeds. characters: [blocks].
-    """
-    gap, (seeds, blocks) = second - first, first.shape
-    generator = np.random.default_rng(0)
-    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
-    drawn_blocks = generator.multinomial(blocks, np.full(blocks, 1 / blocks), RESAMPLES)
-    differences = ((drawn_seeds @ gap / seeds) * drawn_blocks).sum(axis=1) / (drawn_blocks @ characters)
-    low, high = np.quantile(differences, [0.025, 0.975])
-    smaller_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    p_value = min(1.0, 2 * (smaller_side + 1) / (RESAMPLES + 1))
-    return PairedDifference(float(gap.mean(axis=0).sum() / characters.sum()), float(low), float(high), p_value)
 
 
 def losses(run: JsonRun) -> dict[str, float]:
@@ -44,25 +26,30 @@ def losses(run: JsonRun) -> dict[str, float]:
 
 
 def compare(kinds: dict[str, list[JsonRun]]) -> list[dict[str, Any]]:
-    """Every kind minus each baseline, by language; a verdict needs a small corrected p and one sign at all seeds."""
+    """Every kind minus each baseline, by language; a verdict needs a small corrected p over the text, and an interval
+    between seeds that lies on the same side."""
     rows: list[dict[str, Any]] = []
     for number, base in enumerate(BASELINES, start=1):
         for kind in kinds if base in kinds else ():
             if kind in BASELINES[:number]:  # itself, or compared before
                 continue
             for language, text in kinds[kind][0]["texts"].items():
-                first, second = (
-                    np.array([run["texts"][language]["nats"] for run in kinds[name]]) for name in (base, kind)
-                )
-                characters = np.array(text["characters"])
-                by_seed = ((second - first).sum(axis=1) / characters.sum()).tolist()
-                row = {"kind": kind, "baseline": base, "language": language, "by_seed": by_seed}
-                rows.append(row | dataclasses.asdict(crossed_bootstrap(first, second, characters)))
+                first, second = ([run["texts"][language]["nats"] for run in kinds[name]] for name in (base, kind))
+                row = {"kind": kind, "baseline": base, "language": language}
+                rows.append(row | difference_of(first, second, text["characters"]))
     for row, p_holm in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
-        decided = p_holm < ALPHA and len(set(np.sign(row["by_seed"]))) == 1
         row["p_holm"] = p_holm
-        row["verdict"] = ("lower" if row["difference"] < 0 else "higher") if decided else "undecided"
+        row["verdict"] = verdict_of(row)
     return rows
+
+
+def verdict_of(row: dict[str, Any]) -> str:
+    """``lower``, ``higher`` or ``undecided``."""
+    over_text = row["p_holm"] is not None and row["p_holm"] < ALPHA
+    over_seeds = row["seeds_low"] is not None and row["seeds_low"] * row["seeds_high"] > 0
+    if not (over_text and over_seeds and row["seeds_low"] * row["difference"] > 0):
+        return "undecided"
+    return "lower" if row["difference"] < 0 else "higher"
 
 
 def check_equal_starts(runs: list[JsonRun]) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.studies.substrate.comparison import ALPHA, BASELINES, RESAMPLES
+from eval.studies.common.tables import signed
+from eval.studies.substrate.comparison import ALPHA, BASELINES
 from frozen_glyph.checkpoint.card import markdown_table
 
 
@@ -33,9 +34,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         {
             "first minus second": f"{row['kind']} - {row['baseline']}",
             "text": row["language"],
-            "difference [95% interval]": f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
-            "each seed": ", ".join(f"{value:+.3f}" for value in row["by_seed"]),
-            "p (Holm)": f"{row['p_holm']:.3f}",
+            "difference, 95% intervals": signed(row, digits=4, seeds=True),
+            "p (Holm)": "too few units" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
             "verdict": row["verdict"],
         }
         for row in report["comparisons"]
@@ -138,8 +138,7 @@ def not_shown(report: dict[str, Any], budget: str) -> str:
         f"**Narrow vectors.** Drawn and random substrates have 1,024 bits, of which {settings['width']} principal "
         "components remain here; the published models are as wide as their substrate.",
         f"**Few seeds.** {len(settings['seeds'])} say little about other seeds, so a verdict needs a Holm-corrected p "
-        f"below {ALPHA} and the same sign at every seed. The held-out texts are a few books and articles, and the "
-        "intervals do not cover the choice of books.",
+        f"over the text below {ALPHA} and an interval between seeds on the same side.",
         "**Loss is not ability.** Nothing here measures what the models can do.",
     ]
     if trainable:
@@ -210,9 +209,9 @@ def protocol(report: dict[str, Any]) -> str:
         f"{settings['final_learning_rate_ratio']:.0%}, weight decay {settings['weight_decay']}, gradients clipped at "
         f"{settings['max_grad_norm']:g}, {report['precision']}. At one seed all kinds start with the same blocks and "
         "head and read the same batches in the same order (checked by hash); `random` draws a new code at every seed. "
-        f"Scored with `frozen_glyph.text.loss` in {blocks} blocks. Intervals and p-values: bootstrap paired by block "
-        f"that draws blocks and seeds, {RESAMPLES:,} times; Holm's correction over all rows. One thread a run, "
-        f"{min(seconds)} to {max(seconds)} seconds each beside other work on {machine['cores']} cores "
+        f"Scored with `frozen_glyph.text.loss` in {blocks} blocks. Intervals over text and p-values: studentised "
+        "bootstrap of the mean over seeds; between seeds: Student's; Holm's correction over all rows. One thread a "
+        f"run, {min(seconds)} to {max(seconds)} seconds each beside other work on {machine['cores']} cores "
         f"({machine['platform']}). "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         + "."

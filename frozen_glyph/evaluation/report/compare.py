@@ -17,7 +17,7 @@ from frozen_glyph.statistics import (
     linear_trend,
     mcnemar_exact,
     paired_bootstrap,
-    paired_bootstrap_statistic,
+    paired_statistic,
 )
 
 
@@ -54,7 +54,9 @@ def compare_losses(
     if not np.isfinite([before, after]).all():
         return None
     result = paired_bootstrap(before, after, characters, seed=seed)
-    comparison = _comparison("loss", text, first_model, second_model, result, "paired bootstrap over blocks")
+    comparison = _comparison(
+        "loss", text, first_model, second_model, result, f"studentised bootstrap over {result.units} blocks"
+    )
     return _with_effect(comparison, "Cohen's d", cohens_d((after - before) / characters))
 
 
@@ -63,7 +65,7 @@ def compare_scores(
 ) -> Comparison | None:
     """Return second minus first of the task's first metric, or None if the two saw different items.
 
-    The interval is a paired bootstrap over items; the p-value is McNemar's exact test where items are right or wrong.
+    The interval is a studentised bootstrap over items; the p-value is McNemar's exact test of right-or-wrong items.
     """
     return compare_runs(task, (first[0], [first[1]]), (second[0], [second[1]]), seed)
 
@@ -77,8 +79,8 @@ def compare_runs(
         return None
     if "translations" in first_runs[0]:
         counts = [run_counts([run["translations"] for run in runs]) for runs in (first_runs, second_runs)]
-        result = paired_bootstrap_statistic(counts[0], counts[1], mean_corpus_bleu, resamples=RESAMPLES, seed=seed)
-        return _comparison("score", task, first_model, second_model, result, "paired bootstrap over sentences")
+        result = paired_statistic(counts[0], counts[1], mean_corpus_bleu, resamples=RESAMPLES, seed=seed)
+        return _comparison("score", task, first_model, second_model, result, "approximate randomisation of sentences")
     metric = next(iter(first_runs[0]["values"]))
     before, after = (
         np.mean([run["values"][metric] for run in runs], axis=0).tolist() for runs in (first_runs, second_runs)
@@ -89,7 +91,9 @@ def compare_runs(
         result = replace(result, p_value=split.p_value)
         comparison = _comparison("score", task, first_model, second_model, result, "exact McNemar test")
         return _with_effect(comparison, "Cohen's g", cohens_g(split))
-    comparison = _comparison("score", task, first_model, second_model, result, "paired bootstrap over items")
+    comparison = _comparison(
+        "score", task, first_model, second_model, result, f"studentised bootstrap over {result.units} items"
+    )
     return _with_effect(comparison, "Cohen's d", cohens_d(np.subtract(after, before)))
 
 
@@ -121,6 +125,7 @@ def trends(
     rows: list[Trend] = []
     for kind, name, values, sizes in found:
         trend = linear_trend(depths, values, sizes, seed=seed)
+        units = f"{trend.units} {'blocks' if kind == 'loss' else 'items'}"
         rows.append(
             {
                 "model": model,
@@ -131,7 +136,7 @@ def trends(
                 "high": trend.high,
                 "p_value": trend.p_value,
                 "adjusted_p": trend.p_value,
-                "test": f"linear contrast, sign flips over {'blocks of text' if kind == 'loss' else 'items'}",
+                "test": f"linear contrast, studentised bootstrap over {units}",
             }
         )
     return rows

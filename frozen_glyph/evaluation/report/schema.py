@@ -13,7 +13,10 @@ from frozen_glyph.evaluation.measurements import Contamination
 
 
 class Estimate(TypedDict):
-    """A value with its 95% interval. All three are NaN, in JSON null, where a model gave no number."""
+    """A value with its 95% interval.
+
+    All three are NaN, in JSON null, where a model gave no number; the ends alone where too few units tell of none.
+    """
 
     value: float
     low: float
@@ -74,9 +77,9 @@ class Comparison(TypedDict):
     difference: float
     low: float
     high: float
-    p_value: float
+    p_value: float | None  # None: too few units to tell
     test: str
-    adjusted_p: NotRequired[float]  # Holm over all comparisons of the report
+    adjusted_p: NotRequired[float | None]  # Holm over all comparisons of the report
     effect: NotRequired[float]
     effect_name: NotRequired[str]  # "Cohen's g" of right-or-wrong items, else "Cohen's d" of the paired differences
 
@@ -87,8 +90,8 @@ class Trend(Estimate):
     model: str
     kind: str  # "loss" or "score"
     name: str  # the text or the task
-    p_value: float
-    adjusted_p: float
+    p_value: float | None
+    adjusted_p: float | None
     test: str
 
 

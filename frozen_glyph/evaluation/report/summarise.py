@@ -10,6 +10,7 @@ from frozen_glyph.evaluation.measurements import TaskPart, TextPart
 from frozen_glyph.evaluation.report.bleu import RESAMPLES, mean_corpus_bleu, sentence_counts, signature
 from frozen_glyph.evaluation.report.schema import Estimate, GroupScore, Loss, Score, Stage
 from frozen_glyph.statistics import (
+    MIN_RUNS,
     binomial_interval,
     bootstrap_interval,
     bootstrap_statistic,
@@ -100,8 +101,8 @@ def _finish(score: Score, parts: Sequence[TaskPart], runs: Sequence[float]) -> S
         score["unscored"] = unscored
     if len(runs) > 1:
         score["runs"] = list(runs)
-        low, high = t_interval(runs)
-        score["runs_low"], score["runs_high"] = max(low, 0.0), min(high, 1.0)
+        low, high = t_interval(runs) if len(runs) >= MIN_RUNS else (0.0, 1.0)
+        score["runs_low"], score["runs_high"] = max(0.0, low), min(1.0, high)
     return score
 
 

@@ -48,6 +48,7 @@ HINTS = {
 }
 PUBLISHED = "published protocol"
 NO_NUMBER = "no number"
+TOO_FEW = "too few units"
 CONTAMINATION_HEAD = ["task", "items", "shared", "share", "run length"]
 _SHOWN_APART = {"models", "protocols", "versions", "remarks", "settings"}
 
@@ -99,7 +100,15 @@ def interval_text(estimate: Estimate, percent: bool) -> str:
     """Return ``[low, high]``."""
     if not is_number(estimate):
         return ""
+    if math.isnan(estimate["low"]):
+        return f"[{TOO_FEW}]"
     return f"[{number(estimate['low'], percent)}, {number(estimate['high'], percent)}]"
+
+
+def ends(estimate: Estimate) -> tuple[float, float]:
+    """Return both ends of the interval to draw: those of the value itself where too few units give none."""
+    low, high, value = estimate["low"], estimate["high"], estimate["value"]
+    return (value, value) if math.isnan(low) else (low, high)
 
 
 def estimate_text(estimate: Estimate, percent: bool) -> str:
@@ -134,8 +143,10 @@ def inline(comparisons: list[Comparison], kind: str) -> tuple[dict[tuple[str, st
     return {(comparison["second"], comparison["name"]): comparison for comparison in own}, references[0]
 
 
-def p_text(p_value: float) -> str:
-    """Return a p-value with three decimals, or that it is smaller."""
+def p_text(p_value: float | None) -> str:
+    """Return a p-value with three decimals, or that it is smaller, or that there are too few units for one."""
+    if p_value is None:
+        return TOO_FEW
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
@@ -149,8 +160,13 @@ def signed(value: float, percent: bool, digits: int | None = None) -> str:
 
 def comparison_text(comparison: Comparison, percent: bool) -> str:
     """Return ``+difference [low, high]``, for shares in percentage points."""
-    bounds = f"[{signed(comparison['low'], percent)}, {signed(comparison['high'], percent)}]"
-    return f"{signed(comparison['difference'], percent)} {bounds}"
+    return f"{signed(comparison['difference'], percent)} {_signed_bounds(comparison, percent)}"
+
+
+def _signed_bounds(row: Comparison | Trend, percent: bool, digits: int | None = None) -> str:
+    if math.isnan(row["low"]):
+        return f"[{TOO_FEW}]"
+    return f"[{signed(row['low'], percent, digits)}, {signed(row['high'], percent, digits)}]"
 
 
 def effect_text(comparison: Comparison) -> str:
@@ -168,14 +184,16 @@ def adjusted_text(comparison: Comparison) -> str:
 
 def told_apart(row: Comparison | Trend) -> bool:
     """Whether a test finds something after the correction for all tests of the report."""
-    return row.get("adjusted_p", row["p_value"]) < ALPHA
+    p_value = row.get("adjusted_p", row["p_value"])
+    return p_value is not None and p_value < ALPHA
 
 
 def trend_text(trend: Trend) -> str:
     """Return ``+slope [low, high] nats per block``."""
     percent = trend["kind"] == "score"
-    slope, low, high = (signed(trend[key], percent, 2 if percent else 3) for key in ("value", "low", "high"))
-    return f"{slope} [{low}, {high}] {'points' if percent else 'nats'} per block"
+    digits = 2 if percent else 3
+    slope, bounds = signed(trend["value"], percent, digits), _signed_bounds(trend, percent, digits)
+    return f"{slope} {bounds} {'points' if percent else 'nats'} per block"
 
 
 def both_p_text(trend: Trend) -> str:

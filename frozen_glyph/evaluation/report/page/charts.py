@@ -13,7 +13,7 @@ from unicodedata import east_asian_width
 from markupsafe import Markup
 
 from frozen_glyph.evaluation.report.schema import Estimate
-from frozen_glyph.evaluation.report.words import estimate_text
+from frozen_glyph.evaluation.report.words import ends, estimate_text
 
 COLOURS = 6
 _WIDTH = 340
@@ -128,12 +128,13 @@ def line_chart(title: str, series: Sequence[Series], unit: str, percent: bool, c
     """Return one line per series over positions in ``unit``, an interval at every point and chance as a dashed line."""
     left, right, top, bottom, height = 46, 14, 10, 40, 220
     points = [point for line in series for point in line.points]
+    bounds = [end for point in points for end in ends(point)]
     levels = [] if chance is None else [chance]
-    marks = ticks(min([p["low"] for p in points] + levels), max([p["high"] for p in points] + levels))
+    marks = ticks(min(bounds + levels), max(bounds + levels))
     if percent:
         marks = [mark for mark in marks if 0 <= mark <= 1]
     # Points may leave the outermost tick only where that tick is a bound of the scale.
-    low, high = min(marks[0], *(p["low"] for p in points)), max(marks[-1], *(p["high"] for p in points))
+    low, high = min(marks[0], *bounds), max(marks[-1], *bounds)
     positions = sorted({position for line in series for position in line.positions})
     span = positions[-1] - positions[0]
 
@@ -168,7 +169,7 @@ def line_chart(title: str, series: Sequence[Series], unit: str, percent: bool, c
             body.append(
                 _titled(
                     f"{line.name}, {position:g} {unit}: {estimate_text(point, percent)}",
-                    _line(place, y(point["low"]), place, y(point["high"]), f"interval {kind}"),
+                    _line(place, y(ends(point)[0]), place, y(ends(point)[1]), f"interval {kind}"),
                     marker(line.colour, place, y(point["value"]), filled=filled),
                 )
             )
@@ -228,10 +229,11 @@ def row_chart(
             _text(_WIDTH, name_y, row.text, f"row end {'strong' if row.filled else 'soft'}"),
         ]
         if beside and reference is not None:
-            ends = sorted((x(reference), value))
+            edges = sorted((x(reference), value))
             bar = Markup('<rect x="{:.1f}" y="{}" width="{:.1f}" height="12" class="bar {}"/>')
-            parts.append(bar.format(ends[0], y - 6, ends[1] - ends[0], kind if row.filled else ""))
-        parts.append(_line(x(row.point["low"]), y, x(row.point["high"]), y, f"interval {kind}"))
+            parts.append(bar.format(edges[0], y - 6, edges[1] - edges[0], kind if row.filled else ""))
+        low, high = ends(row.point)
+        parts.append(_line(x(low), y, x(high), y, f"interval {kind}"))
         if row.inner is not None:
             parts.append(_line(x(row.inner[0]), y, x(row.inner[1]), y, f"inner {kind}"))
         parts.append(marker(row.colour, value, y, 3.6 if beside else 4.5, row.filled))

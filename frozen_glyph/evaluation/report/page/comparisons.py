@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from frozen_glyph.evaluation.report.page.charts import ChartRow, row_chart
 from frozen_glyph.evaluation.report.page.elements import Cell, Figure, Group, Row, Section, Table, plain_cells
-from frozen_glyph.evaluation.report.schema import Comparison, Report
+from frozen_glyph.evaluation.report.schema import Comparison, Estimate, Report
 from frozen_glyph.evaluation.report.words import (
     HINTS,
     PUBLISHED,
     adjusted_text,
     comparison_text,
     effect_text,
+    ends,
     model_colours,
     oriented,
     p_text,
@@ -52,24 +53,27 @@ def _section(report: Report, title: str, comparisons: list[Comparison]) -> Secti
 def _forest(comparisons: Sequence[Comparison], colours: dict[str, int], tag: str) -> Figure:
     """One model's differences of one kind, grouped by the model it is compared with."""
     percent = comparisons[0]["kind"] == "score"
+    points: list[Estimate] = [
+        {"value": row["difference"], "low": row["low"], "high": row["high"]} for row in comparisons
+    ]
     rows = []
     for first in unique(row["first"] for row in comparisons):
         rows.append(ChartRow(f"against {first}"))
         rows += [
             ChartRow(
                 row["name"],
-                {"value": row["difference"], "low": row["low"], "high": row["high"]},
+                point,
                 colours.get(first, 0),
                 signed(row["difference"], percent),
                 f"{row['name']}: {comparison_text(row, percent)}",
                 told_apart(row),
             )
-            for row in comparisons
+            for row, point in zip(comparisons, points, strict=True)
             if row["first"] == first
         ]
-    ends = [0.0, *(row["low"] for row in comparisons), *(row["high"] for row in comparisons)]
-    margin = 0.05 * (max(ends) - min(ends) or 1.0)
-    scale = (min(ends) - margin, max(ends) + margin)
+    bounds = [0.0, *(end for point in points for end in ends(point))]
+    margin = 0.05 * (max(bounds) - min(bounds) or 1.0)
+    scale = (min(bounds) - margin, max(bounds) + margin)
     second, better = comparisons[0]["second"], "right" if percent else "left"
     title = "Score, percentage points" if percent else "Loss, nats per character"
     chart = row_chart(f"{title}: {second}", rows, scale, percent, reference=0.0, signed=True, beside=True)

@@ -7,6 +7,7 @@ from frozen_glyph.evaluation.report.words import (
     HINTS,
     NO_NUMBER,
     comparison_text,
+    ends,
     estimate_text,
     inline,
     interval_text,
@@ -67,7 +68,7 @@ def _forest(text: str, losses: list[Loss], colours: dict[str, int]) -> Figure:
         )
         for loss in losses
     ]
-    lowest, highest = min(loss["low"] for loss in losses), max(loss["high"] for loss in losses)
+    lowest, highest = min(ends(loss)[0] for loss in losses), max(ends(loss)[1] for loss in losses)
     margin = 0.08 * (highest - lowest or 1.0)
     scale = (max(0.0, lowest - margin), highest + margin)
     caption = f"{losses[0]['characters']:,} characters in {losses[0]['blocks']:,} blocks"

@@ -13,6 +13,7 @@ from frozen_glyph.evaluation.report.words import (
     adjusted_text,
     comparison_text,
     count_text,
+    ends,
     estimate_text,
     group_counts,
     inline,
@@ -48,7 +49,7 @@ def score_sections(report: Report) -> list[Section]:
 
 def _section(report: Report, title: str, scores: list[Score], hint: str, warning: str = "", tag: str = "") -> Section:
     colours = model_colours(report)
-    ceiling = max(max(score["high"], score["chance"] or 0.0) for score in scores)
+    ceiling = max(max(ends(score)[1], score["chance"] or 0.0) for score in scores)
     scale = (0.0, min(1.0, max(0.2, ceiling * 1.05)))
     tasks = unique((score["task"], score["metric"]) for score in scores)
     by_task = {key: [score for score in scores if (score["task"], score["metric"]) == key] for key in tasks}
@@ -85,7 +86,7 @@ def _groups(scores: list[Score], colours: dict[str, int]) -> dict[str, object]:
     task, metric = scores[0]["task"], scores[0]["metric"]
     order = sorted_groups(scores)
     groups = [group for score in scores for group in score.get("groups", [])]
-    scale = (min(group["low"] for group in groups), max(group["high"] for group in groups))
+    scale = (min(ends(group)[0] for group in groups), max(ends(group)[1] for group in groups))
     figures = []
     for score in scores:
         by_name = {group["group"]: group for group in score.get("groups", [])}
