@@ -18,6 +18,7 @@ _HOME = {
     "FrozenGlyphMoEForCausalLM": "frozen_glyph.model.modeling_frozen_glyph_moe",
     "GlyphSubstrate": "frozen_glyph.substrate",
     "build_tokenizer": "frozen_glyph.substrate",
+    "name_tokens": "frozen_glyph.substrate.naming",
     "install_glyph_embedding": "frozen_glyph.substrate.install",
     "load_with_glyph_embedding": "frozen_glyph.substrate.install",
     "grow": "frozen_glyph.growth.expand",

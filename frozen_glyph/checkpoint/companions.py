@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from frozen_glyph.checkpoint.contract import CHAT_TEMPLATES, CODE_FILES, copied_by
-from frozen_glyph.checkpoint.files import copy_file, inside
+from frozen_glyph.checkpoint.contract import CHAT_TEMPLATES, CODE_FILES, TOKENIZER_CONFIG, copied_by
+from frozen_glyph.checkpoint.files import copy_file, inside, read_json, write_json
 
 MODEL_ROOM = Path(__file__).parents[1] / "model"
+LENGTH = "model_max_length"  # in tokenizer_config.json
 
 
 def copy_model_code(folder: Path) -> None:
@@ -19,11 +20,18 @@ def model_code() -> list[Path]:
     return sorted(MODEL_ROOM.glob(CODE_FILES))
 
 
-def copy_companions(source: Path, folder: Path, verb: str, stages: int = 0) -> None:
-    """Put into ``folder`` the model's code, and of ``source`` what ``verb`` takes over, as far as it is there."""
+def copy_companions(source: Path, folder: Path, verb: str, positions: int, stages: int = 0) -> None:
+    """Put into ``folder`` the model's code, and of ``source`` what ``verb`` takes over, as far as it is there.
+
+    The tokenizer's ``model_max_length`` becomes ``positions``, what the model in ``folder`` reads at most.
+    """
     copy_model_code(folder)
     for name in companions(source, verb, stages):
         copy_file(inside(source, name), folder / name)
+    path = folder / TOKENIZER_CONFIG
+    settings = read_json(path) if path.exists() else {}
+    if isinstance(settings, dict) and settings.get(LENGTH, positions) != positions:
+        write_json(path, settings | {LENGTH: positions})
 
 
 def check_links(folder: Path) -> None:

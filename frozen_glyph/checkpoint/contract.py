@@ -11,6 +11,7 @@ from typing import Literal
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 CARD_FILE, PROVENANCE_FILE = "README.md", "provenance.json"
 TOKENIZER_FILE, SUBSTRATE_FILE = "tokenizer.json", "substrate.json"
+TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates/*.jinja"
 CODE_FILES = "*_frozen_glyph*.py"  # the model room, for machines that load with trust_remote_code
 FETCHED_FIRST = ("*.json", "*.jinja", CARD_FILE)  # from a repository of the Hub: all that is small
@@ -96,8 +97,8 @@ PLAN = (
     Entry(CONFIG_FILE, EVERY, "", "required"),
     Entry(CARD_FILE, EVERY, "continue", "required"),
     Entry(TOKENIZER_FILE, "grow import dense", "continue merge extract tune save", "required"),
-    Entry("tokenizer_config.json", "grow import dense", "continue merge extract tune save", "optional"),
-    Entry("special_tokens_map.json", "grow import dense", "continue merge extract tune save", "optional"),
+    Entry(TOKENIZER_CONFIG, "grow import dense", "continue merge extract tune save", "optional"),
+    Entry(SPECIAL_TOKENS, "grow import dense", "continue merge extract tune save", "optional"),
     Entry(CHAT_TEMPLATE, "grow import dense", "continue merge extract tune save", "optional"),
     Entry(CHAT_TEMPLATES, "grow import dense", "continue merge extract tune save", "optional"),
     Entry(CODE_FILES, EVERY, "", "required", ours=True),

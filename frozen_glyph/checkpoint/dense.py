@@ -54,6 +54,7 @@ def export_dense(source: str | Path | Source, out: str | Path, one_head: bool = 
     model.to_dense()
     if one_head and hasattr(model, "to_one_head"):
         model.to_one_head()
+    tokenizer.model_max_length = model.config.max_position_embeddings
     model.config.ladder = None  # one file, one depth
 
     with new_folder(out) as temporary:

@@ -26,6 +26,9 @@ def substrate_build(
         str | None, typer.Option(help="bmp (65,536 ids), wide (131,072), compact (4,096, the default) or a number.")
     ] = None,
     max_ngram: Annotated[int | None, typer.Option(help="Most code points of an n-gram; default: 4 or 16.")] = None,
+    reserved: Annotated[
+        int | None, typer.Option(help="Ids for chat marks and names to come; default: 64 from 1,025 ids on, else none.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Use this tokenizer (a folder or Hub id) instead of learning one.")
     ] = None,
@@ -43,7 +46,7 @@ def substrate_build(
     from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe
 
     options = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}
-    options |= {"bits": bits, "pca": pca, "font": font}
+    options |= {"bits": bits, "pca": pca, "font": font, "reserved": reserved}
     with writing(out):
         glyphs = build_from_recipe(load_substrate_recipe(config, **options), text or [])
         glyphs.save_pretrained(out)
@@ -64,6 +67,26 @@ def substrate_inspect(
     glyphs = GlyphSubstrate.from_pretrained(folder)
     found = [group._asdict() for group in collision_groups(glyphs)] if collisions else describe(glyphs)
     print_json(found)
+
+
+@app.command(
+    "name",
+    epilog="Example: `frozen-glyph substrate name runs/ru '<|observation|>' '<|plan|>'=6140`",
+)
+def substrate_name(
+    folder: Annotated[Path, typer.Argument(help="A folder with a tokenizer: a substrate or checkpoint, any stage.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME[=ID]", help="Names, each for the next reserved id or for ID.")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Chat marks and chat template for a vocabulary that has none.")
+    ] = False,
+) -> None:
+    """Give reserved token ids their names, in place; vectors and identity stay as they are."""
+    from frozen_glyph.substrate.naming import name_tokens, parse_name
+
+    for name, token_id in name_tokens(folder, dict(map(parse_name, names or [])), chat).items():
+        say(f"{token_id}  {name}")
 
 
 @app.command("show", epilog="Example: `frozen-glyph substrate show runs/glyphs 'Москва 北京' -o tokens.png`")

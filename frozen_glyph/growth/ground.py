@@ -41,10 +41,14 @@ class Ground:
     def bits(self) -> int:
         return self.width if self.substrate is None else self.substrate.bits
 
-    def save(self, out: Path) -> None:
-        """Write the substrate with its tokenizer, or the tokenizer alone, unless ``out`` has it already."""
+    def save(self, out: Path, positions: int) -> None:
+        """Write the substrate with its tokenizer, or the tokenizer alone, unless ``out`` has it already.
+
+        ``positions`` are those that the model reads at most.
+        """
         if (out / (TOKENIZER_FILE if self.substrate is None else SUBSTRATE_FILE)).exists():
             return
+        self.tokenizer.model_max_length = positions
         if self.substrate is not None:
             self.substrate.save_pretrained(out)
             return

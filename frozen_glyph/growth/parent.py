@@ -87,7 +87,7 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
     check_hashes(folder, hashes)
     for name in hashes:
         link_file(folder / name, out / name)
-    copy_companions(folder, out, "continue", stage)
+    copy_companions(folder, out, "continue", config["max_position_embeddings"], stage)
     copy_file(folder / stage_index(stage), out / DEFAULT_INDEX)
     with readable("configuration", folder):
         layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
@@ -136,7 +136,7 @@ def adopt_plain(parent: Source, folder: Path, shards: Iterable[str], out: Path) 
         model: Any = FrozenGlyphForCausalLM.from_pretrained(folder)
     layers = model.config.num_hidden_layers
     model.config.ladder, model.config.num_frozen_layers = [layers], 0
-    copy_companions(folder, out, "continue")
+    copy_companions(folder, out, "continue", model.config.max_position_embeddings)
     entry: StageRecord = {
         "stage": 1,
         "layers": layers,

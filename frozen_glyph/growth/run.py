@@ -14,7 +14,7 @@ from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.checkpoint.provenance import rewriting, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
-from frozen_glyph.growth.ground import check_first_stage, open_ground
+from frozen_glyph.growth.ground import check_first_stage, first_stage_config, open_ground
 from frozen_glyph.growth.lora import check_peft
 from frozen_glyph.growth.parent import adopt_parent, check_positions
 from frozen_glyph.growth.plot import plot_growth
@@ -137,7 +137,7 @@ def open_everything(
                 warnings.warn(warning, stacklevel=3)
         if recipe.parent is None:
             claim(out, provenance)
-            ground.save(out)
+            ground.save(out, first_stage_config(recipe, ground).max_position_embeddings)
         first_stage = provenance.get("parent", {"stages": 0})["stages"] + 1
         if changes and len(provenance["stages"]) < first_stage - 1 + len(recipe.stages):
             amend(out, provenance, recipe, changes)

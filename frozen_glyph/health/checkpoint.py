@@ -43,7 +43,7 @@ def text_batch(text: str, tokenizer: Any, length: int = LENGTH, count: int = EXA
     Raises:
         FrozenGlyphError: the text is too short for 3 windows.
     """
-    ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
     windows = ids[: len(ids) // length * length].view(-1, length)
     if len(windows) < LEAST_EXAMPLES:
         raise FrozenGlyphError(

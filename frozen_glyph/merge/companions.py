@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.companions import companions
+from frozen_glyph.checkpoint.companions import LENGTH, companions
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import inside, read_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
@@ -36,11 +36,11 @@ def differing(experts: Sequence[Expert], chosen: Expert) -> dict[str, list[str]]
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What the companions in ``folder`` say; which transformers wrote them says nothing."""
+    """What the companions in ``folder`` say, but which transformers wrote them, and what follows from the model."""
     found: dict[str, Any] = {}
     for name in companions(folder, "merge"):
         if name not in SAME:
             path = inside(folder, name)
             said = read_json(path) if path.suffix == ".json" else path.read_bytes()
-            found[name] = {**said, "transformers_version": None} if isinstance(said, dict) else said
+            found[name] = {**said, "transformers_version": None, LENGTH: None} if isinstance(said, dict) else said
     return found

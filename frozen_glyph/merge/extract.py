@@ -54,9 +54,10 @@ def extract_expert(merged: str | Path, name: str, out: str | Path) -> Path:
         hash_substrates([expert], digests)
         content = check_extracted(expert, digests)
         contents = write_index(temporary / DEFAULT_INDEX, {name: shard for shard in shards for name in shards[shard]})
-        write_json(temporary / CONFIG_FILE, expert_config(expert))
+        config = expert_config(expert)
+        write_json(temporary / CONFIG_FILE, config)
         write_text(temporary / CARD_FILE, expert_card(out.name, expert))
-        copy_companions(expert.checkpoint.folder, temporary, "extract")
+        copy_companions(expert.checkpoint.folder, temporary, "extract", config["max_position_embeddings"])
         adapter = {
             path.relative_to(temporary).as_posix(): sha256_file(path) for path in temporary.glob(f"{ADAPTER_FOLDER}/*")
         }

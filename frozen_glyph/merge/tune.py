@@ -264,7 +264,7 @@ def write_tuned(tuning: Tuning, model: Any, found: TrainedPhase, texts: dict[str
                 link_file(parent.folder / shard, folder / shard)
         contents = write_index(folder / DEFAULT_INDEX, weight_map)
         write_json(folder / CONFIG_FILE, config)
-        copy_companions(parent.folder, folder, "tune")
+        copy_companions(parent.folder, folder, "tune", config["max_position_embeddings"])
         write_text(folder / TUNING_METRICS, "".join(json.dumps(entry) + "\n" for entry in found.pop("history")))
         alone = parent.provenance.get("kind") != TUNED  # the parts of a tuned head are no experts' own
         losses = score_tuning(parent.folder, folder, texts, alone)

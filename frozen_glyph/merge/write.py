@@ -74,7 +74,7 @@ def write_merged(plan: MergePlan, out: Path) -> Path:
         record = provenance(plan, digests) | {"contents": contents}
         folders = [expert.checkpoint.folder for expert in plan.experts]
         write_text(temporary / CARD_FILE, merge_card(out.name, config, record["parents"], folders))
-        copy_companions(plan.companions.checkpoint.folder, temporary, "merge")
+        copy_companions(plan.companions.checkpoint.folder, temporary, "merge", config["max_position_embeddings"])
         write_provenance(temporary, "merge", record)
     return out
 

@@ -228,7 +228,8 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
             return self.substrate
         raise ValueError(
             f"cannot resize a frozen substrate from {self.config.vocab_size} to {new_num_tokens} tokens: "
-            "build a new substrate with the tokens you need and train on that"
+            "give reserved ids the names you need (frozen-glyph substrate name FOLDER NAME), or build a new substrate "
+            "and train on that"
         )
 
 

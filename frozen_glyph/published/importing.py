@@ -97,6 +97,7 @@ def import_published(
         rows = rows.repeat(1, fields["hidden_size"] // rows.shape[1])
     substrate = pack(rows, words, fields["hidden_size"])
     model = convert(tensors, rows, fields | {"tokenizer_sha256": tokenizer_sha256(words)}, substrate, keys.rotary)
+    words.model_max_length = model.config.max_position_embeddings
 
     origin = where.at(folder).origin
     parent = origin | {"files": {path.name: sha256_file(path) for path in files}}

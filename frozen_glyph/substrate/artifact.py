@@ -95,7 +95,7 @@ class GlyphSubstrate:
         Raises:
             SubstrateError: bits or width are not allowed, or too small to keep all tokens apart.
         """
-        tensors = build_tensors(list_tokens(tokenizer), width, layout, font, bits, seed, pca)
+        tensors = build_tensors(list_tokens(tokenizer, as_built=True), width, layout, font, bits, seed, pca)
         provenance = {
             **tensors.facts,
             "tokenizer_sha256": tokenizer_sha256(tokenizer),

@@ -34,6 +34,13 @@ def random_code(vocab_size: int, bits: int, seed: int) -> np.ndarray:
     return np.frombuffer(bytearray(stream), dtype=np.uint8).reshape(vocab_size, bits // 8)
 
 
+def named_code(name: str, bits: int) -> np.ndarray:
+    """Bits that follow from ``name`` alone, far from those of any other name, uint8 [S // 8]."""
+    return np.frombuffer(
+        hashlib.shake_256(f"frozen_glyph named code {name}".encode()).digest(bits // 8), dtype=np.uint8
+    )
+
+
 def float_code(vocab_size: int, bits: int, seed: int) -> np.ndarray:
     """The bits that layout ``float`` rotates: random, or the id in binary where they are too few to be unique else."""
     return random_code(vocab_size, bits, seed) if bits > binary_bits(vocab_size) else binary_code(vocab_size, bits)

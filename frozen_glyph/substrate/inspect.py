@@ -70,7 +70,7 @@ def collision_groups(substrate: GlyphSubstrate, font: Font | None = None) -> lis
             f"font {font.name!r} has sha256 {font.sha256}, but the substrate was drawn with {made.get('font')}; give "
             "the latter's file"
         )
-    tokens = list_tokens(substrate.tokenizer)
+    tokens = list_tokens(substrate.tokenizer, as_built=True)
     groups = find_groups(draw_bits(tokens, font, made["layout"], substrate.bits))
     texts = [[tokens[token_id].text for token_id in ids] for ids in groups]
     return [CollisionGroup(group_name(group), ids, group) for ids, group in zip(groups, texts, strict=True)]

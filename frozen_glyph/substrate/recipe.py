@@ -23,7 +23,14 @@ from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.vocabulary import MOST_IDS, build_tokenizer
 
 DEFAULT_WIDTH = 256
-LATER_FIELDS = ("max_ngram", "width", "pca", "seed", "font")  # recorded where they are given: older records have none
+LATER_FIELDS = (
+    "max_ngram",
+    "reserved",
+    "width",
+    "pca",
+    "seed",
+    "font",
+)  # recorded where they are given: older records have none
 
 
 def as_size(value: Any) -> Any:
@@ -50,6 +57,8 @@ class SubstrateRecipe:
     """Bits of a token; default: what suits layout and width."""
     max_ngram: Integer | None = None
     """Most code points of an n-gram that is learnt; default: 4 of a compact vocabulary, 16 of the others."""
+    reserved: Integer | None = None
+    """Ids for chat marks and names to come; default: 64 of a compact vocabulary of more than 1,024 ids, else none."""
     width: Annotated[Integer, Le(2**20)] | None = None
     """Length of a vector; default: 256, in growth ``model.hidden_size``."""
     pca: Flag = False
@@ -123,7 +132,7 @@ def tokenizer_of(recipe: SubstrateRecipe, text: Iterable[str]) -> PreTrainedToke
     """The tokenizer that ``recipe`` names, or one learnt from ``text``."""
     if recipe.tokenizer is not None:
         return load_tokenizer(recipe.tokenizer)
-    return build_tokenizer(text, recipe.vocab_size, recipe.max_ngram)
+    return build_tokenizer(text, recipe.vocab_size, recipe.max_ngram, reserved=recipe.reserved)
 
 
 def draw_tokens(recipe: SubstrateRecipe, tokenizer: PreTrainedTokenizerBase, width: int, seed: int) -> GlyphSubstrate:

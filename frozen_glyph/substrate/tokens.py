@@ -7,7 +7,7 @@ Texts come from the tokenizer's own decoder: "Ġword" (byte-level BPE) and "▁w
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -25,13 +25,16 @@ BYTE_OF_CHARACTER = {chr(value): value for value in VISIBLE_BYTES} | {
     chr(0x100 + place): value for place, value in enumerate(HIDDEN_BYTES)
 }
 NEIGHBOUR = "a"  # decoders treat the first and the last token differently, so a token is read between two others
+NAMED = "named_tokens"  # in tokenizer_config.json: name that a reserved id was given -> name that it was built with
 
 
-def list_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token]:
+def list_tokens(tokenizer: PreTrainedTokenizerBase, as_built: bool = False) -> list[Token]:
     """What each id of ``tokenizer`` stands for, in the order of the ids.
 
-    A token of several bytes that are no text of their own is of kind ``byte`` with all of them: ``<0xE2><0x96>``.
+    A token of several bytes that are no text of their own is of kind ``byte`` with all of them: ``<0xE2><0x96>``. With
+    ``as_built`` reserved ids have the names that they were built with, by which they are drawn.
     """
+    built = built_names(tokenizer) if as_built else {}
     state = _backend_state(tokenizer)
     specials = _special_names(tokenizer, state)
     literal = {token["content"] for token in state["added_tokens"]}
@@ -41,7 +44,7 @@ def list_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token]:
         if name is None:
             raise FrozenGlyphError(f"tokenizer has no token with id {token_id}; ids must run from 0 without a gap")
         if name in specials:
-            tokens.append(Token(name, "special"))
+            tokens.append(Token(built.get(name, name), "special"))
         elif name in literal:
             tokens.append(Token(name, "text"))
         else:
@@ -50,9 +53,43 @@ def list_tokens(tokenizer: PreTrainedTokenizerBase) -> list[Token]:
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of what the tokenizer does: its tokenizer.json in canonical form, less the padding of its last call."""
+    """Hash of what the tokenizer does: its tokenizer.json in canonical form, less the padding of its last call.
+
+    A name that a reserved id was given changes nothing: the hash is that of the names it was built with.
+    """
     state = {name: part for name, part in _backend_state(tokenizer).items() if name not in ("padding", "truncation")}
+    rename_tokens(state, built_names(tokenizer))
     return hashlib.sha256(json.dumps(state, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def built_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Of each reserved id that was given a name: that name, and the one that it was built with.
+
+    Raises:
+        FrozenGlyphError: ``named_tokens`` of the tokenizer_config.json is no mapping of names.
+    """
+    named = tokenizer.init_kwargs.get(NAMED) or {}
+    if not isinstance(named, dict) or not all(isinstance(built, str) for built in named.values()):
+        raise FrozenGlyphError(
+            f"{NAMED}={named!r} in tokenizer_config.json is no mapping of names; write the folder again"
+        )
+    tokens = tokenizer.get_vocab() if named else {}
+    return {name: built for name, built in named.items() if name in tokens and built not in tokens}
+
+
+def rename_tokens(state: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Rename special tokens in the content of a tokenizer.json, in place; ids stay."""
+    special = [token for token in state["added_tokens"] if token["special"] and token["content"] in names]
+    names = {token["content"]: names[token["content"]] for token in special}
+    if not names:
+        return
+    for token in special:
+        token["content"] = names[token["content"]]
+    vocab = state["model"]["vocab"]
+    if isinstance(vocab, dict):
+        state["model"]["vocab"] = {names.get(name, name): token_id for name, token_id in vocab.items()}
+    else:  # Unigram has pairs of name and score
+        state["model"]["vocab"] = [[names.get(name, name), score] for name, score in vocab]
 
 
 def _backend_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

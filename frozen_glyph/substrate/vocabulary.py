@@ -6,6 +6,8 @@ appended at a word boundary (lm-eval slices ``encode(context + continuation)`` a
 
 ``bmp`` and ``wide`` follow arXiv 2507.07129 and 2507.04886: a code point below U+10000 is its own id, and the ids of
 surrogates and private use, which stand for no text, hold specials, bytes, n-grams and the characters above U+FFFF.
+
+A vocabulary with reserved ids brings the chat template over their marks (see ``reserved``).
 """
 
 import logging
@@ -16,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.substrate.ngrams import PIECE, CountedText, count_text, learn_ngrams
+from frozen_glyph.substrate.reserved import CHAT_MARKS, RESERVED_IDS, chat_template, reserved_names
 from frozen_glyph.substrate.tokens import BYTE_TOKENS, list_tokens, tokenizer_sha256
 
 __all__ = ["BYTE_TOKENS", "SPECIAL_TOKENS", "VOCABULARIES", "build_tokenizer", "list_tokens", "tokenizer_sha256"]
@@ -46,19 +49,22 @@ def build_tokenizer(
     vocab_size: int | str,
     max_ngram: int | None = None,
     model_max_length: int | None = None,
+    reserved: int | None = None,
 ) -> PreTrainedTokenizerFast:
     """Learn a vocabulary from ``texts``; the same texts give the same tokenizer.json, byte for byte.
 
     Ids of a compact vocabulary (``vocab_size`` a number; ``"compact"`` is 4096): 0-2 the specials, 3-258 the bytes,
-    then code points (most frequent first), then n-grams in the order learnt. Of the free ids, code points get as many
-    as are seen when these fill at most half, and otherwise only the most frequent ones that cover 99.95 % of the text,
-    at most three quarters of the ids: a rarer one, spelt in bytes, costs less than the n-grams that its id can hold.
+    then code points (most frequent first), then n-grams in the order learnt, then the reserved ids. Of the free ids,
+    code points get as many as are seen when these fill at most half, and otherwise only the most frequent ones that
+    cover 99.95 % of the text, at most three quarters of the ids: a rarer one, spelt in bytes, costs less than the
+    n-grams that its id can hold.
 
     Ids of ``"bmp"`` (65,536) and ``"wide"`` (131,072): a code point below U+10000 has its own number, assigned or not.
-    0xE000-0xE0FF are the specials (57344 ``<pad>``, ``<bos>``, ``<eos>``, the others ``<unused_ID>``), 0xE100-0xE1FF
-    the bytes. 0xD800-0xDFFF, then 0xE200-0xF8FF, then in ``wide`` 0x10000 on, hold the characters above U+FFFF that
-    occur at least twice (most frequent first, at most 1984), then n-grams in the order learnt, up to whole words;
-    ``<unused_ID>`` stands where the text does not yield enough. So ``bmp`` is the lower half of ``wide``.
+    0xE000-0xE0FF are the specials (57344 ``<pad>``, ``<bos>``, ``<eos>``, the reserved ids, the others
+    ``<unused_ID>``), 0xE100-0xE1FF the bytes. 0xD800-0xDFFF, then 0xE200-0xF8FF, then in ``wide`` 0x10000 on, hold the
+    characters above U+FFFF that occur at least twice (most frequent first, at most 1984), then n-grams in the order
+    learnt, up to whole words; ``<unused_ID>`` stands where the text does not yield enough. So ``bmp`` is the lower half
+    of ``wide``.
 
     Args:
         texts: the text to learn from, in any number of pieces; read once, and never held as a whole.
@@ -67,44 +73,65 @@ def build_tokenizer(
         max_ngram: most code points of an n-gram, 1 to 16; 1 means none are learnt. None means 4 for a compact
             vocabulary and 16 for the others.
         model_max_length: most tokens of a text that the model takes, as noted in tokenizer_config.json.
+        reserved: ids for chat marks and names to come, 0 or 6 and more. None means 64 in a compact vocabulary of more
+            than 1,024 ids, and none in a smaller one, whose n-grams need the room, or in ``bmp`` and ``wide``, which
+            stay as published; these have room for 253.
     """
-    reserved = len(SPECIAL_TOKENS) + len(BYTE_TOKENS)
     if isinstance(vocab_size, str) and vocab_size not in VOCABULARIES:
         raise FrozenGlyphError(
             f"vocab_size {vocab_size!r} is unknown; give a number or one of {sorted(VOCABULARIES)}."
             f"{nearest(vocab_size, VOCABULARIES)}"
         )
-    if isinstance(vocab_size, int) and vocab_size <= reserved:
-        raise FrozenGlyphError(
-            f"vocab_size {vocab_size} is too small: {reserved} ids are specials and bytes; give a larger number"
-        )
     if isinstance(vocab_size, int) and vocab_size > MOST_IDS:
         raise FrozenGlyphError(f"vocab_size {vocab_size} is too large: give at most {MOST_IDS}")
     fixed = vocab_size in ("bmp", "wide")
+    size = VOCABULARIES[vocab_size] if isinstance(vocab_size, str) else vocab_size
+    names = reserved_names(_reserved_ids(reserved, size, fixed))
+    taken = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + len(names)
+    if size <= taken:
+        raise FrozenGlyphError(
+            f"vocab_size {size} is too small: {taken} ids are specials and bytes; give a larger number"
+        )
     if max_ngram is None:
         max_ngram = MAX_NGRAM if fixed else COMPACT_NGRAM
     if not 1 <= max_ngram <= MAX_NGRAM:
         raise FrozenGlyphError(f"max_ngram {max_ngram} is not allowed; give 1 to {MAX_NGRAM} code points")
-    size = VOCABULARIES[vocab_size] if isinstance(vocab_size, str) else vocab_size
     text = count_text(texts)
     if fixed:
-        tokens, merges = _fixed_vocabulary(text, size, max_ngram)
+        tokens, merges = _fixed_vocabulary(text, size, max_ngram, names)
         specials = [tokens[token_id] for token_id in SPECIAL_IDS]
     else:
-        tokens, merges = _compact_vocabulary(text, size, max_ngram)
-        specials = list(SPECIAL_TOKENS)
-    return _assemble(tokens, merges, specials, model_max_length)
+        tokens, merges = _compact_vocabulary(text, size, max_ngram, names)
+        specials = [*SPECIAL_TOKENS, *names]
+    tokenizer = _assemble(tokens, merges, specials, model_max_length)
+    if names:
+        tokenizer.chat_template = chat_template()
+    return tokenizer
 
 
-def _compact_vocabulary(text: CountedText, vocab_size: int, max_ngram: int) -> tuple[list[str], Merges]:
+def _reserved_ids(asked: int | None, size: int, fixed: bool) -> int:
+    """How many ids of ``size`` are reserved."""
+    if asked is None:
+        return RESERVED_IDS if size > 16 * RESERVED_IDS and not fixed else 0
+    least, most = len(CHAT_MARKS), len(SPECIAL_IDS) - len(SPECIAL_TOKENS) if fixed else size
+    if asked and not least <= asked <= most:
+        raise FrozenGlyphError(f"reserved {asked} is not allowed; give 0, or {least}, the chat marks, to {most} ids")
+    return asked
+
+
+def _compact_vocabulary(
+    text: CountedText, vocab_size: int, max_ngram: int, reserved: list[str]
+) -> tuple[list[str], Merges]:
     """Tokens by id, and the merges."""
-    reserved = (*SPECIAL_TOKENS, *BYTE_TOKENS)
-    room = vocab_size - len(reserved)
+    first = (*SPECIAL_TOKENS, *BYTE_TOKENS)
+    room = vocab_size - len(first) - len(reserved)
     ordered = text.by_frequency()
     code_points = ordered[: _compact_code_points(ordered, text.counts, room, max_ngram)]
     left_out = ordered[len(code_points) :]
-    ngrams, merges = learn_ngrams(text.sample, code_points, left_out, room - len(code_points), max_ngram, reserved)
-    tokens = [*reserved, *code_points, *ngrams]
+    ngrams, merges = learn_ngrams(
+        text.sample, code_points, left_out, room - len(code_points), max_ngram, (*first, *reserved)
+    )
+    tokens = [*first, *code_points, *ngrams, *reserved]
     if len(tokens) < vocab_size:
         logger.warning("vocab_size %d asked for, but the text yields only %d tokens", vocab_size, len(tokens))
     return tokens, merges
@@ -121,14 +148,15 @@ def _compact_code_points(ordered: list[str], counts: dict[str, int], room: int, 
     return min(number, room * 3 // 4)
 
 
-def _fixed_vocabulary(text: CountedText, size: int, max_ngram: int) -> tuple[list[str], Merges]:
+def _fixed_vocabulary(text: CountedText, size: int, max_ngram: int, reserved: list[str]) -> tuple[list[str], Merges]:
     """Tokens by id, and the merges, of a vocabulary where code points are ids."""
     tokens = [f"<unused_{token_id}>" for token_id in range(size)]
     placeholders = set(tokens)
     for code_point in range(0x10000):
         if code_point not in SURROGATES and code_point not in PRIVATE_USE:
             tokens[code_point] = chr(code_point)
-    tokens[SPECIAL_IDS.start : SPECIAL_IDS.start + len(SPECIAL_TOKENS)] = SPECIAL_TOKENS
+    specials = (*SPECIAL_TOKENS, *reserved)
+    tokens[SPECIAL_IDS.start : SPECIAL_IDS.start + len(specials)] = specials
     tokens[BYTE_IDS.start : BYTE_IDS.stop] = BYTE_TOKENS
 
     ordered = text.by_frequency()
@@ -143,7 +171,7 @@ def _fixed_vocabulary(text: CountedText, size: int, max_ngram: int) -> tuple[lis
         left_out,
         len(free_ids) - len(astral[:MAX_ASTRAL]),
         max_ngram,
-        forbidden=placeholders | {*SPECIAL_TOKENS, *BYTE_TOKENS},
+        forbidden=placeholders | {*specials, *BYTE_TOKENS},
         min_count=MIN_COUNT,
     )
     for token_id, token in zip(free_ids, (*astral[:MAX_ASTRAL], *ngrams), strict=False):

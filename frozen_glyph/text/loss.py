@@ -17,7 +17,8 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
 
 MAX_CONTEXT = 4096
-AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}  # arguments of a tokenizer
+# Arguments of a tokenizer. Texts are cut into windows afterwards, so that none is too long (``verbose`` warns of it).
+AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`frozen-glyph substrate build`, `inspect`, `show` and `neighbors`: what they write, list and refuse."""
+"""`frozen-glyph substrate build`, `name`, `inspect`, `show` and `neighbors`: what they write, list and refuse."""
 
 import json
 
@@ -54,3 +54,14 @@ def test_substrate_of_missing_text(refused, tmp_path):
     message = refused("substrate", "build", "--text", tmp_path / "absent.txt", "-o", tmp_path / "glyphs")
     assert "absent.txt' does not exist" in message
     assert not (tmp_path / "glyphs").exists()
+
+
+def test_reserved_ids_are_named(files, run, refused):
+    code, out, _ = run("substrate", "build", "--text", "text.txt", "--vocab", "300", "--reserved", "8", "-o", "chat")
+    fingerprint = out.split()[-1]
+    last = json.loads((files / "chat" / "tokenizer.json").read_text("utf-8"))["added_tokens"][-1]["id"]
+    code, out, _ = run("substrate", "name", "chat", "<|plan|>", f"<|idea|>={last}")
+    assert (code, out.splitlines()) == (0, [f"{last - 1}  <|plan|>", f"{last}  <|idea|>"])
+    assert json.loads(run("substrate", "inspect", "chat")[1])["fingerprint"] == fingerprint
+    assert refused("substrate", "name", "chat", "plan").startswith("name 'plan' is not allowed")
+    assert refused("substrate", "name", "absent", "<|plan|>").startswith("'absent/tokenizer.json' does not exist")

@@ -24,7 +24,7 @@ def build_ground(files: Sequence[Path], scale: Scale, work: Path, characters: in
     what is there already stays."""
     if not (work / "substrate" / "substrate.json").exists():
         documents = [document for file in files for document in split_documents(read_text(file)[:characters])]
-        tokenizer = build_tokenizer(documents, scale.vocab_size)
+        tokenizer = build_tokenizer(documents, scale.vocab_size, reserved=0)  # as in the results that are kept
         GlyphSubstrate.build(tokenizer, width=scale.hidden_size).save_pretrained(work / "substrate")
 
 

@@ -22,7 +22,7 @@ def recipe_at(
         name=name,
         model={"hidden_size": scale.hidden_size, "num_attention_heads": scale.heads} | (model or {}),
         stages=stages,
-        substrate=SubstrateRecipe(vocab_size=scale.vocab_size),
+        substrate=SubstrateRecipe(vocab_size=scale.vocab_size, reserved=0),  # as in the results that are kept
         training=TrainingRecipe(
             context_length=scale.context_length,
             batch_tokens=scale.batch_tokens,

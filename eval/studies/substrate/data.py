@@ -87,7 +87,7 @@ def prepare(scale: Scale, data: Path, folder: Path) -> None:
         for language in LANGUAGES:
             write_text(folder / f"{language}.txt", sample_text(read_text(text_file(data, language)), share))
         texts = [read_text(folder / f"{language}.txt") for language in LANGUAGES]
-        build_tokenizer(texts, scale.vocab_size).save_pretrained(folder)
+        build_tokenizer(texts, scale.vocab_size, reserved=0).save_pretrained(folder)  # as in the results that are kept
         open_windows(folder, AutoTokenizer.from_pretrained(folder), scale.context_length)
         write_json(folder / "study.json", identity(scale, data))  # the mark that the folder is complete
 
