@@ -32,9 +32,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """The bytes of a file.
 
     Raises:
-        FormatError: it has more than ``limit``.
+        FormatError: it has more than ``limit``, or is a pipe or device, which might never end.
         OSError: it cannot be read.
     """
+    if not (path.is_file() or path.is_dir()) and path.exists():
+        raise FormatError("it is no regular file")
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:

@@ -5,6 +5,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import sqlite3
 
@@ -26,10 +27,12 @@ from frozen_glyph import (
 )
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.dtypes import holds_nan
-from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.files import CheckpointError, read_json
 from frozen_glyph.checkpoint.loading import load_config, load_tokenizer
+from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.cli.terminal import print_json, say
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.tasks.mirror_folder import read_manifest
 from frozen_glyph.substrate import font, load_font
 from frozen_glyph.text import documents
 from frozen_glyph.text.documents import SourceError, TextFileError, file_documents, read_text
@@ -267,3 +270,20 @@ def test_inspect_shows_names_as_text(copied, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "[/red]" in out and r"\x1b[31m" in out and "\x1b" not in out
     assert describe_checkpoint(folder)["experts"][0]["name"] == "[/red]"
+
+
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path, caplog):
+    """Whoever opens one waits for a writer who never comes."""
+    for name in ("checkpoint-3/manifest.json", "manifest.json", "mirror.json", "config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    assert newest_checkpoint(tmp_path) is None
+    assert "manifest.json' is damaged: it is no regular file" in caplog.text
+    assert Manifest(tmp_path).files == {} and read_manifest(tmp_path) == {}
+    with pytest.raises(CheckpointError, match=r"config\.json' is damaged: it is no regular file"):
+        read_json(tmp_path / "config.json")
+
+
+def test_a_record_of_a_mirror_that_nests_without_end_is_none(tmp_path):
+    (tmp_path / "mirror.json").write_text("[" * 200_000)
+    assert read_manifest(tmp_path) == {}

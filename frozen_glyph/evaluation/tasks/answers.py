@@ -6,11 +6,12 @@ answer. A process that is killed loses at most the line that it was writing.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import sha256_json
+from frozen_glyph.checkpoint.files import inside, sha256_json
+from frozen_glyph.formats import JSON_BYTES
 
 LIKELIHOOD, ROLLING, GENERATION = "loglikelihood", "loglikelihood_rolling", "generate_until"  # lm-eval's kinds
 KINDS: dict[str, list[type]] = {
@@ -25,12 +26,15 @@ class Answers:
 
     Args:
         identity: JSON that tells the model, and how it is asked, from every other: an answer counts for it alone.
+
+    Raises:
+        CheckpointError: the file is a link or a pipe, so that answers would be written elsewhere.
     """
 
     def __init__(self, path: Path | None, identity: Any = None) -> None:
         self._path, self._identity = path, identity
         self._known: dict[str, Any] = {}
-        for line in path.read_bytes().split(b"\n") if path is not None and path.exists() else ():
+        for line in kept_lines(path) if path is not None else ():
             try:
                 entry = json.loads(line)
                 self._known[entry["key"]] = entry["answer"]
@@ -65,6 +69,13 @@ class Answers:
         self._known[key] = list(answer) if kind == LIKELIHOOD else answer
         if self._path is not None:
             append_line(self._path, json.dumps({"key": key, "answer": answer}))
+
+
+def kept_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file that need not be there."""
+    if inside(path.parent, path.name).exists():
+        with path.open("rb") as file:
+            yield from iter(lambda: file.readline(JSON_BYTES), b"")
 
 
 def append_line(path: Path, line: str) -> None:

@@ -1,10 +1,9 @@
 """The folder of a mirror: what ``mirror.json`` records to be ours, by name and sha256; all else there stays."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.files import CheckpointError, write_json
+from frozen_glyph.checkpoint.files import CheckpointError, read_json, write_json
 from frozen_glyph.checkpoint.folders import remove_files
 from frozen_glyph.checkpoint.manifest import is_inside, unchanged
 
@@ -14,8 +13,8 @@ MANIFEST = "mirror.json"
 def read_manifest(root: Path) -> dict[str, Any]:
     """What a mirror says of itself; nothing where ``root`` is none."""
     try:
-        found = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(root / MANIFEST)
+    except (OSError, CheckpointError):
         return {}
     if not isinstance(found, dict) or not found.keys() >= {"digest", "present", "missing", "remarks"}:
         return {}

@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.evaluation.tasks.answers import GENERATION, LIKELIHOOD, ROLLING, Answers
 
 ASKED: list[tuple[str, tuple[Any, ...], Any]] = [
@@ -33,6 +35,16 @@ def test_the_next_run_finds_every_answer_to_the_bit(path: Path) -> None:
     assert Answers(path, "model").find(LIKELIHOOD, ("Who?", " he")) is None
     assert Answers(path, "model").find(ROLLING, ("Who?", " I")) is None
     assert Answers(path, "another model").find(*ASKED[0][:2]) is None
+
+
+def test_a_link_or_pipe_in_a_received_folder_leads_nowhere(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "bashrc").write_text("mine")
+    (path.parent / "link.jsonl").symlink_to(tmp_path / "bashrc")
+    os.mkfifo(path.parent / "pipe.jsonl")
+    for name in ("link", "pipe"):
+        with pytest.raises(CheckpointError, match=rf"{name}\.jsonl.*(leads out of its folder|no regular file)"):
+            Answers(path.parent / f"{name}.jsonl", "model").add(*ASKED[0])
+    assert (tmp_path / "bashrc").read_text() == "mine"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 90])
