@@ -1,0 +1,108 @@
+"""Every test of the suites of others that is switched off, and why: the only list of them.
+
+A test that is not here and does not apply skips itself. A reason that switches off nothing fails the whole run.
+"""
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from peers.table import Outcome
+from peers.variants import OURS, READING
+
+
+@dataclass(frozen=True)
+class Reason:
+    """``tests``: patterns of names. ``variants``: where it holds; everywhere, the control too, if empty."""
+
+    suite: str
+    tests: tuple[str, ...]
+    why: str
+    variants: tuple[str, ...] = ()
+
+    def holds(self, suite: str, variant: str, test: str) -> bool:
+        meant = suite == self.suite and variant in (self.variants or (variant,))
+        return meant and any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
+
+
+REASONS = [
+    Reason(
+        "transformers",
+        (
+            "test_correct_missing_keys",
+            "test_model_weights_reload_no_missing_tied_weights",
+            "test_base_model_prefix_loads_base_weights",
+        ),
+        "a checkpoint that lacks tensors is refused: a head or block of random numbers would go unnoticed",
+        OURS,
+    ),
+    Reason(
+        "transformers",
+        ("test_resize_*",),
+        "token ids and glyph bits are one frozen object: resizing is refused by name",
+        OURS,
+    ),
+    Reason(
+        "transformers",
+        ("test_tied_weights_keys",),
+        "the substrate is frozen and the head trains: never tied",
+        OURS,
+    ),
+    Reason(
+        "transformers",
+        ("test_model_get_set_embeddings",),
+        "asks for an nn.Embedding; packed bits are none (to_dense() makes one)",
+        OURS,
+    ),
+    Reason(
+        "transformers",
+        ("test_retain_grad_hidden_states_attentions",),
+        "asks for a gradient at the token vectors, which are frozen, or in frozen blocks",
+        OURS,
+    ),
+    Reason(
+        "transformers",
+        ("test_*inputs_embeds*",),
+        "the rule weighs experts by the tokens read: inputs_embeds without ids are refused by name",
+        READING,
+    ),
+    Reason(
+        "transformers",
+        ("test_num_layers_is_small",),
+        "counts passes through blocks: the shared one for each of two experts, and one block of each, make four",
+        ("trunk",),
+    ),
+    Reason(
+        "transformers",
+        ("test_training_gradient_checkpointing*",),
+        "their mock knows one call of a block in a step; one that experts share with adapters runs for each of them",
+        ("trunk",),
+    ),
+    Reason(
+        "trl",
+        ("*vlm*", "test_vision_*", "*harmony", "*gpt_oss", "*_moe_*", "*toolcall*", "test_trust_remote_code"),
+        "a model or data set of theirs on the Hub, of another kind than ours",
+    ),
+    Reason(
+        "trl",
+        ("test_train_with_set_chat_template_from_path",),
+        "reads a file beside their test through a plugin of pytest that they install",
+    ),
+    Reason(
+        "trl",
+        ("test_train_model_dtype",),
+        "half precision under bfloat16 autocast: torch's LayerNorm refuses the mixture on a CPU, in any model",
+        OURS,
+    ),
+]
+
+
+def reason_for(suite: str, variant: str, test: str) -> str | None:
+    """Why a test is switched off for a variant; None if it runs."""
+    return next((reason.why for reason in REASONS if reason.holds(suite, variant, test)), None)
+
+
+def stale(outcomes: Iterable[Outcome]) -> list[Reason]:
+    """The reasons that switch off no test of a whole run."""
+    off = [(each.suite, each.variant, test) for each in outcomes for test in each.switched_off]
+    return [reason for reason in REASONS if not any(reason.holds(*names) for names in off)]
