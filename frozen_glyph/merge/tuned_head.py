@@ -54,15 +54,15 @@ def prepare_head(model: Any, recipe: TuneRecipe) -> None:
     else:
         change = nn.Parameter(torch.zeros(head.num_experts))
         register_parametrization(head, "weight", Scales(change, columns=True))
-        register_parametrization(head, "bias", Scales(change, columns=False))
+        register_parametrization(head, "biases", Scales(change, columns=False))
 
 
 def tuned_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The head's tensors after training, the low-rank change added."""
-    return {HEAD_WEIGHT: model.lm_head.weight.detach(), HEAD_BIAS: model.lm_head.bias.detach()}
+    return {HEAD_WEIGHT: model.lm_head.weight.detach(), HEAD_BIAS: model.lm_head.biases.detach()}
 
 
 def tuned_weights(model: Any) -> list[float]:
     """``expert_weights`` that stand for the trained scales."""
-    change = model.lm_head.parametrizations.bias[0].change.tolist()
+    change = model.lm_head.parametrizations.biases[0].change.tolist()
     return [weight * (1 + share) for weight, share in zip(model.config.logit_weights, change, strict=True)]

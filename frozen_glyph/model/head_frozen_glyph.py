@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .rules_frozen_glyph import RULES, rules_with
+
 HAS_BOTH = (
     torch.backends.mkl.is_available()
     and torch.backends.mkldnn.is_available()
@@ -53,34 +55,63 @@ class OutputHead(nn.Linear):
         return head_linear(states, self.weight, self.bias)
 
 
-class ExpertHead(nn.Linear):
-    """One output head for all experts: ``weight`` [V, N * D] holds their heads side by side, ``bias`` [N, V]."""
+class ExpertHead(nn.Module):
+    """The output heads of all experts: ``weight`` [V, N * D] holds them side by side, ``biases`` [N, V] in rows.
 
-    def __init__(self, num_experts: int, hidden_size: int, vocab_size: int) -> None:
-        super().__init__(num_experts * hidden_size, vocab_size, bias=False)
-        self.num_experts = num_experts
-        self.bias = nn.Parameter(torch.zeros(num_experts, vocab_size))
+    It reads the rule and the experts' weights from ``config``. Under a rule that is no sum of logits it is no
+    ``nn.Linear`` and has no ``bias``: libraries that multiply states by a head's weight would compute another model.
+    """
 
-    def joint_bias(self, expert_weights: torch.Tensor) -> torch.Tensor:
-        """The bias [V] of all experts together."""
-        return expert_weights.to(self.bias.dtype) @ self.bias
+    def __init__(self, config: Any) -> None:
+        nn.Module.__init__(self)
+        self.config, self.num_experts = config, len(config.experts)
+        self.in_features, self.out_features = self.num_experts * config.hidden_size, config.vocab_size
+        self.weight = nn.Parameter(torch.empty(self.out_features, self.in_features))
+        self.biases = nn.Parameter(torch.zeros(self.num_experts, self.out_features))
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        expert_weights: torch.Tensor | None = None,
-        tokens: torch.Tensor | None = None,
-    ) -> Any:
+    @property
+    def bias(self) -> torch.Tensor:
+        """The bias [V] of all experts together; an ``AttributeError`` under a rule that is no sum of their logits."""
+        if not RULES[self.config.rule].one_head:
+            raise AttributeError("bias")  # python asks __getattr__ then
+        return torch.tensor(self.config.logit_weights, device=self.biases.device).to(self.biases.dtype) @ self.biases
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "bias":
+            raise AttributeError(
+                f"rule={self.config.rule!r} combines each expert's own logits, so that no weight and bias of lm_head "
+                "make the loss: call the model with labels, as transformers' Trainer does (trl: subclass its trainer "
+                "with compute_loss = transformers.Trainer.compute_loss), or use "
+                f"rule={' or '.join(map(repr, rules_with(one_head=True)))}"
+            )
+        return super().__getattr__(name)
+
+    def forward(self, states: torch.Tensor, tokens: torch.Tensor | None = None, apart: bool = False) -> Any:
         """From states [..., N * D] make, all in this one method, which is where offloaded weights are at hand:
 
-        with ``expert_weights`` [N], by which the states were already scaled: logits [..., V];
+        the logits [..., V] of all experts together, by whose weights the states were scaled already;
         with ``tokens`` [...]: the logits of these tokens alone, float32, under each expert [..., N];
-        with neither: the logits of each expert, N of [..., V].
+        ``apart``: the logits of each expert, N of [..., V].
         """
-        if expert_weights is not None:
-            return head_linear(hidden_states, self.weight, self.joint_bias(expert_weights))
         if tokens is not None:
-            products = hidden_states.float() * self.weight[tokens].float()
-            return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.bias.T[tokens].float()
-        parts = hidden_states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.bias
-        return [nn.functional.linear(states, weight, bias) for states, weight, bias in zip(*parts, strict=True)]
+            products = states.float() * self.weight[tokens].float()
+            return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.biases.T[tokens].float()
+        if not apart:
+            return head_linear(states, self.weight, self.bias)
+        parts = states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.biases
+        return [nn.functional.linear(own, weight, bias) for own, weight, bias in zip(*parts, strict=True)]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Files call the biases what a Linear calls its bias."""
+        if prefix + "bias" in state_dict:
+            state_dict[prefix + "biases"] = state_dict.pop(prefix + "bias")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class JointHead(ExpertHead, nn.Linear):
+    """That head under a rule that sums the experts' logits: an ``nn.Linear`` over their states side by side."""
+
+
+def head_of_experts(config: Any) -> ExpertHead:
+    """The head for the rule in ``config``."""
+    return JointHead(config) if RULES[config.rule].one_head else ExpertHead(config)

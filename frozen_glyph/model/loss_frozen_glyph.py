@@ -92,19 +92,17 @@ def chunked_causal_loss(
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = -100,
-    bias: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
     """transformers' ``ForCausalLMLoss`` of ``head(states)``: states [B, T, D], labels [B, T], shifted inside.
 
-    The mean over the labels, or their sum over ``num_items_in_batch``. ``bias`` [V] replaces that of a Linear. Any
-    other head, for example a Linear in an adapter, is called, and called again in the backward pass.
+    The mean over the labels, or their sum over ``num_items_in_batch``. A head that is no Linear, for example one in an
+    adapter, is called, and called again in the backward pass.
     """
     labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:].flatten()
     states = states.flatten(0, -2)
     if isinstance(head, nn.Linear):
-        bias = head.bias if bias is None else bias
-        total = ChunkedCrossEntropy.apply(states, head.weight, bias, labels, ignore_index, torch.is_grad_enabled())
+        total = ChunkedCrossEntropy.apply(states, head.weight, head.bias, labels, ignore_index, torch.is_grad_enabled())
     else:
         total = cross_entropies(head, states, labels, ignore_index)
     return total / (labels.ne(ignore_index).sum() if num_items_in_batch is None else num_items_in_batch)

@@ -8,13 +8,14 @@ for a few positions at a time, and the rule combines them (see ``reading_frozen_
 Shapes: B batch, T tokens, N experts, D hidden size, V vocabulary.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.cache_utils import Cache
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -22,7 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
-from .head_frozen_glyph import ExpertHead, OutputHead
+from .head_frozen_glyph import ExpertHead, OutputHead, head_of_experts
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     FrozenGlyphAttention,
@@ -36,6 +37,9 @@ from .modeling_frozen_glyph import (
 )
 from .reading_frozen_glyph import combined_logits, read_nothing
 from .rules_frozen_glyph import RULES, rules_with
+
+# In files the biases of all experts are called what a Linear calls its bias.
+HEAD_IN_FILES = {r"^lm_head\.bias(?!es)": "lm_head.biases"}
 
 
 class LoraTerm(nn.Module):
@@ -198,10 +202,26 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         super().__init__(config)
         self.model = FrozenGlyphMoEModel(config)
         if config.embedding_size is None:
-            self.lm_head: Any = ExpertHead(len(config.experts), config.hidden_size, config.vocab_size)
+            self.lm_head: Any = head_of_experts(self.config)
+            self._weight_conversions = [WeightRenaming(*each) for each in HEAD_IN_FILES.items()]
         else:
             self.lm_head = OutputHead(config.hidden_size, config.vocab_size)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, source: Any, *args: Any, **kwargs: Any) -> Any:
+        """See ``StrictPreTrainedModel``."""
+        if source is None or cls.given_config(source, kwargs).embedding_size is None:
+            kwargs["key_mapping"] = HEAD_IN_FILES | (kwargs.get("key_mapping") or {})
+        return super().from_pretrained(source, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ExpertHead):
+            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            init.zeros_(module.biases)
+        else:
+            super()._init_weights(module)
 
     def frozen_modules(self) -> list[nn.Module]:
         return self.model.frozen_modules()
@@ -237,8 +257,8 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         columns = weights.repeat_interleave(config.hidden_size)
         head = OutputHead(columns.numel(), config.vocab_size, device="meta")
         head.weight = nn.Parameter((self.lm_head.weight.float() * columns).to(self.dtype))
-        head.bias = nn.Parameter((weights @ self.lm_head.bias.float()).to(self.dtype))
-        self.lm_head = head
+        head.bias = nn.Parameter((weights @ self.lm_head.biases.float()).to(self.dtype))
+        self.lm_head, self._weight_conversions = head, []
         self.model.name_blocks()
         config.embedding_size, config.hidden_size = config.hidden_size, columns.numel()
         config.num_attention_heads = heads.pop()
@@ -286,13 +306,12 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         if cache is not None and not rule.reads_tokens and not one_head:
             length = next(each.shape[1] for each in (input_ids, inputs_embeds) if each is not None)
             read_nothing(self.config, cache, states, length)
-        weights = torch.tensor(self.config.logit_weights, device=states.device)
         logits, loss = None, None
         if skip_logits:
-            loss = self.loss_without_logits(states, labels, weights, **kwargs)
+            loss = self.loss_without_logits(states, labels, **kwargs)
         elif rule.one_head:
             states = keep_positions(states, logits_to_keep)
-            logits = self.lm_head(states) if one_head else self.lm_head(states, weights)
+            logits = self.lm_head(states)
         else:
             logits = combined_logits(
                 self.config, self.lm_head, states, input_ids, attention_mask, position_ids, cache, logits_to_keep
@@ -307,23 +326,17 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
             **{CACHE: cache},
         )
 
-    def loss_without_logits(
-        self, states: torch.Tensor, labels: torch.Tensor | None, weights: torch.Tensor, **kwargs: Any
-    ) -> torch.Tensor:
-        """See ``skip_logits`` of ``forward``; the experts' ``weights`` [N] have scaled ``states`` already."""
+    def loss_without_logits(self, states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
+        """See ``skip_logits`` of ``forward``."""
         if labels is None:
             raise ValueError("skip_logits=True needs labels: there is nothing else to compute")
-        rule, head, bias = RULES[self.config.rule], self.lm_head, None
+        rule = RULES[self.config.rule]
         if not rule.one_head:
             raise ValueError(
                 f"skip_logits=True needs one of the rules {', '.join(rules_with(one_head=True))}, where one head makes "
                 f"the logits; rule={rule.name!r} combines each expert's own"
             )
-        if isinstance(head, ExpertHead):
-            bias = head.joint_bias(weights)
-        elif self.config.embedding_size is None:  # an adapter around it
-            head = functools.partial(head, expert_weights=weights)
-        return chunked_causal_loss(states, head, labels, bias=bias, **kwargs)
+        return chunked_causal_loss(states, self.lm_head, labels, **kwargs)
 
 
 __all__ = ["FrozenGlyphMoEForCausalLM", "FrozenGlyphMoEModel"]

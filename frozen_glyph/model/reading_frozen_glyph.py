@@ -46,7 +46,7 @@ def combined_logits(
     """
     rule = RULES[config.rule]
     assert rule.combine is not None, "one head makes these logits"
-    if not isinstance(head, ExpertHead):
+    if not hasattr(head, "num_experts"):
         raise ValueError(
             f"rule={rule.name!r} needs each expert's own logits, which an adapter on lm_head mixes; merge the adapter "
             f"(merge_and_unload() in peft), or use rule={' or '.join(map(repr, rules_with(one_head=True)))}"
@@ -70,7 +70,7 @@ def combined_logits(
         first_kept = max(0, states.shape[1] - logits_to_keep)
     kept = []
     for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
-        logits = [expert_logits.float() for expert_logits in head(states[:, piece])]
+        logits = [expert_logits.float() for expert_logits in head(states[:, piece], apart=True)]
         log_weights = torch.tensor(config.logit_weights, device=logits[0].device).log()
         log_weights = log_weights.expand(*logits[0].shape[:2], -1)
         if reader is not None:

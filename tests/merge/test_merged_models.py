@@ -235,7 +235,7 @@ def test_one_head_over_the_concatenated_states_gives_the_logits(merged_folder, t
     ids = token_ids(2, 9)
     states = model.model(ids).last_hidden_state
     assert states.shape == (2, 9, 2 * 48)
-    logits = states @ model.lm_head.weight.T + torch.tensor(weights) @ model.lm_head.bias
+    logits = torch.nn.functional.linear(states, model.lm_head.weight, model.lm_head.bias)
     torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
 
 

@@ -93,7 +93,7 @@ def test_only_the_head_changes(tuned, merged_folder, what):
     folder, provenance = tuned[what]
     changed = {name for name, tensor in state(merged_folder).items() if not tensor.equal(state(folder)[name])}
     assert changed == {
-        "head": {"lm_head.weight", "lm_head.bias"}, "low-rank": {"lm_head.weight"}, "scales": set()
+        "head": {"lm_head.weight", "lm_head.biases"}, "low-rank": {"lm_head.weight"}, "scales": set()
     }[what]  # fmt: skip
     rewritten = {name for name in shards(folder) if not (folder / name).samefile(merged_folder / name)}
     assert shards(folder) == shards(merged_folder)
@@ -171,7 +171,7 @@ class TestWhatTrains:
         assert torch.equal(model(ids).logits, before)
         names = {name.removeprefix("lm_head.") for name in trainable(model)}
         assert names == {
-            "head": {"weight", "bias"},
+            "head": {"weight", "biases"},
             "low-rank": {"parametrizations.weight.0.up", "parametrizations.weight.0.down"},
             "scales": {"parametrizations.weight.0.change"},
         }[what]  # fmt: skip

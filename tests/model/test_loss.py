@@ -148,7 +148,7 @@ def test_merged_model_without_logits(merged_folder, token_ids, rule):
         output = model(input_ids=ids, labels=ids, skip_logits=skip)
         output.loss.backward()
         trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-        assert trained.keys() == {"lm_head.weight", "lm_head.bias"}
+        assert trained.keys() == {"lm_head.weight", "lm_head.biases"}
         gradients.append({"loss": output.loss.detach()} | trained)
         model.zero_grad()
     assert output.logits is None

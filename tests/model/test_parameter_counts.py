@@ -85,7 +85,7 @@ def test_merged_experts_share_one_table():
     with torch.device("meta"):
         merged = FrozenGlyphMoEForCausalLM(FrozenGlyphMoEConfig(vocab_size=131072, experts=[fields, fields]))
     assert parameters(merged) == 671_649_792 == 2 * parameters(expert)
-    head = merged.lm_head.weight.numel() + merged.lm_head.bias.numel()
+    head = merged.lm_head.weight.numel() + merged.lm_head.biases.numel()
     assert parameters(merged, trainable=True) == head == 2 * (131072 * 1024 + 131072)
 
 
