@@ -108,7 +108,7 @@ class ExpertHead(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class JointHead(ExpertHead, nn.Linear):
+class JointHead(ExpertHead, nn.Linear):  # type: ignore[misc]  # the bias is computed
     """That head under a rule that sums the experts' logits: an ``nn.Linear`` over their states side by side."""
 
 

@@ -209,11 +209,12 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, source: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """See ``StrictPreTrainedModel``."""
-        if source is None or cls.given_config(source, kwargs).embedding_size is None:
+        source = pretrained_model_name_or_path
+        if cls.given_config(source, kwargs).embedding_size is None:
             kwargs["key_mapping"] = HEAD_IN_FILES | (kwargs.get("key_mapping") or {})
-        return super().from_pretrained(source, *args, **kwargs)
+        return super().from_pretrained(source, *model_args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -28,7 +28,7 @@ PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
 
 def combined_logits(
     config: FrozenGlyphMoEConfig,
-    head: nn.Module,
+    head: Any,
     states: torch.Tensor,
     input_ids: torch.Tensor | None,
     attention_mask: Any,
