@@ -4,6 +4,7 @@ Importing transformers' model code takes seconds, and ``frozen-glyph --help`` mu
 when the Auto classes' own module is imported; at once if it already is.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -25,19 +26,17 @@ def register_configs() -> None:
 
 
 def register_models() -> None:
-    """Add the models to ``AutoModel`` and ``AutoModelForCausalLM``."""
+    """Add the models to the Auto classes that the configurations' ``auto_map`` names."""
     auto = sys.modules[AUTO_MODEL_MODULE]
-    from frozen_glyph.model import modeling_frozen_glyph as single
-    from frozen_glyph.model import modeling_frozen_glyph_moe as merged
+    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 
-    for base, causal in (
-        (single.FrozenGlyphModel, single.FrozenGlyphForCausalLM),
-        (merged.FrozenGlyphMoEModel, merged.FrozenGlyphMoEForCausalLM),
-    ):
-        auto.AutoModel.register(base.config_class, base, exist_ok=True)
-        auto.AutoModelForCausalLM.register(causal.config_class, causal, exist_ok=True)
-        base.register_for_auto_class("AutoModel")
-        causal.register_for_auto_class("AutoModelForCausalLM")
+    for config in (FrozenGlyphConfig, FrozenGlyphMoEConfig):
+        places = {name: place for name, place in config().auto_map.items() if name != "AutoConfig"}
+        for name, place in places.items():
+            module, _, model_class = place.partition(".")
+            model = getattr(importlib.import_module(MODEL_ROOM + module), model_class)
+            getattr(auto, name).register(config, model, exist_ok=True)
+            model.register_for_auto_class(name)
 
 
 # What to register once which modules have run.

@@ -127,12 +127,15 @@ def test_every_public_name_loads():
 
 
 REGISTERED = """
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+import transformers
+from transformers import AutoConfig, AutoModel
 for name, middle in (("frozen_glyph", ""), ("frozen_glyph_moe", "MoE")):
     config = AutoConfig.for_model(name)
     assert type(config).__module__ == "frozen_glyph.model.configuration_frozen_glyph"
     assert AutoModel._model_mapping[type(config)].__name__ == f"FrozenGlyph{middle}Model"
-    assert AutoModelForCausalLM._model_mapping[type(config)].__name__ == f"FrozenGlyph{middle}ForCausalLM"
+    for task in ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering"):
+        mapping = getattr(transformers, f"AutoModelFor{task}")._model_mapping
+        assert mapping[type(config)].__name__ == f"FrozenGlyph{middle}For{task}"
 """
 PACKAGE_FIRST = """
 import sys

@@ -28,21 +28,40 @@ EXPERT_FIELDS = (
     "rope_parameters",
     "max_position_embeddings",
 )
+# How the class of a model with a head ends -> what it does, in words.
+CAUSAL_LM = "ForCausalLM"
+TASKS = {
+    "ForSequenceClassification": "sequence classification",
+    "ForTokenClassification": "token classification",
+    "ForQuestionAnswering": "question answering",
+}
 
 
 def identity(merged: bool) -> dict[str, Any]:
     """The fields of a ``config.json`` that say which classes read it."""
-    kind, file = ("MoE", "_moe") if merged else ("", "")
-    classes = {"AutoModel": f"FrozenGlyph{kind}Model", "AutoModelForCausalLM": f"FrozenGlyph{kind}ForCausalLM"}
+    kind, suffix = ("MoE", "_moe") if merged else ("", "")
+    classes, models = f"FrozenGlyph{kind}", f"modeling_frozen_glyph{suffix}.FrozenGlyph{kind}"
     return {
-        "architectures": [classes["AutoModelForCausalLM"]],
+        "architectures": [f"{classes}{CAUSAL_LM}"],
         "auto_map": {
-            "AutoConfig": f"configuration_frozen_glyph.FrozenGlyph{kind}Config",
-            **{auto: f"modeling_frozen_glyph{file}.{name}" for auto, name in classes.items()},
+            "AutoConfig": f"configuration_frozen_glyph.{classes}Config",
+            "AutoModel": f"{models}Model",
+            f"AutoModel{CAUSAL_LM}": f"{models}{CAUSAL_LM}",
+            **{f"AutoModel{task}": f"tasks_frozen_glyph.{classes}{task}" for task in TASKS},
         },
-        "model_type": f"frozen_glyph{file}",
+        "model_type": f"frozen_glyph{suffix}",
         "transformers_version": importlib.metadata.version("transformers"),
     }
+
+
+def task_of(config: Mapping[str, Any]) -> str | None:
+    """What the head of a model is for, in words, if the model is no language model.
+
+    >>> task_of({"architectures": ["FrozenGlyphMoEForQuestionAnswering"]})
+    'question answering'
+    """
+    classes = config.get("architectures") or []
+    return next((task for end, task in TASKS.items() if any(name.endswith(end) for name in classes)), None)
 
 
 def stored_blocks(config: Mapping[str, Any]) -> int | None:

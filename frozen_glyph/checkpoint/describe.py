@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks
+from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks, task_of
 from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.header import TensorFile
@@ -37,10 +37,12 @@ class StageFacts(TypedDict):
 
 
 class CheckpointFacts(TypedDict):
-    """What ``describe_checkpoint`` returns; ``problems``: file -> what is wrong with it."""
+    """What ``describe_checkpoint`` returns; ``task``: of what is no language model; ``problems``: file -> what is wrong
+    with it."""
 
     name: str
     kind: str
+    task: str | None
     model_type: str
     layers: int | None
     parameters: int
@@ -141,6 +143,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
     return {
         "name": source.name if source.stage is None else f"{source.name}@{source.stage}",
         "kind": provenance.get("kind", "plain"),
+        "task": task_of(config),
         "model_type": config["model_type"],
         "layers": stored_blocks(config) if source.stage is None else config["ladder"][source.stage - 1],
         "parameters": inventory.parameters(loaded),

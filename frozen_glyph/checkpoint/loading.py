@@ -11,6 +11,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
+from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.errors import FrozenGlyphError, one_line
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
 
@@ -86,7 +87,10 @@ def readable(what: str, source: str | Path) -> Iterator[None]:
 
 
 def check_loadable(folder: Path) -> None:
-    """Raise ``CheckpointError``, which names the file, where a load of ``folder`` opens a pickle or another model."""
+    """Raise ``CheckpointError``, which names the file, where a load of ``folder`` as a language model opens a pickle or
+    another model, or its ``config.json`` is damaged or of a model for another task."""
+    if (folder / CONFIG_FILE).exists():
+        read_config(folder)
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         read_weight_map(index)  # refuses one that names anything but safetensors
     refuse_pickles(folder)

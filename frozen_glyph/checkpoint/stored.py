@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from frozen_glyph.checkpoint.config import expert_blocks
+from frozen_glyph.checkpoint.config import expert_blocks, task_of
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json
 from frozen_glyph.formats import FormatError, check_type
@@ -41,6 +41,7 @@ class StoredConfig(TypedDict, total=False):
     """A ``config.json`` of a grown or merged model."""
 
     model_type: Required[str]
+    architectures: list[str] | None
     ladder: list[int] | None
     transformers_weights: str | None
     vocab_size: int
@@ -134,8 +135,19 @@ class StoredProvenance(TypedDict, total=False):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a folder; see ``check_config``."""
-    return check_config(read_json(inside(folder, CONFIG_FILE)), folder / CONFIG_FILE)
+    """The ``config.json`` of a folder with a language model.
+
+    Raises:
+        CheckpointError: it is of a model for another task; or see ``check_config``.
+    """
+    config = check_config(read_json(inside(folder, CONFIG_FILE)), folder / CONFIG_FILE)
+    task = task_of(config) if str(config.get("model_type")).startswith(OURS) else None
+    if task is not None:
+        raise CheckpointError(
+            f"{str(folder)!r} holds a model for {task} ({CONFIG_FILE}: architectures), which has no head for the next "
+            "token; name a language model, such as the one that it was made from"
+        )
+    return config
 
 
 def check_config(config: Any, path: Path) -> dict[str, Any]:

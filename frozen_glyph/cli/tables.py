@@ -24,7 +24,8 @@ SECONDS_PER_DAY = 86_400
 
 def checkpoint_table(facts: CheckpointFacts) -> Parts:
     """What ``describe_checkpoint`` found."""
-    title = f"{facts['name']}: {facts['kind']}, {facts['parameters']:,} parameters, {size(facts['bytes'])} on disk"
+    kind = ", ".join(filter(None, (facts["kind"], facts["task"])))
+    title = f"{facts['name']}: {kind}, {facts['parameters']:,} parameters, {size(facts['bytes'])} on disk"
     parts: Parts = []
     if facts["stages"]:
         texts = list(dict.fromkeys(text for stage in facts["stages"] for text in stage["nats_per_character"]))

@@ -29,6 +29,18 @@ LORA_TARGETS = (
     "mlp.fc_in",
     "mlp.fc_out",
 )
+TASKS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+
+
+def auto_map(kind: str = "", suffix: str = "") -> dict[str, str]:
+    """Where transformers finds, beside a ``config.json``, the classes of single models or, as "MoE", of merged ones."""
+    classes, models = f"FrozenGlyph{kind}", f"modeling_frozen_glyph{suffix}.FrozenGlyph{kind}"
+    return {
+        "AutoConfig": f"configuration_frozen_glyph.{classes}Config",
+        "AutoModel": f"{models}Model",
+        "AutoModelForCausalLM": f"{models}ForCausalLM",
+        **{f"AutoModelFor{task}": f"tasks_frozen_glyph.{classes}For{task}" for task in TASKS},
+    }
 
 
 @refused_with_value_error
@@ -97,14 +109,7 @@ class FrozenGlyphConfig(PreTrainedConfig):
             self.intermediate_size = 4 * self.hidden_size
         if self.rope_parameters is None:
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
-        kwargs.setdefault(
-            "auto_map",
-            {
-                "AutoConfig": "configuration_frozen_glyph.FrozenGlyphConfig",
-                "AutoModel": "modeling_frozen_glyph.FrozenGlyphModel",
-                "AutoModelForCausalLM": "modeling_frozen_glyph.FrozenGlyphForCausalLM",
-            },
-        )
+        kwargs["auto_map"] = auto_map() | (kwargs.get("auto_map") or {})
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -219,14 +224,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         if self.expert_weights is None:
             self.expert_weights = [1.0 / len(self.experts)] * len(self.experts) if self.experts else []
         self.num_hidden_layers = self.evidence_layer + (self.embedding_size is None)
-        kwargs.setdefault(
-            "auto_map",
-            {
-                "AutoConfig": "configuration_frozen_glyph.FrozenGlyphMoEConfig",
-                "AutoModel": "modeling_frozen_glyph_moe.FrozenGlyphMoEModel",
-                "AutoModelForCausalLM": "modeling_frozen_glyph_moe.FrozenGlyphMoEForCausalLM",
-            },
-        )
+        kwargs["auto_map"] = auto_map("MoE", "_moe") | (kwargs.get("auto_map") or {})
         super().__post_init__(**kwargs)
 
     @property

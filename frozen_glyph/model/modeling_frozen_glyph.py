@@ -427,6 +427,7 @@ def keep_positions(states: torch.Tensor, kept: int | torch.Tensor) -> torch.Tens
 class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, FrozenGlyphGenerationMixin):
     """Token ids [B, T] -> logits [B, T, V]."""
 
+    pipeline_tag = "text-generation"
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # so are transformers' own
 

@@ -198,6 +198,8 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
 class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenerationMixin):
     """Token ids [B, T] -> logits [B, T, V] under ``config.rule``."""
 
+    pipeline_tag = "text-generation"
+
     def __init__(self, config: FrozenGlyphMoEConfig) -> None:
         super().__init__(config)
         self.model = FrozenGlyphMoEModel(config)

@@ -36,10 +36,19 @@ COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
     "additional_chat_templates/*.jinja", "substrate.json",
 )  # fmt: skip
+CODE_FILES, LAST_CODE = "*_frozen_glyph*.py", "tasks_frozen_glyph.py"  # LAST_CODE imports all others
+HEADS = ("lm_head", "score", "qa_outputs")  # modules of which a model has one or none
 
 
 class StrictPreTrainedModel(PreTrainedModel):
-    """What ``from_pretrained`` and ``save_pretrained`` of every model here do beyond transformers' own."""
+    """What ``from_pretrained`` and ``save_pretrained`` of every model here do beyond transformers' own.
+
+    ``new_head`` is the module that a checkpoint of another task need not hold, ``pipeline_tag`` what the Hub files a
+    saved model under.
+    """
+
+    new_head: str | None = None
+    pipeline_tag = "feature-extraction"
 
     @classmethod
     def from_pretrained(
@@ -55,7 +64,8 @@ class StrictPreTrainedModel(PreTrainedModel):
 
         The substrate is always checked against its fingerprint. ``verify=True`` reads every byte of the weights and
         compares their sha256 with what was recorded when they were written: from the page cache 0.3 seconds of
-        processor time for 0.5 GB, several times what mapping the files takes.
+        processor time for 0.5 GB, several times what mapping the files takes. ``ignore_mismatched_sizes`` makes a new
+        head of a task model where the checkpoint's is of another number of labels.
 
         Raises:
             ValueError: no such stage; a file is damaged or of another checkpoint, or its name or link leads out of
@@ -67,6 +77,7 @@ class StrictPreTrainedModel(PreTrainedModel):
         if growth_stage is not None:
             kwargs |= cls.stage_arguments(source, growth_stage, kwargs)
         kwargs["use_safetensors"] = True  # never a pickle
+        other_labels = kwargs.get("ignore_mismatched_sizes", False)
         kwargs["ignore_mismatched_sizes"] = True  # they are refused below, by name
         first = cls.first_file(source, kwargs)
         if source is not None:
@@ -83,13 +94,8 @@ class StrictPreTrainedModel(PreTrainedModel):
         owners, complaints = ({}, {}) if source is None else examine_shards(source, first, kwargs)
         if verify and not complaints:
             complaints = changed_files(sorted(set(owners.values())), lambda name: find_file(source, name, kwargs))
-        tensors = {
-            "missing": sorted(info["missing_keys"]),
-            "unexpected": sorted(key for key in info["unexpected_keys"] if not key.startswith("lm_head.")),
-            "mismatched": sorted(key for key, *_ in info["mismatched_keys"]),
-        }
         problems = [f"{name} {complaint}" for name, complaint in complaints.items()]
-        for kind, keys in tensors.items():
+        for kind, keys in misfits(model, info, owners, other_labels).items():
             if keys:
                 files = (owners.get(key) or owners.get(f"{cls.base_model_prefix}.{key}") for key in keys[:5])
                 named = (f"{key} ({file})" if file else key for key, file in zip(keys, files, strict=False))
@@ -118,7 +124,8 @@ class StrictPreTrainedModel(PreTrainedModel):
             if weights:
                 remove_replaced(folder)
             carry_companions(self.name_or_path, folder)
-            write_simple_card(folder)
+            carry_code(self.name_or_path, folder)
+            write_simple_card(folder, self.pipeline_tag)
 
     @classmethod
     def given_config(cls, source: Any, kwargs: dict[str, Any]) -> Any:
@@ -172,6 +179,8 @@ class StrictPreTrainedModel(PreTrainedModel):
         if not hasattr(config, "stage_layers"):
             raise ValueError(f"growth_stage={stage}: a {config.model_type!r} checkpoint has no growth stages")
         blocks, frozen = config.stage_layers(stage)
+        # Auto classes have put num_frozen_layers=0, which thaws all blocks, into the configuration.
+        frozen = kwargs.get("num_frozen_layers", frozen if config.num_frozen_layers else 0)
         fields = {"num_hidden_layers": blocks, "num_frozen_layers": frozen, "ladder": config.ladder[:stage]}
         if stage < len(config.ladder):
             fields["transformers_weights"] = stage_index(stage)
@@ -268,12 +277,58 @@ def remove_replaced(folder: Path) -> None:
         (folder / (WEIGHTS if whole and WEIGHTS not in shards else INDEX)).unlink()
 
 
-def write_simple_card(folder: Path) -> None:
+def carry_code(source: Any, folder: Path) -> None:
+    """Copy the rest of the model room: ``save_pretrained`` takes along only what the class that is saved imports.
+
+    It lies beside this file or, where that came with a checkpoint, in ``source``, as far as it is at hand.
+
+    Raises:
+        ValueError: one of the files is a link that leads out of ``source``.
+    """
+    room = Path(__file__).parent
+    if not (room / LAST_CODE).exists():
+        last = find_file(source, LAST_CODE, {}) if source else None
+        if last is None:
+            return
+        room = last.parent
+    for path in sorted(room.glob(CODE_FILES)):
+        if not (folder / path.name).exists():
+            shutil.copyfile(find_inside(room, path.name), folder / path.name)
+
+
+def write_simple_card(folder: Path, pipeline_tag: str) -> None:
     """Write a model card that says only what the model is, unless there is one."""
     if not (folder / "README.md").exists():
-        data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["frozen-glyph"])
-        text = "A causal language model over a frozen glyph embedding, written by `save_pretrained`."
+        data = ModelCardData(library_name="transformers", pipeline_tag=pipeline_tag, tags=["frozen-glyph"])
+        text = f"A model for {pipeline_tag} over a frozen glyph embedding, written by `save_pretrained`."
         ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {folder.resolve().name}\n\n{text}\n").save(folder / "README.md")
+
+
+def misfits(model: Any, info: dict[str, Any], owners: dict[str, str], other_labels: bool) -> dict[str, list[str]]:
+    """The tensors that keep a checkpoint from being ``model``, by what is wrong with them.
+
+    A head that the model has not is that of another task. Its own ``new_head`` may be missing where the checkpoint is
+    of another class and holds no part of it, and may have another shape where ``other_labels`` are asked for.
+
+    Args:
+        info: what transformers found at loading.
+        owners: the file of each tensor of the checkpoint.
+    """
+
+    def head_of(key: str) -> str:
+        return key.partition(".")[0]
+
+    trained = type(model).__name__ in (model.config.architectures or [])
+    new = None if trained or model.new_head in map(head_of, owners) else model.new_head
+    return {
+        "missing": sorted(key for key in info["missing_keys"] if head_of(key) != new),
+        "unexpected": sorted(
+            key for key in info["unexpected_keys"] if head_of(key) not in HEADS or hasattr(model, head_of(key))
+        ),
+        "mismatched": sorted(
+            key for key, *_ in info["mismatched_keys"] if not (other_labels and head_of(key) == model.new_head)
+        ),
+    }
 
 
 def check_names(source: Any, named: str | None, arguments: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ EXPERTS = [
 FACTS = {
     "name": "ru[v2]",
     "kind": "growth",
+    "task": None,
     "parameters": BIG,
     "bytes": 3 << 40,
     "stages": [

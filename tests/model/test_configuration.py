@@ -1,5 +1,6 @@
 """Configurations refuse what cannot work, naming field, value and what is allowed."""
 
+import importlib
 import json
 import math
 
@@ -7,6 +8,7 @@ import pytest
 from transformers import AutoConfig
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from frozen_glyph.model.configuration_frozen_glyph import auto_map
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphRotaryEmbedding
 
 EXPERT = {
@@ -140,7 +142,15 @@ def test_configurations_survive_a_file(config, tmp_path):
     config.save_pretrained(tmp_path)
     loaded = type(config).from_pretrained(tmp_path)
     assert loaded.to_dict() == config.to_dict()
-    assert set(loaded.auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    assert loaded.auto_map == type(config)().auto_map
+
+
+def test_what_an_older_folder_does_not_name_is_added():
+    """Its own entries stay, such as those of a repository."""
+    config = FrozenGlyphConfig(auto_map={"AutoModel": "user/ru--modeling_frozen_glyph.FrozenGlyphModel"})
+    assert config.auto_map == auto_map() | {"AutoModel": "user/ru--modeling_frozen_glyph.FrozenGlyphModel"}
+    places = [place.split(".") for place in (*auto_map().values(), *auto_map("MoE", "_moe").values())]
+    assert all(hasattr(importlib.import_module(f"frozen_glyph.model.{module}"), name) for module, name in places)
 
 
 def test_layers_of_a_stage_follow_the_ladder():

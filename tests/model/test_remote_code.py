@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import torch
+import transformers
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.configuration_frozen_glyph import TASKS
 
 STRANGER = """
 import json, sys
@@ -21,6 +23,7 @@ class NoPackage:
 sys.meta_path.insert(0, NoPackage())
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 from transformers.utils import logging
 
@@ -58,6 +61,12 @@ for name, folder in task["folders"].items():
         other = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, rule="posterior").eval()
         tensors["posterior"] = other(ids).logits
         entry["posterior"] = other.generate(ids, max_new_tokens=5, do_sample=False).tolist()
+    for kind in task["tasks"]:
+        auto, saved = getattr(transformers, f"AutoModelFor{kind}"), f"{name}-{kind}"
+        auto.from_pretrained(folder, trust_remote_code=True).save_pretrained(saved)
+        tensors[kind] = auto.from_pretrained(saved, trust_remote_code=True).eval()(ids)[0]
+    model.save_pretrained(name)
+    auto.from_pretrained(name, trust_remote_code=True)  # its code lies there too
     entry["tensors"] = {key: tensor.tolist() for key, tensor in tensors.items()}
     found[name] = entry
 assert "frozen_glyph" not in sys.modules
@@ -77,13 +86,14 @@ def stranger(experts, merged_folder, ids, tmp_path_factory):
     """What a process that cannot import frozen_glyph finds in a grown and a merged folder."""
     home = tmp_path_factory.mktemp("home")
     task = {"folders": {"grown": str(experts[1]), "merged": str(merged_folder)}, "ids": ids.tolist(), "text": TEXT}
+    task["tasks"] = TASKS
     done = subprocess.run(
         [sys.executable, "-I", "-c", STRANGER],
         input=json.dumps(task), capture_output=True, text=True, cwd=home, timeout=300,
         env={**os.environ, "HF_HOME": str(home), "HF_MODULES_CACHE": str(home / "modules"), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.partition("RESULT")[2])
+    return json.loads(done.stdout.partition("RESULT")[2]) | {"home": home}
 
 
 @pytest.mark.parametrize("kind", ["grown", "merged"])
@@ -118,6 +128,16 @@ def test_merged_experts_are_the_same_model_there(stranger, merged_folder, ids):
     generated = posterior.generate(ids, max_new_tokens=5, do_sample=False).tolist()
     assert stranger["merged"]["posterior"] == generated
     assert stranger["merged"]["trainable"] == ["lm_head.biases", "lm_head.weight"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["grown", "merged"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_head_of_there_is_the_same_here(stranger, ids, task, kind):
+    """Made and saved by the code of a folder, loaded by the package."""
+    here = getattr(transformers, f"AutoModelFor{task}").from_pretrained(stranger["home"] / f"{kind}-{task}").eval()
+    assert type(here).__module__ == "frozen_glyph.model.tasks_frozen_glyph"
+    torch.testing.assert_close(torch.tensor(stranger[kind]["tensors"][task]), here(ids)[0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["grown", "merged"])
