@@ -272,11 +272,12 @@ def test_pipelines(load, folders, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["grown", "merged"])
 def test_embeddings_of_sentences(folders, tokenizer, kind):
-    """sentence-transformers on a folder as it is: the mean of ``AutoModel``'s states, padded or not."""
+    """sentence-transformers on a folder as it is: what it pools are the states of ``AutoModel``, padded or not."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
     texts = ["The cat sat on the mat", "Кот"]
-    found = sentence_transformers.SentenceTransformer(str(folders[kind]), device="cpu").encode(texts)
+    model = sentence_transformers.SentenceTransformer(str(folders[kind]), device="cpu")
     base = AutoModel.from_pretrained(folders[kind]).eval()
-    for text, vector in zip(texts, torch.as_tensor(found), strict=True):
-        states = base(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state
-        torch.testing.assert_close(vector, states[0].mean(0), atol=1e-5, rtol=1e-5)
+    for text, found in zip(texts, model.encode(texts, output_value="token_embeddings"), strict=True):
+        states = base(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0]
+        torch.testing.assert_close(found, states, atol=1e-5, rtol=1e-5)
+    assert model.encode(texts).shape == (2, states.shape[-1])
