@@ -12,12 +12,13 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"health", "published", "recipes", "statistics", "formats", "errors", "memory"}
+ROOMS |= {"export", "health", "published", "recipes", "statistics", "formats", "errors", "memory"}
 FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "formats", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
     "evaluation": FOUNDATION,
+    "export": {"substrate"} | FOUNDATION,
     "growth": {"health", "training", "substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
     "health": FOUNDATION,
     "merge": {"training"} | FOUNDATION,

@@ -14,11 +14,12 @@ from frozen_glyph.formats import YAML_BYTES, FormatError, parse_yaml
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}", trust_remote_code=True)  # or import frozen_glyph, without it
+model = AutoModelForCausalLM.from_pretrained("{name}"{trust}
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 inputs = tokenizer("Once", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 ```"""
+TRUST = ", trust_remote_code=True)  # or import frozen_glyph, without it"
 PROTOCOL = "teacher-forced over held-out text in windows that overlap by half; each token is scored once"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 METADATA = re.compile(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
@@ -30,12 +31,14 @@ def model_card(
     sections: dict[str, str],
     tags: list[str],
     results: Sequence[EvalResult] = (),
+    remote_code: bool = True,
     **metadata: Any,
 ) -> str:
     """Markdown with YAML front matter; ``sections`` maps headings to Markdown text.
 
-    ``metadata`` are fields of ``ModelCardData``: license, language, datasets, base_model, base_model_relation; what is
-    empty is left out. ``base_model`` may name folders too: only ids of the Hub, which takes nothing else, are kept.
+    ``remote_code``: the model's class is ours. ``metadata`` are fields of ``ModelCardData``: license, language,
+    datasets, base_model, base_model_relation; what is empty is left out. ``base_model`` may name folders too: only ids
+    of the Hub, which takes nothing else, are kept.
     """
     metadata["base_model"] = [name for name in dict.fromkeys(metadata.get("base_model", [])) if HUB_ID.fullmatch(name)]
     if not metadata["base_model"]:
@@ -51,7 +54,7 @@ def model_card(
     parts = [
         f"---\n{data.to_yaml()}\n---\n",
         f"# {name}\n\n{summary}\n",
-        f"## Use\n\n{USAGE.format(name=name)}\n",
+        f"## Use\n\n{USAGE.format(name=name, trust=TRUST if remote_code else ')')}\n",
         *(f"## {heading}\n\n{text}\n" for heading, text in sections.items()),
         "## Provenance\n\n`provenance.json` holds recipe, seed, versions, hashes of texts, parents and weights.\n",
     ]

@@ -1,4 +1,4 @@
-"""`frozen-glyph inspect` and `to-dense`: look at a checkpoint, and write it for servers that know no glyphs."""
+"""`frozen-glyph inspect`, `to-dense`, `to-gguf`: look at a checkpoint; write it for programs that know no glyphs."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,8 @@ from frozen_glyph.cli.options import ONE_HEAD_RULES, Out
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
 
 app = typer.Typer()
+
+Model = Annotated[str, typer.Argument(help="A checkpoint, grown or merged: a folder or Hub id, or NAME@STAGE.")]
 
 
 @app.command(
@@ -62,9 +64,13 @@ def inspect_health(source: str, text: Path | None, as_json: bool, picture: Path 
         sys.exit(1)
 
 
-@app.command("to-dense", epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`")
+@app.command(
+    "to-dense",
+    epilog="Example: `frozen-glyph to-dense runs/ru -o runs/ru-dense`\n\n"
+    "For programs that know StarCoder2: `frozen-glyph to-dense runs/ru -o runs/ru-starcoder2 --starcoder2`",
+)
 def to_dense(
-    model: Annotated[str, typer.Argument(help="A checkpoint, grown or merged: a folder or Hub id, or NAME@STAGE.")],
+    model: Model,
     out: Out,
     one_head: Annotated[
         bool,
@@ -72,9 +78,22 @@ def to_dense(
             "--one-head", help=f"Fold a merged model's heads into one (rules {', '.join(ONE_HEAD_RULES)}), for vLLM."
         ),
     ] = False,
+    starcoder2: Annotated[
+        bool,
+        typer.Option("--starcoder2", help="Write a grown model as a StarCoder2, which needs no code of this package."),
+    ] = False,
 ) -> None:
     """Write a checkpoint with an ordinary embedding table, for servers that know no other; the logits stay the same."""
-    from frozen_glyph.checkpoint.dense import export_dense
+    from frozen_glyph.export.dense import export_dense
 
     quiet_transformers()
-    say(f"dense: {export_dense(model, out, one_head)}")
+    say(f"dense: {export_dense(model, out, one_head, starcoder2)}")
+
+
+@app.command("to-gguf", epilog="Example: `frozen-glyph to-gguf runs/ru -o ru.gguf`, then `llama-cli -m ru.gguf`")
+def to_gguf(model: Model, out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")]) -> None:
+    """Write a grown model and its tokenizer as a file for llama.cpp and what is built on it."""
+    from frozen_glyph.export.gguf import export_gguf
+
+    quiet_transformers()
+    say(f"gguf: {export_gguf(model, out)}")

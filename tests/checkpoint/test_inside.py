@@ -8,12 +8,12 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from frozen_glyph import FrozenGlyphForCausalLM, GlyphSubstrate, extract_expert, merge_experts
-from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError, inside
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.candidates import find_candidates
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.health.checkpoint import measure_health
 from frozen_glyph.hub import files_to_push

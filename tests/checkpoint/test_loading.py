@@ -13,13 +13,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 import frozen_glyph
-from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.cli import app
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.candidates import find_candidates, load_model
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.health.checkpoint import measure_health
 from frozen_glyph.hub import files_to_push

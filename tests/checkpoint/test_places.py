@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 from frozen_glyph import extract_expert, grow_from_recipe, merge_experts, tune_head
-from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.evaluation.evaluate import evaluate_models
 from frozen_glyph.evaluation.tasks.mirror import write_mirror
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.growth.recipe import load_recipe
 from frozen_glyph.merge.tune_recipe import TuneRecipe
 from frozen_glyph.published.importing import import_published

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, grow_from_recipe, merge_experts, tune_head
 from frozen_glyph.checkpoint import reader
-from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.checkpoint.provenance import read_provenance, write_provenance
@@ -18,6 +17,7 @@ from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.cli.tables import checkpoint_table
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.growth.recipe import load_recipe
 from frozen_glyph.health.checkpoint import measure_health
 from frozen_glyph.hub import files_to_push

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, merge_experts
-from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import CheckpointError, read_tensors
 from frozen_glyph.checkpoint.reader import checkpoint_sha256, open_checkpoint
 from frozen_glyph.checkpoint.source import Source
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.growth.parent import adopt_parent
 from frozen_glyph.hub import files_to_push
 

@@ -7,7 +7,7 @@ import pytest
 
 from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, grow_from_recipe, merge_experts, tune_head
 from frozen_glyph.checkpoint.contract import DEFAULT_INDEX, PLAN, Entry, copied_by, is_ours, pattern
-from frozen_glyph.checkpoint.dense import export_dense
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.growth.recipe import load_recipe
 from frozen_glyph.hub import files_to_push
 from frozen_glyph.merge.tune_recipe import TuneRecipe

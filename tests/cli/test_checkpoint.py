@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 
 def test_inspect_prints_a_table_or_json(run, experts):
     code, out, _ = run("inspect", experts[0])
@@ -31,6 +33,19 @@ def test_to_dense_writes_a_checkpoint(run, experts, tmp_path):
     assert (code, out.split(), err) == (0, ["dense:", str(tmp_path / "dense")], "")
     config = json.loads((tmp_path / "dense" / "config.json").read_text())
     assert (config["substrate_dense"], config["num_hidden_layers"]) == (True, 1)
+
+
+def test_to_dense_writes_a_starcoder2(run, experts, tmp_path):
+    code, out, err = run("to-dense", experts[1], "-o", tmp_path / "stock", "--starcoder2")
+    assert (code, out.split(), err) == (0, ["dense:", str(tmp_path / "stock")], "")
+    assert json.loads((tmp_path / "stock" / "config.json").read_text())["model_type"] == "starcoder2"
+
+
+def test_to_gguf_writes_a_file(run, experts, tmp_path):
+    pytest.importorskip("gguf", reason="gguf writes the file")
+    code, out, err = run("to-gguf", f"{experts[1]}@1", "-o", tmp_path / "zh.gguf")
+    assert (code, out.split(), err) == (0, ["gguf:", str(tmp_path / "zh.gguf")], "")
+    assert (tmp_path / "zh.gguf").read_bytes()[:4] == b"GGUF"
 
 
 def test_to_dense_refuses_what_cannot_be_exported(refused, experts, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
 from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, merge_experts, tune_head
-from frozen_glyph.checkpoint.dense import export_dense
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.export.dense import export_dense
 from frozen_glyph.merge.plan import plan_merge
 from frozen_glyph.merge.recipe import MergeRecipe
 from frozen_glyph.merge.tune_recipe import TuneRecipe
