@@ -115,7 +115,8 @@ def build_model(substrate):
         config = FrozenGlyphConfig(
             vocab_size=substrate.vocab_size,
             hidden_size=HIDDEN_SIZE,
-            substrate_bits=substrate.packed_bits.shape[1] * 8,
+            substrate_bits=substrate.bits,
+            **substrate.geometry,
             substrate_fingerprint=substrate.fingerprint,
             tokenizer_sha256=substrate.provenance["tokenizer_sha256"],
             pad_token_id=substrate.tokenizer.pad_token_id,

@@ -18,6 +18,8 @@ SUBSTRATE_FIELDS = (
     "bos_token_id",
     "eos_token_id",
 )
+# How its vectors come from its bits; the fingerprint holds all of it, and older folders may leave it out.
+SUBSTRATE_GEOMETRY = ("substrate_rotated", "substrate_whitened", "substrate_scale")
 # What shapes an expert's blocks.
 EXPERT_FIELDS = (
     "num_hidden_layers",

@@ -90,7 +90,7 @@ class Inventory:
 
     def parameters(self, shards: list[str]) -> int:
         """Number of parameters, as ``num_parameters`` counts them: a frozen substrate has none."""
-        buffers = SUBSTRATE_PREFIX + "packed_bits", SUBSTRATE_PREFIX + "center", SUBSTRATE_PREFIX + "projection"
+        buffers = {SUBSTRATE_PREFIX + name for name in ("packed_bits", "center", "projection", "gain")}
         return sum(
             math.prod(tensor.shape)
             for shard in shards

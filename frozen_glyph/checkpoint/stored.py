@@ -59,6 +59,8 @@ class StoredConfig(TypedDict, total=False):
     eos_token_id: TokenIds
     substrate_bits: int
     substrate_rotated: bool
+    substrate_whitened: bool
+    substrate_scale: float
     substrate_dense: bool
     substrate_trainable: bool
     substrate_fingerprint: str | None

@@ -56,6 +56,8 @@ def model_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     }
     if bits > width or config.get("substrate_rotated"):
         shapes[SUBSTRATE_PREFIX + "projection"] = (bits, min(bits, width))
+    if config.get("substrate_whitened"):
+        shapes[SUBSTRATE_PREFIX + "gain"] = (min(bits, width),)
     norms = [NORM_PREFIX]
     for layer in range(config["num_hidden_layers"]):
         block = f"{BLOCKS_PREFIX}{layer}."
@@ -67,13 +69,16 @@ def model_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {HEAD_WEIGHT: (vocabulary, width), HEAD_BIAS: (vocabulary,)}
 
 
-def fingerprint(tensors: dict[str, str], tokenizer_sha256: str | None) -> str:
+def fingerprint(tensors: dict[str, str], tokenizer_sha256: str | None, scale: float = 1.0) -> str:
     """Fingerprint of a substrate from the sha256 of each of its tensors, by their names in a checkpoint."""
+    gain = tensors.get(SUBSTRATE_PREFIX + "gain")
     parts = {
         "bits": tensors[SUBSTRATE_PREFIX + "packed_bits"],
         "center": tensors[SUBSTRATE_PREFIX + "center"],
         "projection": tensors.get(SUBSTRATE_PREFIX + "projection"),
         "normalization": "l2",
         "tokenizer": tokenizer_sha256,
+        **({"gain": gain} if gain is not None else {}),
+        **({"scale": float(scale)} if scale != 1 else {}),
     }
     return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

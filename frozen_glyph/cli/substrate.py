@@ -1,7 +1,7 @@
 """`frozen-glyph substrate build`, `inspect`, `show` and `neighbors`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +38,10 @@ def substrate_build(
     layout: Annotated[str | None, typer.Option(help="grid (default), published, binary, random or float.")] = None,
     bits: Annotated[int | None, typer.Option(help="Bits of a token; default: what suits layout and width.")] = None,
     pca: Annotated[bool | None, typer.Option("--pca", help="Rotate to principal components at full width too.")] = None,
+    whiten: Annotated[
+        str | None, typer.Option(help="full, partial or none: let all directions of the pictures count alike.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Length of a vector; default: sqrt(width) / 4, or 1.")] = None,
     font: Annotated[str | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; those given here go first.")] = None,
 ) -> None:
@@ -45,8 +49,9 @@ def substrate_build(
     from frozen_glyph.checkpoint.places import writing
     from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe
 
-    options = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width, "layout": layout}
-    options |= {"bits": bits, "pca": pca, "font": font, "reserved": reserved}
+    options: dict[str, Any] = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width}
+    options |= {"layout": layout, "bits": bits, "pca": pca, "whiten": whiten, "scale": scale, "font": font}
+    options |= {"reserved": reserved}
     with writing(out):
         glyphs = build_from_recipe(load_substrate_recipe(config, **options), text or [])
         glyphs.save_pretrained(out)

@@ -125,7 +125,7 @@ def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfi
         "num_hidden_layers": recipe.stages[0].layers,
         "num_frozen_layers": 0,
         "ladder": [recipe.stages[0].layers],
-        "substrate_rotated": ground.substrate is not None and ground.substrate.rotated,
+        **(ground.substrate.geometry if ground.substrate is not None else {}),
         "substrate_trainable": ground.substrate is None,
         "substrate_fingerprint": ground.substrate and ground.substrate.fingerprint,
         "tokenizer_sha256": ground.tokenizer_sha256,

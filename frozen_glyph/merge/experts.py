@@ -274,7 +274,8 @@ def hash_substrates(experts: Iterable[Expert], digests: dict[Window, str]) -> No
     for expert in experts:
         substrate, config = expert.substrate(), expert.checkpoint.config
         digests |= {window: hash_window(window) for window in substrate.values() if window not in digests}
-        found = fingerprint({name: digests[window] for name, window in substrate.items()}, config["tokenizer_sha256"])
+        hashes = {name: digests[window] for name, window in substrate.items()}
+        found = fingerprint(hashes, config["tokenizer_sha256"], config.get("substrate_scale", 1.0))
         if found != config["substrate_fingerprint"]:
             raise CheckpointError(
                 f"the substrate in {expert.checkpoint.label!r} has fingerprint {found}, its config.json names "

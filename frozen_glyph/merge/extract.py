@@ -8,7 +8,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import copy_companions
-from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, identity, shared_blocks
+from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, SUBSTRATE_GEOMETRY, identity, shared_blocks
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_FOLDER,
     CARD_FILE,
@@ -123,7 +123,7 @@ def check_extracted(expert: Expert, digests: dict[Window, str]) -> str:
 def expert_config(expert: Expert) -> dict[str, Any]:
     """The ``config.json`` of the expert alone."""
     merged = expert.checkpoint.config
-    kept = [name for name in (*SUBSTRATE_FIELDS, "substrate_rotated", "dtype") if name in merged]
+    kept = [name for name in (*SUBSTRATE_FIELDS, *SUBSTRATE_GEOMETRY, "dtype") if name in merged]
     return {**identity(merged=False), **{name: merged[name] for name in kept}, **expert.fields}
 
 

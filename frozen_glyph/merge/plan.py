@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, identity
+from frozen_glyph.checkpoint.config import SUBSTRATE_FIELDS, SUBSTRATE_GEOMETRY, identity
 from frozen_glyph.checkpoint.contract import (
     HEAD_SHARD,
     SUBSTRATE_SHARD,
@@ -96,7 +96,7 @@ class MergePlan:
         return {
             **identity(merged=True),
             **{name: first[name] for name in SUBSTRATE_FIELDS},
-            **{name: first[name] for name in ("substrate_rotated", "dtype") if name in first},
+            **{name: first[name] for name in (*SUBSTRATE_GEOMETRY, "dtype") if name in first},
             **({"dtype": self.dtype} if self.dtype else {}),
             "num_attention_heads": self.experts[0].fields["num_attention_heads"],
             "max_position_embeddings": min(expert.fields["max_position_embeddings"] for expert in self.experts),

@@ -52,6 +52,8 @@ class FrozenGlyphConfig(PreTrainedConfig):
         substrate_bits: bits stored for each token. Equal to ``hidden_size``: used as they are; more: projected down
             by a stored integer matrix; fewer: each bit repeated ``hidden_size // substrate_bits`` times.
         substrate_rotated: no more bits than ``hidden_size`` pass through such a matrix too, before any repetition.
+        substrate_whitened: each number of a projected vector has a stored factor, its gain.
+        substrate_scale: length of a vector.
         substrate_dense: the vectors are stored as a table in an ordinary, frozen ``nn.Embedding`` (see ``to_dense``).
         substrate_trainable: an ordinary ``nn.Embedding`` instead of a substrate (the published baselines).
         substrate_fingerprint, tokenizer_sha256: identity of the substrate, checked at every load; experts dock only
@@ -95,6 +97,8 @@ class FrozenGlyphConfig(PreTrainedConfig):
     rope_parameters: RopeParameters | dict | None = None
     substrate_bits: int = 1024
     substrate_rotated: bool = False
+    substrate_whitened: bool = False
+    substrate_scale: int | float = 1.0
     substrate_dense: bool = False
     substrate_trainable: bool = False
     substrate_fingerprint: str | None = None
@@ -136,6 +140,13 @@ class FrozenGlyphConfig(PreTrainedConfig):
                 f"substrate_rotated=True needs substrate_bits={self.substrate_bits} to be at most hidden_size="
                 f"{self.hidden_size}: more bits are always projected; leave it out"
             )
+        if self.substrate_whitened and not (self.substrate_rotated or self.substrate_bits > self.hidden_size):
+            raise ValueError(
+                f"substrate_whitened=True needs a projection: substrate_bits={self.substrate_bits} above hidden_size="
+                f"{self.hidden_size}, or substrate_rotated=True; set either"
+            )
+        if not 0 < self.substrate_scale < math.inf:
+            raise ValueError(f"substrate_scale={self.substrate_scale} must be a positive length of a vector")
         if self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings=True is not possible: the substrate is frozen and the head trains")
         if not 0 <= self.num_frozen_layers <= self.num_hidden_layers:
@@ -212,6 +223,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
     substrate_bits: int = 1024
     substrate_rotated: bool = False
+    substrate_whitened: bool = False
+    substrate_scale: int | float = 1.0
     substrate_dense: bool = False
     substrate_trainable: bool = False
     substrate_fingerprint: str | None = None

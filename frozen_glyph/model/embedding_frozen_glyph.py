@@ -1,7 +1,8 @@
 """The frozen substrate: packed glyph bits that become token vectors at lookup, exactly the same in every batch.
 
-Everything stored is an integer, so no dtype change can touch it. A token's vector is ``y / |y|`` with
-``y = (16 * bits - center) @ projection``: all sums stay below 2**24, hence exact in float32 in any order of summation.
+Everything stored is an integer, so no dtype change can touch it. A token's vector is ``scale * y / |y|`` with
+``y = gain * ((16 * bits - center) @ projection)``: all sums stay below 2**24, hence exact in float32 in any order of
+summation, and a gain is a power of two, which changes no digit.
 Source of the substrate: arXiv 2507.04886 (glyph bitmaps, centred, rotated, L2-normalised).
 
 Shapes: B batch, T tokens, V vocabulary, S substrate bits, D hidden size.
@@ -18,12 +19,18 @@ CENTER_SCALE = 16
 
 
 def substrate_fingerprint(
-    packed_bits: torch.Tensor, center: torch.Tensor, projection: torch.Tensor | None, tokenizer_sha256: str | None
+    packed_bits: torch.Tensor,
+    center: torch.Tensor,
+    projection: torch.Tensor | None,
+    tokenizer_sha256: str | None,
+    gain: torch.Tensor | None = None,
+    scale: float = 1.0,
 ) -> str:
     """Identity of a substrate and its tokenizer: at one width, equal when every token has the same id and vector.
 
     Args:
         packed_bits: uint8 [V, S // 8]. center: uint8 [S]. projection: int8 [S, min(S, D)] or None.
+        gain: int32 [min(S, D)] or None. scale: length of a vector.
     """
 
     def digest(tensor: torch.Tensor | None) -> str | None:
@@ -37,22 +44,36 @@ def substrate_fingerprint(
         "projection": digest(projection),
         "normalization": "l2",
         "tokenizer": tokenizer_sha256,
+        **({"gain": digest(gain)} if gain is not None else {}),
+        **({"scale": float(scale)} if scale != 1 else {}),
     }
     return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class FrozenGlyphEmbedding(nn.Module):
-    """Token ids [B, T] -> unit vectors [B, T, D], float32, from ``substrate_bits`` packed bits a token; never trained.
+    """Token ids [B, T] -> vectors of length ``scale`` [B, T, D], float32, from ``substrate_bits`` packed bits a token.
+
+    Never trained.
 
     ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each one ``D // S`` times in a row); no
-    more than ``hidden_size`` are used as they are, or when ``rotated`` projected too, to as many numbers.
+    more than ``hidden_size`` are used as they are, or when ``rotated`` projected too, to as many numbers. ``whitened``:
+    each number that a projection gives is multiplied by its ``gain``.
     """
 
     packed_bits: torch.Tensor
     center: torch.Tensor
     projection: torch.Tensor | None
+    gain: torch.Tensor | None
 
-    def __init__(self, vocab_size: int, hidden_size: int, substrate_bits: int, rotated: bool = False) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        substrate_bits: int,
+        rotated: bool = False,
+        whitened: bool = False,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.substrate_bits = vocab_size, hidden_size, substrate_bits
         self.register_buffer("packed_bits", torch.zeros(vocab_size, substrate_bits // 8, dtype=torch.uint8))
@@ -60,6 +81,8 @@ class FrozenGlyphEmbedding(nn.Module):
         projected = rotated or substrate_bits > hidden_size
         shape = substrate_bits, min(substrate_bits, hidden_size)
         self.register_buffer("projection", torch.zeros(shape, dtype=torch.int8) if projected else None)
+        self.register_buffer("gain", torch.zeros(shape[1], dtype=torch.int32) if whitened else None)
+        self.scale = scale
         self.table: torch.Tensor | None = None  # no buffer: accelerate, offloading buffers, stumbles over empty ones
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -75,18 +98,25 @@ class FrozenGlyphEmbedding(nn.Module):
     def compute(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Vectors of ``input_ids`` from the bits, whatever autocast says."""
         with torch.autocast(device_type=input_ids.device.type, enabled=False):
-            # Masks rather than shifts of bytes, which ONNX does not have.
-            masks = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=input_ids.device)
-            bits = (self.packed_bits[input_ids].unsqueeze(-1) & masks) / masks
-            y = CENTER_SCALE * bits.flatten(-2).float() - self.center.float()
-            if self.projection is not None:
-                y = y @ self.projection.float()
-            if self.substrate_bits < self.embedding_dim:
-                y = y.repeat_interleave(self.embedding_dim // self.substrate_bits, dim=-1)
+            y = self.integers(input_ids)
             # Squares of large integers need float64 to stay exact; Apple's GPU has none and rounds in float32.
             wide = y if y.device.type == "mps" else y.double()
             norm = wide.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
-            return y / norm.float()
+            return y / norm.float() * self.scale
+
+    def integers(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The vectors before their lengths are made equal: whole numbers, in float32."""
+        # Masks rather than shifts of bytes, which ONNX does not have.
+        masks = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=input_ids.device)
+        bits = (self.packed_bits[input_ids].unsqueeze(-1) & masks) / masks
+        y = CENTER_SCALE * bits.flatten(-2).float() - self.center.float()
+        if self.projection is not None:
+            y = y @ self.projection.float()
+        if self.gain is not None:
+            y = y * self.gain.float()
+        if self.substrate_bits < self.embedding_dim:
+            y = y.repeat_interleave(self.embedding_dim // self.substrate_bits, dim=-1)
+        return y
 
     @torch.no_grad()
     def materialize(self) -> None:
@@ -115,7 +145,9 @@ class FrozenGlyphEmbedding(nn.Module):
 
     def fingerprint(self, tokenizer_sha256: str | None) -> str:
         """See ``substrate_fingerprint``."""
-        return substrate_fingerprint(self.packed_bits, self.center, self.projection, tokenizer_sha256)
+        return substrate_fingerprint(
+            self.packed_bits, self.center, self.projection, tokenizer_sha256, self.gain, self.scale
+        )
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, substrate_bits={self.substrate_bits}"

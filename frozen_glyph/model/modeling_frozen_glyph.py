@@ -238,7 +238,14 @@ def make_substrate(config: Any) -> nn.Module:
     width = getattr(config, "expert_size", config.hidden_size)
     if config.substrate_dense or config.substrate_trainable:
         return nn.Embedding(config.vocab_size, width)
-    return FrozenGlyphEmbedding(config.vocab_size, width, config.substrate_bits, rotated=config.substrate_rotated)
+    return FrozenGlyphEmbedding(
+        config.vocab_size,
+        width,
+        config.substrate_bits,
+        config.substrate_rotated,
+        config.substrate_whitened,
+        config.substrate_scale,
+    )
 
 
 class FrozenGlyphModel(FrozenGlyphPreTrainedModel):

@@ -27,7 +27,7 @@ from frozen_glyph.checkpoint.files import (
 from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
-from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding, substrate_fingerprint
+from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
 from frozen_glyph.substrate.build import SubstrateError, build_tensors, choose_width, make_embedding
 from frozen_glyph.substrate.font import Font
 from frozen_glyph.substrate.vocabulary import list_tokens, tokenizer_sha256
@@ -49,6 +49,8 @@ class StoredSubstrate(TypedDict):
     tokenizer_sha256: str
     width: NotRequired[int]
     layout: NotRequired[str]
+    whiten: NotRequired[str]
+    scale: NotRequired[float]
     font: NotRequired[dict[str, Any] | None]
     collisions: NotRequired[Collisions]
 
@@ -57,8 +59,8 @@ class StoredSubstrate(TypedDict):
 class GlyphSubstrate:
     """A tokenizer and one frozen vector for each of its tokens.
 
-    The vector of a token is ``y / |y|`` with ``y = (16 * bits - center) @ projection``, or where there is no projection
-    ``y = 16 * bits - center``; a wider vector repeats each element ``width // S`` times in a row.
+    The vector of a token is ``scale * y / |y|`` with ``y = gain * ((16 * bits - center) @ projection)``, or where there
+    is no projection ``y = 16 * bits - center``; a wider vector repeats each element ``width // S`` times in a row.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -66,6 +68,7 @@ class GlyphSubstrate:
     center: torch.Tensor  # uint8 [S]: the mean of each bit over the vocabulary (of a code: one half), in sixteenths
     projection: torch.Tensor | None  # int8 [S, min(S, D)], None when D is a multiple of S and nothing is rotated
     provenance: dict[str, Any] = field(default_factory=dict)
+    gain: torch.Tensor | None = None  # int32 [min(S, D)], powers of two, None where nothing is whitened
 
     @classmethod
     def build(
@@ -77,6 +80,8 @@ class GlyphSubstrate:
         bits: int | None = None,
         seed: int = 0,
         pca: bool = False,
+        whiten: str | None = None,
+        scale: float | None = None,
     ) -> "GlyphSubstrate":
         """Make the tokens of ``tokenizer`` into vectors, distinct unless the layout is ``published``.
 
@@ -91,17 +96,21 @@ class GlyphSubstrate:
             seed: of layouts ``random`` and ``float``.
             pca: rotate the vectors to their principal components at full width too, as published. The rotation is
                 stored in int8, which moves cosines a little (see ``published``); plain bits tell tokens apart as well.
+            whiten: ``full`` divides each principal component by its standard deviation, ``partial`` by its root, so
+                that all directions of the pictures count alike; None means ``none``.
+            scale: length of every vector; None means ``sqrt(width) / 4`` where whitened, else 1.
 
         Raises:
             SubstrateError: bits or width are not allowed, or too small to keep all tokens apart.
         """
-        tensors = build_tensors(list_tokens(tokenizer, as_built=True), width, layout, font, bits, seed, pca)
+        tokens = list_tokens(tokenizer, as_built=True)
+        tensors = build_tensors(tokens, width, layout, font, bits, seed, pca, whiten, scale)
         provenance = {
             **tensors.facts,
             "tokenizer_sha256": tokenizer_sha256(tokenizer),
             "package_version": versions().get("frozen-glyph"),
         }
-        return cls(tokenizer, tensors.packed_bits, tensors.center, tensors.projection, provenance)
+        return cls(tokenizer, tensors.packed_bits, tensors.center, tensors.projection, provenance, tensors.gain)
 
     @property
     def vocab_size(self) -> int:
@@ -118,14 +127,28 @@ class GlyphSubstrate:
         return self.provenance.get("width", self.bits)
 
     @property
+    def scale(self) -> float:
+        """Length of every vector."""
+        return self.provenance.get("scale", 1.0)
+
+    @property
     def rotated(self) -> bool:
-        """Whether a projection keeps the number of bits: ``FrozenGlyphConfig.substrate_rotated`` of its models."""
+        """Whether a projection keeps the number of bits."""
         return self.projection is not None and self.projection.shape[1] == self.bits
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """The fields of ``FrozenGlyphConfig`` that say how its vectors come from its bits."""
+        return {
+            "substrate_rotated": self.rotated,
+            "substrate_whitened": self.gain is not None,
+            "substrate_scale": self.scale,
+        }
 
     @property
     def fingerprint(self) -> str:
         """Identity of the vectors and the tokenizer: experts with the same one can be merged."""
-        return substrate_fingerprint(self.packed_bits, self.center, self.projection, tokenizer_sha256(self.tokenizer))
+        return self.as_embedding().fingerprint(tokenizer_sha256(self.tokenizer))
 
     def bitmaps(self, ids: Any) -> np.ndarray:
         """Pictures of tokens, bool [n, height, width]; the bits of a code are laid out as nearly square as they can."""
@@ -139,12 +162,14 @@ class GlyphSubstrate:
         y = CENTER_SCALE * bits.astype(np.float64) - self.center.numpy()
         if self.projection is not None:
             y = y @ self.projection.numpy().astype(np.float64)
+        if self.gain is not None:
+            y = y * self.gain.numpy()
         y = y.repeat(self.width // y.shape[1], axis=1)
-        return y / np.linalg.norm(y, axis=1, keepdims=True)
+        return self.scale * y / np.linalg.norm(y, axis=1, keepdims=True)
 
     def as_embedding(self) -> FrozenGlyphEmbedding:
         """The torch module that a model uses, holding this substrate."""
-        return make_embedding(self.packed_bits, self.center, self.projection, self.width)
+        return make_embedding(self.packed_bits, self.center, self.projection, self.width, self.gain, self.scale)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the tokenizer's files, ``substrate.safetensors`` and ``substrate.json``, each atomically."""
@@ -154,10 +179,10 @@ class GlyphSubstrate:
             self.tokenizer.save_pretrained(temporary)
             for source in sorted(path for path in Path(temporary).rglob("*") if path.is_file()):
                 copy_file(source, folder / source.relative_to(temporary))
-        tensors = {"packed_bits": self.packed_bits, "center": self.center, "projection": self.projection}
+        tensors = self.as_embedding().state_dict()
         write_tensors(
             folder / SUBSTRATE_SHARD,
-            {SUBSTRATE_PREFIX + name: tensor for name, tensor in tensors.items() if tensor is not None},
+            {SUBSTRATE_PREFIX + name: tensor for name, tensor in tensors.items()},
         )
         write_json(folder / SUBSTRATE_FILE, {"fingerprint": self.fingerprint, **self.provenance})
 
@@ -181,7 +206,8 @@ class GlyphSubstrate:
             ) from None
         read_json(folder / TOKENIZER_FILE)  # names the file when it is missing or damaged
         tokenizer = load_tokenizer(folder, local_files_only=True)
-        substrate = cls(tokenizer, packed_bits, center, tensors.get(SUBSTRATE_PREFIX + "projection"), provenance)
+        projection, gain = (tensors.get(SUBSTRATE_PREFIX + name) for name in ("projection", "gain"))
+        substrate = cls(tokenizer, packed_bits, center, projection, provenance, gain)
         if substrate.fingerprint != expected:
             same_tokenizer = tokenizer_sha256(tokenizer) == provenance["tokenizer_sha256"]
             damaged = folder / (SUBSTRATE_SHARD if same_tokenizer else TOKENIZER_FILE)

@@ -1,9 +1,10 @@
-"""Build the tensors of a substrate: tokens -> packed bits -> centre and, where the width asks for it, a projection.
+"""Build the tensors of a substrate: tokens -> packed bits -> centre and, where the geometry asks for it, a projection.
 
 Shapes: V vocabulary, S substrate bits, D width.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,13 +25,16 @@ from frozen_glyph.substrate.collisions import find_groups, separate
 from frozen_glyph.substrate.font import Font, load_font, load_outline_font
 from frozen_glyph.substrate.glyphs import CANVAS, Token, draw_tokens_grid
 from frozen_glyph.substrate.projection import (
+    WHITENING,
     bit_center,
     bit_covariance,
     check_exact,
+    check_squares,
     first_repeat,
     principal_directions,
     smallest_distance,
     to_int8,
+    whitened,
 )
 from frozen_glyph.substrate.published import draw_tokens_published, renderer_versions
 from frozen_glyph.substrate.reserved import is_reserved
@@ -64,6 +68,7 @@ class SubstrateTensors(NamedTuple):
     packed_bits: torch.Tensor  # uint8 [V, S // 8]
     center: torch.Tensor  # uint8 [S]
     projection: torch.Tensor | None  # int8 [S, min(S, D)], or None
+    gain: torch.Tensor | None  # int32 [min(S, D)], or None
     facts: dict[str, Any]  # plain JSON data
 
 
@@ -75,6 +80,8 @@ def build_tensors(
     bits: int | None,
     seed: int,
     pca: bool = False,
+    whiten: str | None = None,
+    scale: float | None = None,
 ) -> SubstrateTensors:
     """Bits of all ``tokens`` in ``layout`` and what makes them vectors of ``width``; see ``GlyphSubstrate.build``."""
     if layout == "trainable":
@@ -92,6 +99,8 @@ def build_tensors(
         raise SubstrateError("layout 'float' has a rotation of its own, so pca cannot be used; leave it out")
     if pca and width > bits:
         raise SubstrateError(f"pca rotates vectors no wider than their {bits} bits, not {width}; leave one of both out")
+    whiten = choose_whitening(layout, whiten)
+    scale = choose_scale(width, whiten, scale)
     groups: list[list[int]] = []  # of tokens that looked alike and were told apart
     if layout in DRAWN:
         font = font or (load_outline_font() if layout == "published" else load_font())
@@ -109,14 +118,17 @@ def build_tensors(
         raise SubstrateError(
             f"layout {layout!r} with bits={bits} gives tokens {shared[0]} the same bits; ask for more bits"
         )
-    projection = None
-    if layout == "float":
+    projection = gain = None
+    if whiten != "none":
+        directions, variances = principal_directions(bit_covariance(packed_bits))
+        projection, gain = whitened(directions[:, :width], variances, WHITENING[whiten])
+    elif layout == "float":
         projection = to_int8(random_rotation(bits, seed)[:, :width])
     elif pca or width < bits:
-        projection = to_int8(principal_directions(bit_covariance(packed_bits))[:, :width])
+        projection = to_int8(principal_directions(bit_covariance(packed_bits))[0][:, :width])
     check_exact(center, projection)
-
-    embedding = make_embedding(packed_bits, center, projection, min(width, bits))
+    embedding = make_embedding(packed_bits, center, projection, min(width, bits), gain)
+    check_squares(embedding)
     # Without a projection, the sign of each element shows its bit, so distinct bits are distinct vectors.
     later = {token_id for ids in shared for token_id in ids[1:]}
     distinct = torch.tensor([token_id for token_id in range(len(tokens)) if token_id not in later])
@@ -133,6 +145,8 @@ def build_tensors(
         "vocab_size": len(tokens),
         "bits": bits,
         "width": width,
+        **({"whiten": whiten} if whiten != "none" else {}),
+        **({"scale": scale} if scale != 1 else {}),
         "collisions": {
             "groups": len(groups or shared),
             "tokens_resolved": sum(len(ids) - 1 for ids in groups),
@@ -149,7 +163,7 @@ def build_tensors(
         facts["seed"] = seed
     if layout == "published":
         facts["renderer"] = renderer_versions()
-    return SubstrateTensors(packed_bits, center, projection, facts)
+    return SubstrateTensors(packed_bits, center, projection, gain, facts)
 
 
 def draw_bits(tokens: Sequence[Token], font: Font, layout: str, bits: int) -> np.ndarray:
@@ -202,12 +216,38 @@ def choose_width(width: int | None, bits: int) -> int:
     return width
 
 
+def choose_whitening(layout: str, whiten: str | None) -> str:
+    """How far the principal components of ``layout`` are whitened: as asked for, else not."""
+    if whiten is None:
+        return "none"
+    if whiten not in WHITENING:
+        raise SubstrateError(f"whiten={whiten!r} is not known; allowed: {', '.join(WHITENING)}")
+    if whiten != "none" and layout in CODES:
+        raise SubstrateError(f"layout {layout!r} is a code, which has nothing to whiten; leave whiten={whiten!r} out")
+    return whiten
+
+
+def choose_scale(width: int, whiten: str, scale: float | None) -> float:
+    """Length of the vectors: as asked for, else 1, and so long for whitened ones that a number is 1/4 on average."""
+    if scale is None:
+        return 1.0 if whiten == "none" else math.sqrt(width) / 4
+    if not 0 < scale < math.inf:
+        raise SubstrateError(f"scale={scale} is not allowed; give a positive length of a vector")
+    return float(scale)
+
+
 def make_embedding(
-    packed_bits: torch.Tensor, center: torch.Tensor, projection: torch.Tensor | None, width: int
+    packed_bits: torch.Tensor,
+    center: torch.Tensor,
+    projection: torch.Tensor | None,
+    width: int,
+    gain: torch.Tensor | None = None,
+    scale: float = 1.0,
 ) -> FrozenGlyphEmbedding:
     """The torch module that a model uses, holding these tensors."""
-    embedding = FrozenGlyphEmbedding(packed_bits.shape[0], width, center.shape[0])
-    for name, tensor in (("packed_bits", packed_bits), ("center", center), ("projection", projection)):
+    embedding = FrozenGlyphEmbedding(packed_bits.shape[0], width, center.shape[0], scale=scale)
+    tensors = {"packed_bits": packed_bits, "center": center, "projection": projection, "gain": gain}
+    for name, tensor in tensors.items():
         embedding.register_buffer(name, tensor)
     return embedding
 

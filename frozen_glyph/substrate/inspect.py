@@ -29,17 +29,19 @@ class CollisionGroup(NamedTuple):
 def describe(substrate: GlyphSubstrate) -> dict[str, Any]:
     """Sizes, identity, layout, font, collisions, coverage by script and smallest distance, as plain JSON data."""
     made = substrate.provenance
-    tensors = [substrate.packed_bits, substrate.center, substrate.projection]
+    tensors = substrate.as_embedding().state_dict().values()
     collisions = made.get("collisions", {})
     return {
         "fingerprint": substrate.fingerprint,
         "tokenizer_sha256": made["tokenizer_sha256"],
         "layout": made.get("layout"),
+        "whiten": made.get("whiten", "none"),
+        "scale": substrate.scale,
         "font": made.get("font"),
         "vocab_size": substrate.vocab_size,
         "bits": substrate.bits,
         "width": substrate.width,
-        "bytes": sum(tensor.nbytes for tensor in tensors if tensor is not None),
+        "bytes": sum(tensor.nbytes for tensor in tensors),
         "bytes_as_float32_table": 4 * substrate.vocab_size * substrate.width,
         "collisions": {
             **collisions,

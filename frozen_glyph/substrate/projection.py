@@ -1,7 +1,8 @@
-"""Geometry of a substrate: the centre of its bits, an int8 projection, and the proof that no two vectors are equal.
+"""Geometry of a substrate: centre, projection and gains of its bits, and the proof that no two vectors are equal.
 
 The projection is a principal component analysis (arXiv 2507.04886) rounded to int8, so that ``y`` in
 ``(16 * bits - center) @ projection`` is an integer below 2**24 that float32 computes exactly in any order of summation.
+Whitened, each component is divided by its standard deviation, as far as int8 and a gain, a power of two, can say that.
 
 Shapes: V vocabulary, S substrate bits (1024), D width.
 """
@@ -18,6 +19,9 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
 
 EXACT_LIMIT = 2**24  # integers below it are exact in float32
+EXACT_SQUARES = 2**53  # and in float64, which sums the squares of a vector
+WHITENING = {"none": 0.0, "partial": 0.5, "full": 1.0}  # of a component's standard deviation: what divides it
+LARGEST_GAIN = 32.0  # of a component over the first one: what varies less is drawn by few tokens
 CHUNK = 8192  # tokens unpacked at a time
 BLOCK = 1024  # tokens compared with all others at a time
 FLOAT32_DOUBT = 1e-5  # more than a float32 cosine can be off
@@ -56,22 +60,35 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def principal_directions(covariance: torch.Tensor) -> torch.Tensor:
+def principal_directions(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit eigenvectors as columns, float64 [S, S], by falling variance; the largest entry of each is positive.
 
-    Directions without variance are zero: which ones a solver returns there is arbitrary.
+    Beside them their variances. Directions without variance are zero: which ones a solver returns is arbitrary.
     """
     with one_thread():
         variances, directions = torch.linalg.eigh(covariance)
     variances, directions = variances.flip(0), directions.flip(1)
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0)
-    return directions * (variances > 1e-9 * variances[0])
+    return directions * (variances > 1e-9 * variances[0]), variances.clamp_min(0)
 
 
 def to_int8(directions: torch.Tensor) -> torch.Tensor:
     """Scale [S, D] by one common factor so that the largest entry is 127, and round."""
     return torch.round(directions * (127 / directions.abs().max())).to(torch.int8)
+
+
+def whitened(directions: torch.Tensor, variances: torch.Tensor, power: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal ``directions`` [S, D] times ``deviation ** -power``, as int8 [S, D] and gains that are powers of two.
+
+    Gains are int32 [D]. A component's deviation counts as no less than a ``LARGEST_GAIN``-th of the first one's.
+    """
+    deviations = variances[: directions.shape[1]].sqrt()
+    wanted = directions * deviations.clamp_min(deviations[0] / LARGEST_GAIN) ** -power
+    tops = wanted.abs().amax(dim=0)
+    least = tops[tops > 0].min()
+    gain = torch.where(tops > 0, tops / least, 1.0).log2().ceil().exp2()
+    return torch.round(wanted / gain * (127 / least)).to(torch.int8), gain.to(torch.int32)
 
 
 def check_exact(center: torch.Tensor, projection: torch.Tensor | None) -> None:
@@ -80,6 +97,14 @@ def check_exact(center: torch.Tensor, projection: torch.Tensor | None) -> None:
     largest = int(reach.max() if projection is None else (reach @ projection.long().abs()).max())
     if largest >= EXACT_LIMIT:
         raise FrozenGlyphError(f"substrate vectors reach {largest}; exact float32 sums need less than {EXACT_LIMIT}")
+
+
+def check_squares(embedding: FrozenGlyphEmbedding) -> None:
+    """Raise unless the sum of the squares of every vector, before lengths are made equal, stays below 2**53."""
+    for ids in torch.arange(embedding.num_embeddings).split(CHUNK):
+        squares = embedding.integers(ids).double().square().sum(-1).max()
+        if squares >= EXACT_SQUARES:
+            raise FrozenGlyphError(f"squares of substrate vectors reach {squares:.0f}; exact sums need less than 2**53")
 
 
 def first_repeat(embedding: FrozenGlyphEmbedding, ids: torch.Tensor | None = None) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Le
+from annotated_types import Gt, Le
 from pydantic import AliasChoices, BeforeValidator, Field
 from transformers import PreTrainedTokenizerBase
 
@@ -23,14 +23,8 @@ from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.vocabulary import MOST_IDS, build_tokenizer
 
 DEFAULT_WIDTH = 256
-LATER_FIELDS = (
-    "max_ngram",
-    "reserved",
-    "width",
-    "pca",
-    "seed",
-    "font",
-)  # recorded where they are given: older records have none
+# Recorded where they are given: older records have none.
+LATER_FIELDS = ("max_ngram", "reserved", "width", "pca", "whiten", "scale", "seed", "font")
 
 
 def as_size(value: Any) -> Any:
@@ -63,6 +57,10 @@ class SubstrateRecipe:
     """Length of a vector; default: 256, in growth ``model.hidden_size``."""
     pca: Flag = False
     """Rotate to principal components at full width too."""
+    whiten: Literal["none", "partial", "full"] | None = None
+    """How far principal components are divided by their deviation; default: none."""
+    scale: Annotated[float, Gt(0), Le(2**10)] | None = None
+    """Length of a vector; default: sqrt(width) / 4 where whitened, else 1."""
     seed: Seed | None = None
     """Of the layouts random and float; default: 0, in growth the recipe's ``seed``."""
     font: Text | None = None
@@ -72,7 +70,7 @@ class SubstrateRecipe:
         size = self.vocab_size
         require(isinstance(size, str) or size <= MOST_IDS, "vocab_size", size, f"at most {MOST_IDS}")
         if self.layout == "trainable":
-            for name in ("pca", "seed", "font"):
+            for name in ("pca", "whiten", "scale", "seed", "font"):
                 value = getattr(self, name)
                 require(value is None or value is False, name, value, "left out where substrate.layout is trainable")
 
@@ -140,4 +138,6 @@ def draw_tokens(recipe: SubstrateRecipe, tokenizer: PreTrainedTokenizerBase, wid
     font = load_font(recipe.font) if recipe.font is not None else None
     width = width if recipe.width is None else recipe.width
     seed = seed if recipe.seed is None else recipe.seed
-    return GlyphSubstrate.build(tokenizer, width, recipe.layout, font, recipe.bits, seed, recipe.pca)
+    return GlyphSubstrate.build(
+        tokenizer, width, recipe.layout, font, recipe.bits, seed, recipe.pca, recipe.whiten, recipe.scale
+    )

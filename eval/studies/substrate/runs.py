@@ -45,7 +45,7 @@ def build_model(kind: str, seed: int, tokenizer: Any, scale: Scale) -> tuple[Fro
     if kind == "random-trained":
         model.substrate.load_state_dict({"weight": glyphs.as_embedding().weight})
         return model, facts
-    frozen = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_bits=glyphs.bits))
+    frozen = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_bits=glyphs.bits, **glyphs.geometry))
     frozen.load_state_dict({**frozen.state_dict(), **shared_tensors(model)})
     frozen.substrate.load_state_dict(glyphs.as_embedding().state_dict())
     frozen.substrate.materialize()
