@@ -91,7 +91,7 @@ def measure_model(
             except FrozenGlyphError as error:
                 raise FrozenGlyphError(f"{model}, text {name}: {error}") from None
 
-        return part(f"text-{name}", [text, length], measure)
+        return part(f"text-{name}", [text, length, "by document"], measure)
 
     def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
         chosen = task.choose(protocol.limit, protocol.seed)
@@ -131,6 +131,7 @@ def measure_text(model: Any, tokenizer: Any, text: str, context_length: int) -> 
         "nats": [float(value) if math.isfinite(value) else None for value in loss.nats],
         "characters": [int(value) for value in loss.characters],
         "bytes": [int(value) for value in loss.bytes],
+        "documents": [int(place) for place in loss.documents],
         "tokens": int(loss.tokens),
     }
 

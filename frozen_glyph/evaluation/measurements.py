@@ -5,11 +5,12 @@ from typing import NotRequired, TypedDict
 
 
 class TextPart(TypedDict):
-    """Nats, characters and UTF-8 bytes of every block of a text; None where the model gave no number of nats."""
+    """Nats, characters, UTF-8 bytes and document of every block of a text; None: the model gave no number of nats."""
 
     nats: list[float | None]
     characters: list[int]
     bytes: list[int]
+    documents: list[int]
     tokens: int
 
 

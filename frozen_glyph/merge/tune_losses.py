@@ -44,8 +44,10 @@ def score_tuning(
 def compared(before: TextLoss, after: TextLoss, experts: dict[str, TextLoss]) -> TuningLosses:
     """The record of one text; see ``score_tuning``."""
 
+    documents = after.documents.tolist()
+
     def difference(first: TextLoss) -> dict[str, float | None]:
-        found = dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters))
+        found = dataclasses.asdict(paired_bootstrap(first.nats, after.nats, after.characters, units=documents))
         return {name: value if value is not None and math.isfinite(value) else None for name, value in found.items()}
 
     record: TuningLosses = {

@@ -27,6 +27,7 @@ from frozen_glyph.statistics.means import (
     t_interval,
 )
 from frozen_glyph.statistics.sums import bootstrap_statistic, paired_statistic
+from frozen_glyph.statistics.units import Units, automatic_block_length, sums_of_units
 
 __all__ = [
     "MIN_RUNS",
@@ -35,7 +36,9 @@ __all__ = [
     "McNemarResult",
     "PairedDifference",
     "TrendResult",
+    "Units",
     "Verdict",
+    "automatic_block_length",
     "binomial_interval",
     "bootstrap_interval",
     "bootstrap_statistic",
@@ -47,6 +50,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_statistic",
     "sign_flip_p_value",
+    "sums_of_units",
     "t_interval",
     "verdict",
 ]

@@ -1,6 +1,6 @@
 """Means and ratios over units: intervals, paired differences and trends that hold at any number of units.
 
-A ratio, such as nats over characters, is the mean of one value for each unit (``_as_mean``), so everything here is a
+A ratio, such as nats over characters, is the mean of one value for each unit (``as_mean``), so everything here is a
 question about a mean of independent values. Two distributions of its t-statistic answer it, and the one that claims
 less counts: Student's, and the one that drawing the units again gives. The latter follows the skewness of the values,
 of which a small sample shows too little, because it mostly misses the long tail; so one unit that nobody saw is drawn
@@ -12,14 +12,13 @@ Introduction to the Bootstrap, section 12.5. The unseen unit is our own, chosen 
 """
 
 import math
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from frozen_glyph.statistics.units import Floats, Units, as_mean, sums_of_units
 
 RESAMPLES = 10_000
 INDICES_AT_ONCE = 2_000_000  # bounds the memory of a bootstrap to about 50 MB
@@ -63,28 +62,12 @@ class TrendResult:
     units: int
 
 
-def _columns(units: Sequence[Hashable] | None, *columns: ArrayLike) -> list[Floats]:
-    """The columns [items], or with ``units`` (the unit of each item) their sums by unit [units]."""
+def _columns(*columns: ArrayLike) -> list[Floats]:
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
-    shapes = {array.shape for array in arrays} | ({(len(units),)} if units is not None else set())
-    if len(shapes) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
-        raise ValueError(
-            f"a bootstrap needs non-empty one-dimensional columns of one length, got shapes {sorted(shapes)}"
-        )
-    if units is None:
-        return arrays
-    numbers: dict[Hashable, int] = {}
-    places = np.array([numbers.setdefault(unit, len(numbers)) for unit in units])
-    return [np.bincount(places, weights=array).astype(np.float64) for array in arrays]
-
-
-def _as_mean(numerators: Floats, denominators: Floats) -> Floats:
-    """A value for each unit, whose mean is sum(numerators) / sum(denominators) and whose spread is that of the ratio.
-
-    Source: linearisation of a ratio, Cochran 1977, Sampling Techniques, section 6.4.
-    """
-    ratio = numerators.sum() / denominators.sum()
-    return np.asarray(ratio + (numerators - ratio * denominators) / denominators.mean())
+    if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1 or not arrays[0].size:
+        shapes = sorted({array.shape for array in arrays})
+        raise ValueError(f"a bootstrap needs non-empty one-dimensional columns of one length, got shapes {shapes}")
+    return arrays
 
 
 def _drawn_t(values: Floats, resamples: int, seed: int) -> dict[int, Floats]:
@@ -113,10 +96,11 @@ def _finite_quantile(statistics: Floats, share: float) -> float:
 
 
 class _Mean:
-    """What is said of the mean of ``values``: ``_as_mean`` of ``numerators`` over ``denominators`` [units]."""
+    """What is said of sum(numerators) / sum(denominators), both [items], as the mean of a value for each unit."""
 
-    def __init__(self, numerators: Floats, denominators: Floats, resamples: int, seed: int) -> None:
-        self.values = _as_mean(numerators, denominators)
+    def __init__(self, numerators: Floats, denominators: Floats, units: Units, resamples: int, seed: int) -> None:
+        numerators, denominators = sums_of_units(units, numerators, denominators)
+        self.values = as_mean(numerators, denominators)
         self.mean, self.units = float(self.values.mean()), len(self.values)
         self._numerators, self._resamples, self._seed = numerators, resamples, seed
         self._error = float(self.values.std(ddof=1)) / math.sqrt(self.units) if self.units > 1 else 0.0
@@ -153,7 +137,7 @@ def bootstrap_interval(
     numerators: ArrayLike,
     denominators: ArrayLike | None = None,
     *,
-    units: Sequence[Hashable] | None = None,
+    units: Units = None,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -162,13 +146,14 @@ def bootstrap_interval(
 
     Args:
         numerators, denominators: [items]; for a loss nats and characters of every window.
-        units: the unit of every item, such as the document of a window; None: each item is one.
+        units: the unit of every item, such as the document of a window; None: each item is one. Items of one and the
+            same unit are a series, cut into blocks (see ``units``).
 
     >>> bootstrap_interval([3.1, 2.9, 4.0, 3.2], [10, 10, 10, 10], units=["a", "a", "b", "c"]).low < 0.33
     True
     """
-    columns = _columns(units, numerators, np.ones(np.shape(numerators)) if denominators is None else denominators)
-    return _Mean(columns[0], columns[1], resamples, seed).interval(confidence)
+    columns = _columns(numerators, np.ones(np.shape(numerators)) if denominators is None else denominators)
+    return _Mean(columns[0], columns[1], units, resamples, seed).interval(confidence)
 
 
 def paired_bootstrap(
@@ -176,7 +161,7 @@ def paired_bootstrap(
     second: ArrayLike,
     denominators: ArrayLike | None = None,
     *,
-    units: Sequence[Hashable] | None = None,
+    units: Units = None,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -187,8 +172,8 @@ def paired_bootstrap(
     ``bootstrap_interval``.
     """
     sizes = np.ones(np.shape(first)) if denominators is None else denominators
-    before, after, sizes = _columns(units, first, second, sizes)
-    found = _Mean(after - before, sizes, resamples, seed)
+    before, after, sizes = _columns(first, second, sizes)
+    found = _Mean(after - before, sizes, units, resamples, seed)
     return PairedDifference(found.mean, *found.interval(confidence), found.p_value(), found.units)
 
 
@@ -220,7 +205,7 @@ def linear_trend(
     values: ArrayLike,
     denominators: ArrayLike | None = None,
     *,
-    units: Sequence[Hashable] | None = None,
+    units: Units = None,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -237,8 +222,8 @@ def linear_trend(
     if not centred.any():
         raise ValueError(f"a trend needs at least two different positions, got {stages.tolist()}")
     contrasts = centred @ np.asarray(values, np.float64) / (centred**2).sum()
-    columns = _columns(units, contrasts, np.ones(len(contrasts)) if denominators is None else denominators)
-    found = _Mean(columns[0], columns[1], resamples, seed)
+    columns = _columns(contrasts, np.ones(len(contrasts)) if denominators is None else denominators)
+    found = _Mean(columns[0], columns[1], units, resamples, seed)
     return TrendResult(found.mean, *found.interval(confidence), found.p_value(), found.units)
 
 

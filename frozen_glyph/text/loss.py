@@ -1,8 +1,9 @@
 """Held-out loss of a causal language model in nats per character, so that tokenizers can be compared.
 
 Protocol: every document is read as ``<bos>`` plus its tokens in windows of ``context_length`` that overlap by half;
-each token is scored once, with at least half a window of context where the document has it. One window is one block;
-blocks are the units for bootstrap intervals and, for models with one tokenizer, for paired comparisons.
+each token is scored once, with at least half a window of context where the document has it. One window is one block.
+Blocks of one document depend on each other, so each says which document it is of: documents are the units of intervals
+and, for models with one tokenizer, of paired comparisons.
 """
 
 import warnings
@@ -23,11 +24,15 @@ AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True, "verbose":
 
 @dataclass(frozen=True)
 class TextLoss:
-    """Summed loss of a text by block: ``nats``, ``characters`` and ``bytes`` (of UTF-8) are float64 [blocks]."""
+    """Summed loss of a text by block: ``nats``, ``characters`` and ``bytes`` (of UTF-8) are float64 [blocks].
+
+    ``documents`` [blocks] are the places of their documents in the text, from 0.
+    """
 
     nats: np.ndarray
     characters: np.ndarray
     bytes: np.ndarray
+    documents: np.ndarray
     tokens: int
 
     @property
@@ -51,6 +56,7 @@ class ScoredWindow:
     first_scored: int
     characters: int
     bytes: int
+    document: int
 
 
 def windows_of(text: str | Sequence[str], tokenizer: Any, context_length: int) -> list[ScoredWindow]:
@@ -62,7 +68,7 @@ def windows_of(text: str | Sequence[str], tokenizer: Any, context_length: int) -
     prefix = [] if start is None else [start]
     stride = max(1, context_length // 2)
     windows = []
-    for document in split_documents(text) if isinstance(text, str) else text:
+    for place, document in enumerate(split_documents(text) if isinstance(text, str) else text):
         encoded = tokenizer(document, **AS_TEXT, return_offsets_mapping=True)
         ids = prefix + encoded["input_ids"]
         # Byte tokens of one character share its offsets, so count how far each token moves the furthest end.
@@ -73,7 +79,7 @@ def windows_of(text: str | Sequence[str], tokenizer: Any, context_length: int) -
             if end > scored:
                 read = int(ends[end - 1])
                 piece = document[counted:read]
-                windows.append(ScoredWindow(ids[begin:end], scored - begin, len(piece), len(piece.encode())))
+                windows.append(ScoredWindow(ids[begin:end], scored - begin, len(piece), len(piece.encode()), place))
                 scored, counted = end, read
     return windows
 
@@ -122,5 +128,10 @@ def text_loss(
             nats.append(float(scored.sum()))
             tokens += len(scored)
     model.train(was_training)
-    characters = np.array([float(window.characters) for window in windows])
-    return TextLoss(np.array(nats), characters, np.array([float(window.bytes) for window in windows]), tokens)
+    return TextLoss(
+        np.array(nats),
+        np.array([float(window.characters) for window in windows]),
+        np.array([float(window.bytes) for window in windows]),
+        np.array([window.document for window in windows]),
+        tokens,
+    )

@@ -25,9 +25,9 @@ def models(experts):
 def nats_of_windows(models, tokenizer, rule):
     """Nats and characters of each window of ``TEXT`` under ``rule``."""
     nats, characters = [], []
-    for logits, targets, scored, sizes in score_windows(models, tokenizer, TEXT, CONTEXT, batch_size=3):
+    for logits, targets, scored, batch in score_windows(models, tokenizer, TEXT, CONTEXT, batch_size=3):
         nats += (rule.nats(logits, log_probs_of(logits, targets), targets) * scored).sum(-1).tolist()
-        characters += sizes
+        characters += [window.characters for window in batch]
     return nats, characters
 
 
@@ -71,10 +71,13 @@ def test_report_tells_a_better_rule_from_a_worse_one():
     groups |= {f"{name}/{rule}": -0.1 for name in ("two", "three", "six", "twins") for rule in RULES if rule != "mean"}
     nats = {key: (base + 10 * shift).tolist() for key, shift in groups.items()}
     cost = {"flops": 1e12, "tokens": 1, "seconds": 1.0, "parameters": 1}
-    results = {("measure", 0): {"en": {"characters": characters, "nats": nats}}, ("union", 0): cost}
+    results = {
+        ("measure", 0): {"en": {"characters": characters, "documents": list(range(50)), "nats": nats}},
+        ("union", 0): cost,
+    }
     report = summarise(results, SMOKE, seeds=1)
     found = report["losses"]["en"]["three/posterior"]
     assert found["minus_expert"]["en"]["difference"] == pytest.approx(-0.1)
     assert found["minus_expert"]["en"]["high"] < 0
     assert found["minus_rival"]["union"]["difference"] == pytest.approx(0.1)
-    assert "(+0.200; +0.200 to +0.200)" in as_markdown(report)
+    assert "; +0.200 (text +0.200 to +0.200; seeds 3 seeds needed, 1 run)" in as_markdown(report)

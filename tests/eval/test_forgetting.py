@@ -92,6 +92,7 @@ def test_report_says_second_minus_first():
     shifts = dict.fromkeys([*FIRST, *NEXT, "english+grown/evidence"], 0.0) | {"tuned": 0.5, "grown": 0.2}
     entry = {
         "characters": characters,
+        "documents": list(range(40)),
         "nats": {model: (base + 10 * shift).tolist() for model, shift in shifts.items()},
     }
     measured = {

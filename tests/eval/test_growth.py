@@ -52,6 +52,7 @@ def test_report_compares_at_the_same_seeds():
                 "blocks": stage + 1,
                 "trainable_parameters": 7,
                 "characters": characters,
+                "documents": list(range(40)),
                 "nats": (base + 10 * (shift - 0.1 * stage)).tolist(),
             }
             for stage in range(SMOKE.stages)

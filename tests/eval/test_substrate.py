@@ -120,7 +120,8 @@ def test_verdict_needs_the_text_and_the_seeds():
 
         def run(kind, shift):
             nats = (150 + shift + noise * (kind == "binary")).tolist()
-            return {"kind": kind, "texts": {"en": {"nats": nats, "characters": [100.0] * blocks}}}
+            text = {"nats": nats, "characters": [100.0] * blocks, "documents": list(range(blocks))}
+            return {"kind": kind, "texts": {"en": text}}
 
         kinds = {
             "trainable": [run("trainable", 0.0) for _ in shifts],

@@ -19,6 +19,7 @@ from frozen_glyph.evaluation.parts import Parts
 from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.markdown import report_markdown
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
+from frozen_glyph.evaluation.report.write import report_json
 from frozen_glyph.evaluation.tasks.harness import MissingDataError, Tasks, as_lm
 from frozen_glyph.evaluation.tasks.mirror import write_mirror
 
@@ -87,7 +88,9 @@ def test_later_models_are_compared_with_the_first(report: Any) -> None:
     assert difference == pytest.approx(loss["second", "en"] - loss["first", "en"])
     assert found["score", "mmlu"]["test"] == "exact McNemar test"
     assert all(c["first"] == "first" and c["second"] == "second" for c in found.values())
-    assert all(c["p_value"] <= c["adjusted_p"] <= 1 for c in found.values())
+    few = {name for (_, name), c in found.items() if c["p_value"] is None}
+    assert few == {*TEXTS, ALL_TEXTS}  # one or two documents each
+    assert all(c["p_value"] <= c["adjusted_p"] <= 1 for c in found.values() if c["name"] not in few)
 
 
 def test_every_model_continues_the_opening_of_every_text(report: Any) -> None:
@@ -123,7 +126,10 @@ def test_finished_parts_are_reused_and_changed_weights_are_not(
     first = evaluate_models(model_folders, data_folder, again, tasks=TASKS, seed=3)
     assert loads == []
     original = json.loads((out_dir / "report.json").read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(first["scores"])) == original["scores"] and first["losses"] == original["losses"]
+    assert (
+        json.loads(json.dumps(first["scores"])) == original["scores"]
+        and json.loads(report_json(first))["losses"] == original["losses"]
+    )
     damaged = next((again / "parts").glob("mmlu-*.json"))
     damaged.write_text(damaged.read_text(encoding="utf-8")[:-9], encoding="utf-8")
     repaired = evaluate_models(model_folders, data_folder, again, tasks=["mmlu"], seed=3)

@@ -1,5 +1,6 @@
 """Nats per character: every token scored once, every character counted once, whatever the batch."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -124,3 +125,12 @@ def test_a_context_beyond_the_positions_of_the_model_is_told(model, tokenizer):
     longest = model.config.max_position_embeddings
     with pytest.warns(UserWarning, match=f"context_length={longest + 1} exceeds max_position_embeddings={longest}"):
         text_loss(model, tokenizer, SHORT, longest + 1)
+
+
+def test_every_window_says_which_document_it_is_of(model, tokenizer):
+    """Documents are the units of intervals: windows of one depend on each other."""
+    documents = [SHORT, TEXT.replace("\n\n", " "), SHORT]
+    loss = text_loss(model, tokenizer, documents, CONTEXT)
+    for place, document in enumerate(documents):
+        assert loss.characters[loss.documents == place].sum() == len(document)
+    assert (np.diff(loss.documents) >= 0).all() and loss.documents.max() == 2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, interval, signed, table
+from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
 from frozen_glyph.health.measure import METRICS, flags
 
 
@@ -24,7 +24,7 @@ def summarise(
     def nats(kind: str, depth: int) -> np.ndarray:
         return np.array([results[kind, seed][str(depth)]["nats"] for seed in finished])
 
-    characters = np.array(results[kinds[0], finished[0]]["1"]["characters"])
+    text = results[kinds[0], finished[0]]["1"]
 
     losses: dict[str, Any] = {}
     for kind in kinds:
@@ -33,15 +33,13 @@ def summarise(
             values = nats(kind, depth)
             runs = [results[kind, seed][str(depth)] for seed in finished]
             losses[kind][str(depth)] = {
-                **loss_of(values, characters),
-                "minus_matmul": difference_of(nats("matmul", depth), values, characters),
+                **loss_of(values, text),
+                "minus_matmul": difference_of(nats("matmul", depth), values, text),
                 "nats_per_token": float(np.mean([run["health"]["loss"] for run in runs])),
                 "seconds": float(np.mean([run["seconds"] for run in runs])),
                 "block_parameters": runs[0]["block_parameters"],
             }
-        losses[kind]["deepest_minus_shallowest"] = difference_of(
-            nats(kind, depths[0]), nats(kind, depths[-1]), characters
-        )
+        losses[kind]["deepest_minus_shallowest"] = difference_of(nats(kind, depths[0]), nats(kind, depths[-1]), text)
     reports = {
         kind: [results[kind, seed][str(depth)]["health"] for seed in finished for depth in depths] for kind in kinds
     }
@@ -49,7 +47,8 @@ def summarise(
     return {
         "scale": asdict(scale),
         "seeds": finished,
-        "characters": int(characters.sum()),
+        "characters": sum(text["characters"]),
+        "documents": len(set(text["documents"])),
         "uniform_nats_per_token": math.log(scale.vocab_size),
         "losses": losses,
         "health": {kind: ranges(block for report in reports[kind] for block in report["blocks"]) for kind in kinds},
@@ -172,7 +171,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     loss_rows = [
         [
             kind,
-            *(f"{entry[depth]['loss']:.3f} ({interval(entry[depth])})" for depth in depths),
+            *(loss_cell(entry[depth]) for depth in depths),
             signed(entry["deepest_minus_shallowest"]),
             signed(entry[depths[-1]]["minus_matmul"]),
             f"{entry[depths[-1]]['block_parameters']:,}",
@@ -209,8 +208,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{scale['hidden_size']} wide, {scale['vocab_size']} tokens of one glyph substrate, English; every model reads "
         f"{scale['tokens']:,} tokens in windows of {scale['context_length']}, learning rate {scale['learning_rate']} "
         "for every kind. All Linears of the blocks are of one kind; the head is a matrix product. Held out: "
-        f"{report['characters']:,} characters; nats per character, mean of {len(report['seeds'])} seeds, 95% bootstrap "
-        "interval over windows (not over seeds), paired for differences. Seeds one by one: the JSON file.",
+        f"{report['characters']:,} characters, {report['documents']} documents; nats per character, mean of "
+        f"{len(report['seeds'])} seeds. {INTERVALS} Seeds one by one: the JSON file.",
         "",
         "## The postmortem, statement by statement",
         "",

@@ -10,6 +10,7 @@ import torch
 from eval.studies.common import scale as common
 from eval.studies.common.ground import build_ground, held_out_text, text_file, tokenizer_of
 from eval.studies.common.jobs import job_name
+from eval.studies.common.losses import record_of
 from eval.studies.common.training import recipe_at
 from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
 from frozen_glyph.checkpoint.files import write_text
@@ -73,8 +74,7 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
         model = FrozenGlyphForCausalLM.from_pretrained(out).eval()
         loss = text_loss(model, tokenizer, held_out, scale.context_length)
         found[str(depth)] = {
-            "nats": loss.nats.tolist(),
-            "characters": loss.characters.tolist(),
+            **record_of(loss),
             "seconds": provenance["stages"][-1]["seconds"],
             "block_parameters": sum(each.numel() for each in model.model.layers.parameters()),
             "health": model_health(model, [batch]),

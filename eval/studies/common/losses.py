@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from frozen_glyph.statistics import MIN_RUNS, bootstrap_interval, paired_bootstrap, t_interval
+from frozen_glyph.text.loss import TextLoss
 
 
 def over_seeds(by_seed: Sequence[float]) -> dict[str, Any]:
@@ -26,17 +27,27 @@ def finite(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()}
 
 
-def loss_of(nats_SB: ArrayLike, characters_B: ArrayLike) -> dict[str, Any]:
-    """``loss`` in nats per character with ``low`` and ``high``, and ``by_seed``, of nats [seeds, blocks]."""
-    nats, characters = np.asarray(nats_SB, float), np.asarray(characters_B, float)
-    low, high = bootstrap_interval(nats.mean(0), characters)
+def record_of(loss: TextLoss) -> dict[str, Any]:
+    """What a run stores of a text: ``nats``, ``characters`` and ``documents`` of its blocks."""
+    return {name: getattr(loss, name).tolist() for name in ("nats", "characters", "documents")}
+
+
+def loss_of(nats_SB: ArrayLike, text: dict[str, Any]) -> dict[str, Any]:
+    """``loss`` in nats per character with ``low`` and ``high``, and ``by_seed``, of nats [seeds, blocks].
+
+    ``text`` holds the ``characters`` and ``documents`` of the blocks.
+    """
+    nats, characters = np.asarray(nats_SB, float), np.asarray(text["characters"], float)
+    low, high = bootstrap_interval(nats.mean(0), characters, units=text["documents"])
     by_seed = (nats.sum(1) / characters.sum()).tolist()
     return finite({"loss": sum(by_seed) / len(by_seed), "low": low, "high": high}) | over_seeds(by_seed)
 
 
-def difference_of(first_SB: ArrayLike, second_SB: ArrayLike, characters_B: ArrayLike) -> dict[str, Any]:
-    """``difference``, second minus first, with ``low``, ``high``, ``p_value`` and ``by_seed``; below zero: the second
-    is better. Both are of the same seeds and blocks."""
-    first, second, characters = (np.asarray(values, float) for values in (first_SB, second_SB, characters_B))
+def difference_of(first_SB: ArrayLike, second_SB: ArrayLike, text: dict[str, Any]) -> dict[str, Any]:
+    """``difference``, second minus first, with ``low``, ``high``, ``p_value``, ``units`` and ``by_seed``; below zero:
+    the second is better. Both are of the same seeds and of the blocks of ``text``."""
+    first, second, characters = (np.asarray(values, float) for values in (first_SB, second_SB, text["characters"]))
     by_seed = ((second - first).sum(1) / characters.sum()).tolist()
-    return finite(asdict(paired_bootstrap(first.mean(0), second.mean(0), characters))) | over_seeds(by_seed)
+    return finite(
+        asdict(paired_bootstrap(first.mean(0), second.mean(0), characters, units=text["documents"]))
+    ) | over_seeds(by_seed)

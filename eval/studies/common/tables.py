@@ -31,6 +31,17 @@ def between_seeds(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str
     return f"{entry['seeds_low']:{sign}.{digits}f} to {entry['seeds_high']:{sign}.{digits}f}"
 
 
+INTERVALS = (
+    "Intervals are 95%: `text` is of other documents for these models (studentised bootstrap over documents of the "
+    "mean over seeds, differences paired), `seeds` of other seeds on this text (Student's); neither covers the other."
+)
+
+
+def loss_cell(entry: dict[str, Any], digits: int = 3) -> str:
+    """A loss with its intervals over text and between seeds."""
+    return f"{entry['loss']:.{digits}f} (text {interval(entry, digits)}; seeds {between_seeds(entry, digits)})"
+
+
 def signed(entry: dict[str, Any], digits: int = 3, seeds: bool = False) -> str:
     """A difference with its intervals over text and between seeds, and with ``seeds`` its values seed by seed."""
     by_seed = f": {', '.join(f'{value:+.{digits}f}' for value in entry['by_seed'])}" if seeds else ""

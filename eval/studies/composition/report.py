@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, interval, signed, table
+from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
 from eval.studies.composition.rules import MODEL_RULES
 
 SETS = {"two": ("en", "ru"), "three": ("en", "ru", "zh"), "six": ("en", "ru", "zh"), "twins": ("en",)}
@@ -22,18 +22,15 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any, seeds: int) -> dic
     first = next(iter(measured.values()))
     losses: dict[str, dict[str, Any]] = {}
     for text, entry in first.items():
-        characters = np.array(entry["characters"], dtype=float)
         nats = {key: np.array([run[text]["nats"][key] for run in measured.values()]) for key in entry["nats"]}
 
-        def minus(
-            key: str, rivals: tuple[str, ...], nats: Any = nats, characters: Any = characters
-        ) -> dict[str, dict[str, Any]]:
+        def minus(key: str, rivals: tuple[str, ...], nats: Any = nats, entry: Any = entry) -> dict[str, dict[str, Any]]:
             """``key`` minus each of the single models ``rivals``; below zero: ``key`` is better."""
-            return {name: difference_of(nats[f"single/{name}"], nats[key], characters) for name in rivals}
+            return {name: difference_of(nats[f"single/{name}"], nats[key], entry) for name in rivals}
 
         losses[text] = {}
         for key, values in nats.items():
-            losses[text][key] = loss_of(values, characters)
+            losses[text][key] = loss_of(values, entry)
             if (group := key.partition("/")[0]) in SETS:
                 losses[text][key] |= {"minus_expert": minus(key, SETS[group]), "minus_rival": minus(key, RIVALS)}
     costs = {
@@ -44,7 +41,7 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any, seeds: int) -> dic
     return {
         "scale": asdict(scale),
         "seeds": sorted(measured),
-        "blocks": {text: len(entry["characters"]) for text, entry in first.items()},
+        "documents": {text: len(set(entry["documents"])) for text, entry in first.items()},
         "characters": {text: sum(entry["characters"]) for text, entry in first.items()},
         "costs": costs,
         "losses": losses,
@@ -65,9 +62,9 @@ def as_markdown(report: dict[str, Any]) -> str:
         """Loss, and the difference from the best expert of the set with its interval."""
         entry = losses[text][key]
         if "minus_expert" not in entry:
-            return f"{entry['loss']:.3f}"
+            return loss_cell(entry)
         found = entry["minus_expert"][best_expert(losses[text], key.partition("/")[0])]
-        return f"{entry['loss']:.3f} ({found['difference']:+.3f}; {interval(found, sign='+')})"
+        return f"{entry['loss']:.3f}; {signed(found)}"
 
     def section(title: str, keys: list[str]) -> list[str]:
         rows = [[key.partition("/")[2], *(cell(text, key) for text in texts)] for key in keys]
@@ -95,9 +92,9 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"glyph substrate, context {scale['context_length']}; an expert reads {scale['tokens']:,} tokens of one "
         f"language, `union` {3 * scale['tokens']:,} of all three. Held out: "
         + ", ".join(f"{text} {count:,} characters" for text, count in report["characters"].items())
-        + f". Nats per character, mean of {len(report['seeds'])} seeds; in brackets the difference from the set's best "
-        "expert on that text (below zero: the merged model is better than each of its experts) and its 95% bootstrap "
-        "interval, paired by window. `average` is the model of averaged weights. Rules below the line of the first "
+        + f". Nats per character, mean of {len(report['seeds'])} seeds; behind it the difference from the set's best "
+        f"expert on that text (below zero: the merged model is better than each of its experts). {INTERVALS} "
+        "`average` is the model of averaged weights. Rules below the line of the first "
         f"{len(MODEL_RULES)} are no rules of a checkpoint; they were tried to find one. Seeds one by one, and the "
         "differences from every expert: the JSON file.",
         "",

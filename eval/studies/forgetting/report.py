@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, signed, table
+from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
 
 BEFORE, OTHER = "english", "russian"  # what there was to forget; what the same training learns of Russian from nothing
 PAIRS = (
@@ -31,16 +31,15 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
     losses: dict[str, Any] = {}
     differences = []
     for text, entry in next(iter(measured.values()))["losses"].items():
-        characters = np.array(entry["characters"])
         nats = {
             model: np.array([run["losses"][text]["nats"][model] for run in measured.values()])
             for model in entry["nats"]
         }
-        texts[text] = {"blocks": len(characters), "characters": int(characters.sum())}
-        losses[text] = {model: loss_of(nats_SB, characters) for model, nats_SB in nats.items()}  # seeds, blocks
+        texts[text] = {"documents": len(set(entry["documents"])), "characters": sum(entry["characters"])}
+        losses[text] = {model: loss_of(nats_SB, entry) for model, nats_SB in nats.items()}  # seeds, blocks
         against = [(base, model) for base in (BEFORE, OTHER) for model in nats if model != base]
         for first, second in [*against, *PAIRS]:
-            found = difference_of(nats[first], nats[second], characters)
+            found = difference_of(nats[first], nats[second], entry)
             differences.append({"text": text, "first": first, "second": second, **found})
     costs = {
         kind: {name: float(np.mean([results[kind, seed][name] for seed in measured])) for name in cost}
@@ -90,20 +89,20 @@ def as_markdown(report: dict[str, Any]) -> str:
         "trained; `english+grown` is the grown model and its own first stage. "
         f"{len(report['seeds'])} seeds (blocks, head and order). Held-out nats per character of "
         + ", ".join(
-            f"{text} ({entry['characters']:,} characters, {entry['blocks']} windows)"
+            f"{text} ({entry['characters']:,} characters, {entry['documents']} documents)"
             for text, entry in report["texts"].items()
         )
-        + ". Differences are second minus first, below zero: the second is better; 95% bootstrap intervals over "
-        "windows of the mean over seeds, paired by window.",
+        + ". Differences are second minus first, below zero: the second is better. "
+        f"{INTERVALS}",
         "",
         *table(
             ["model", "English", "minus `english`", "Russian", "minus `russian`"],
             [
                 [
                     model,
-                    f"{losses['en'][model]['loss']:.3f}",
+                    loss_cell(losses["en"][model]),
                     cell("en", BEFORE, model),
-                    f"{losses['ru'][model]['loss']:.3f}",
+                    loss_cell(losses["ru"][model]),
                     cell("ru", OTHER, model),
                 ]
                 for model in losses["en"]

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, interval, signed, table
+from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
 
 BASELINE = "grown"
 VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")
@@ -14,7 +14,7 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Any) -> dic
     """Losses and differences over the seeds that have finished."""
     if (BASELINE, 0) not in results:
         raise SystemExit(f"no finished run of {BASELINE!r} with seed 0; run the study first")
-    characters = results[BASELINE, 0]["stages"][0]["characters"]
+    text = results[BASELINE, 0]["stages"][0]
 
     def seeds_of(*variants: str) -> list[int]:
         """Seeds that all ``variants`` have run with."""
@@ -25,11 +25,11 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Any) -> dic
         return [results[variant, seed]["stages"][stage]["nats"] for seed in seeds]
 
     def loss(variant: str, stage: int) -> dict[str, Any]:
-        return loss_of(nats(variant, stage, seeds_of(variant)), characters)
+        return loss_of(nats(variant, stage, seeds_of(variant)), text)
 
     def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any]:
         seeds = seeds_of(first[0], second[0])
-        return difference_of(nats(*first, seeds), nats(*second, seeds), characters)
+        return difference_of(nats(*first, seeds), nats(*second, seeds), text)
 
     variants = sorted({variant for variant, _ in results}, key=VARIANTS.index)
     depth = [
@@ -59,7 +59,7 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Any) -> dic
     return {
         "scale": asdict(scale),
         "seeds": {variant: seeds_of(variant) for variant in variants},
-        "held_out_blocks": len(characters),
+        "held_out_documents": len(set(text["documents"])),
         "depth": depth,
         "final": final,
         **circumstances(),
@@ -77,20 +77,17 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{scale['batch_tokens']:,}, peak learning rate {scale['learning_rate']} with a cosine per stage. "
         f"{len(report['seeds'][BASELINE])} seeds (blocks, head and order), fewer where a row shows fewer; the "
         "substrate is the same for all. A deeper stage has also read more tokens. Held-out text: "
-        f"{report['held_out_blocks']} blocks from other books and articles, in nats per character; intervals are 95% "
-        "bootstrap intervals over blocks of the mean over seeds, differences are paired by block. Seeds are few: "
-        "their differences stand beside each interval. Below zero means better.",
+        f"{report['held_out_documents']} documents, in nats per character. {INTERVALS} Below zero means better.",
         "",
         "## Loss by depth (grown, identity)",
         "",
         *table(
-            ["blocks", "trained at a time", "nats per character", "95% interval", "against the stage before"],
+            ["blocks", "trained at a time", "nats per character", "against the stage before"],
             [
                 [
                     str(row["blocks"]),
                     f"{row['trainable_parameters']:,}",
-                    f"{row['loss']:.4f}",
-                    interval(row, 4),
+                    loss_cell(row, 4),
                     difference_cell(row["against_stage_before"]),
                 ]
                 for row in report["depth"]
@@ -100,14 +97,13 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         *table(
             [
-                *("variant", "nats per character", "95% interval", "minus grown", "tokens", "PFLOP"),
+                *("variant", "nats per character", "minus grown", "tokens", "PFLOP"),
                 *("trained at a time", "seconds", "peak MiB"),
             ],
             [
                 [
                     row["variant"],
-                    f"{row['loss']:.4f}",
-                    interval(row, 4),
+                    loss_cell(row, 4),
                     difference_cell(row["against_grown"]),
                     f"{row['tokens']:,}",
                     f"{row['flops'] / 1e15:.4f}",

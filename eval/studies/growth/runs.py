@@ -8,6 +8,7 @@ from typing import Any
 from eval.studies.common import scale as common
 from eval.studies.common.ground import held_out_text, text_file, tokenizer_of
 from eval.studies.common.jobs import job_name
+from eval.studies.common.losses import record_of
 from eval.studies.common.training import flops_of, recipe_at
 from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
@@ -70,8 +71,7 @@ def run_variant(variant: str, seed: int, scale: Scale, data: Path, work: Path) -
                 "tokens": entry["tokens"],
                 "seconds": entry["seconds"],
                 "nats_per_character": loss.nats_per_character,
-                "nats": loss.nats.tolist(),
-                "characters": loss.characters.tolist(),
+                **record_of(loss),
             }
         )
     return {

@@ -36,7 +36,7 @@ def compare(kinds: dict[str, list[JsonRun]]) -> list[dict[str, Any]]:
             for language, text in kinds[kind][0]["texts"].items():
                 first, second = ([run["texts"][language]["nats"] for run in kinds[name]] for name in (base, kind))
                 row = {"kind": kind, "baseline": base, "language": language}
-                rows.append(row | difference_of(first, second, text["characters"]))
+                rows.append(row | difference_of(first, second, text))
     for row, p_holm in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_holm
         row["verdict"] = verdict_of(row)

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, TrainerCallback
 
 from eval.studies.common.ground import held_out_text
+from eval.studies.common.losses import record_of
 from eval.studies.substrate.data import LANGUAGES, Scale, open_windows
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate
 from frozen_glyph.text.loss import TextLoss, text_loss
@@ -145,10 +146,7 @@ def run(kind: str, seed: int, learning_rate: float, scale: Scale, data: Path, fo
         "precision": "bf16" if uses_bf16("auto") else "fp32",
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu,
-        "texts": {
-            language: {"nats": part.nats.tolist(), "characters": part.characters.tolist(), "tokens": part.tokens}
-            for language, part in parts.items()
-        },
+        "texts": {language: {**record_of(part), "tokens": part.tokens} for language, part in parts.items()},
     }
 
 

@@ -18,6 +18,7 @@ from frozen_glyph.statistics import (
     mcnemar_exact,
     paired_bootstrap,
     paired_statistic,
+    sums_of_units,
 )
 
 
@@ -53,11 +54,17 @@ def compare_losses(
     characters = np.asarray(first_part["characters"], np.float64)
     if not np.isfinite([before, after]).all():
         return None
-    result = paired_bootstrap(before, after, characters, seed=seed)
-    comparison = _comparison(
-        "loss", text, first_model, second_model, result, f"studentised bootstrap over {result.units} blocks"
-    )
-    return _with_effect(comparison, "Cohen's d", cohens_d((after - before) / characters))
+    documents = second_part["documents"]
+    result = paired_bootstrap(before, after, characters, units=documents, seed=seed)
+    test = f"studentised bootstrap over {_documents(result.units, documents)}"
+    comparison = _comparison("loss", text, first_model, second_model, result, test)
+    changes, sizes = sums_of_units(documents, after - before, characters)
+    return _with_effect(comparison, "Cohen's d", cohens_d(changes / sizes))
+
+
+def _documents(units: int, documents: Sequence[int]) -> str:
+    """What the units of a text are."""
+    return f"{units} documents" if len(set(documents)) > 1 else f"{units} passages of one document"
 
 
 def compare_scores(
@@ -111,21 +118,25 @@ def trends(
         texts, tasks: the parts of each stage; a text or task is left out where a stage lacks it or saw other items, and
             so is BLEU, which has no value for an item.
     """
-    found: list[tuple[str, str, list[list[float]], list[int] | None]] = []
+    found: list[tuple[str, str, list[list[float]], TextPart | None]] = []
     for name in texts[0] if texts else ():
         parts = [stage[name] for stage in texts if name in stage]
         same = len(parts) == len(depths) and all(part["characters"] == parts[0]["characters"] for part in parts)
         if same and all(np.isfinite(nats_of(part)).all() for part in parts):
-            found.append(("loss", name, [nats_of(part).tolist() for part in parts], parts[0]["characters"]))
+            found.append(("loss", name, [nats_of(part).tolist() for part in parts], parts[0]))
     for name in tasks[0] if tasks else ():
         runs = [stage[name] for stage in tasks if name in stage]
         if len(runs) == len(depths) and all(run["items"] == runs[0]["items"] and run["values"] for run in runs):
             metric = next(iter(runs[0]["values"]))
             found.append(("score", name, [run["values"][metric] for run in runs], None))
     rows: list[Trend] = []
-    for kind, name, values, sizes in found:
-        trend = linear_trend(depths, values, sizes, seed=seed)
-        units = f"{trend.units} {'blocks' if kind == 'loss' else 'items'}"
+    for kind, name, values, text in found:
+        if text is None:
+            trend = linear_trend(depths, values, seed=seed)
+            units = f"{trend.units} items"
+        else:
+            trend = linear_trend(depths, values, text["characters"], units=text["documents"], seed=seed)
+            units = _documents(trend.units, text["documents"])
         rows.append(
             {
                 "model": model,

@@ -64,6 +64,7 @@ class Loss(Estimate):
     tokens: int
     characters: int
     blocks: int
+    documents: int  # the units of its interval; of a single one the units are blocks
     bits_per_byte: NotRequired[Estimate]
 
 

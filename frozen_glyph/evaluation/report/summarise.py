@@ -1,5 +1,6 @@
 """Turn per-item measurements of one model into losses and scores with intervals, chance levels and verdicts."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -25,26 +26,33 @@ def pool_texts(parts: Mapping[str, TextPart]) -> dict[str, TextPart]:
     """Return the parts with, where there are several texts, one more that holds the blocks of all of them."""
     if len(parts) < 2:
         return dict(parts)
+    offsets = itertools.accumulate((max(part["documents"]) + 1 for part in parts.values()), initial=0)
     pooled: TextPart = {
         "nats": [value for part in parts.values() for value in part["nats"]],
         "characters": [value for part in parts.values() for value in part["characters"]],
         "bytes": [value for part in parts.values() for value in part["bytes"]],
+        "documents": [
+            first + place
+            for first, part in zip(offsets, parts.values(), strict=False)  # after the last one nothing begins
+            for place in part["documents"]
+        ],
         "tokens": sum(part["tokens"] for part in parts.values()),
     }
     return {**parts, ALL_TEXTS: pooled}
 
 
 def summarise_loss(model: str, text: str, part: TextPart, seed: int = 0) -> Loss:
-    """Return nats per character with a bootstrap interval over blocks."""
+    """Return nats per character with an interval over documents."""
     characters = sum(part["characters"])
     return {
         "model": model,
         "text": text,
-        **_rate(nats_of(part), part["characters"], seed),
+        **_rate(nats_of(part), part["characters"], part["documents"], seed),
         "tokens": part["tokens"],
         "characters": characters,
         "blocks": len(part["nats"]),
-        "bits_per_byte": _rate(nats_of(part) / np.log(2), part["bytes"], seed),
+        "documents": len(set(part["documents"])),
+        "bits_per_byte": _rate(nats_of(part) / np.log(2), part["bytes"], part["documents"], seed),
     }
 
 
@@ -53,11 +61,11 @@ def nats_of(part: TextPart) -> NDArray[np.float64]:
     return np.asarray(part["nats"], np.float64)
 
 
-def _rate(values: NDArray[np.float64], sizes: Sequence[int], seed: int) -> Estimate:
+def _rate(values: NDArray[np.float64], sizes: Sequence[int], documents: Sequence[int], seed: int) -> Estimate:
     """Their sum over that of ``sizes``; NaN if one of them is none."""
     if not np.isfinite(values).all():
         return {"value": math.nan, "low": math.nan, "high": math.nan}
-    low, high = bootstrap_interval(values, sizes, seed=seed)
+    low, high = bootstrap_interval(values, sizes, units=documents, seed=seed)
     return {"value": float(sum(values)) / sum(sizes), "low": low, "high": high}
 
 

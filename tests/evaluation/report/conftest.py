@@ -96,7 +96,7 @@ def report() -> Report:
     ]
     runs = {"published": True, "runs": [0.19, 0.21], "runs_low": 0.195, "runs_high": 0.205}
     bleu = {"metric": "bleu", "correct": None, "chance": None, "published": True}
-    sizes = {"tokens": 9, "characters": 20, "blocks": 2}
+    sizes = {"tokens": 9, "characters": 20, "blocks": 2, "documents": 2}
     return {
         "title": "A < B",
         "note": "Synthetic corpus.",

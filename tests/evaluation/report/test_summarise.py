@@ -7,7 +7,14 @@ import pytest
 
 from frozen_glyph.evaluation.measurements import TaskPart, TextPart
 from frozen_glyph.evaluation.report.compare import adjust, compare_losses, compare_runs, compare_scores, trends
-from frozen_glyph.evaluation.report.summarise import summarise_loss, summarise_runs, summarise_task
+from frozen_glyph.evaluation.report.schema import Comparison
+from frozen_glyph.evaluation.report.summarise import (
+    ALL_TEXTS,
+    pool_texts,
+    summarise_loss,
+    summarise_runs,
+    summarise_task,
+)
 from frozen_glyph.statistics import binomial_interval, holm
 
 SENTENCES = [
@@ -35,7 +42,13 @@ def bleu_part(sentences: list[tuple[str, str]] = SENTENCES) -> TaskPart:
 
 
 def text_part(nats: list[float]) -> TextPart:
-    return {"nats": nats, "characters": [10, 20, 10, 15], "bytes": [20, 25, 20, 30], "tokens": 9}
+    return {
+        "nats": nats,
+        "characters": [10, 20, 10, 15],
+        "bytes": [20, 25, 20, 30],
+        "documents": [0, 1, 2, 3],
+        "tokens": 9,
+    }
 
 
 def test_groups_are_exact_and_add_up() -> None:
@@ -106,6 +119,36 @@ def test_bits_per_byte_are_nats_over_bytes_inside_their_interval() -> None:
     bits = loss["bits_per_byte"]
     assert bits["value"] == pytest.approx(106 / 95 / math.log(2))
     assert bits["low"] < bits["value"] < bits["high"]
+
+
+def test_documents_are_the_units_of_a_text() -> None:
+    """Many windows of few documents tell no more than the documents; of one document its passages are told of."""
+    noise = np.random.default_rng(0).normal(0, 1, 60)
+
+    def compared(count: int) -> Comparison:
+        documents = sorted(place % count for place in range(60))
+        sizes = [10] * 60
+
+        def part(nats: list[float | None]) -> TextPart:
+            return {"nats": nats, "characters": sizes, "bytes": sizes, "documents": documents, "tokens": 60}
+
+        assert summarise_loss("m", "t", part([20.0] * 60))["documents"] == count
+        found = compare_losses("t", ("a", part([20.0] * 60)), ("b", part((17 + noise).tolist())))
+        assert found is not None
+        return found
+
+    few, many, single = compared(4), compared(30), compared(1)
+    assert few["p_value"] is None and few["test"] == "studentised bootstrap over 4 documents"
+    assert many["p_value"] is not None and many["p_value"] < 0.01
+    assert many["test"] == "studentised bootstrap over 30 documents"
+    assert single["test"].endswith("passages of one document")
+    rows, _ = adjust([few, many], [])
+    assert [row["adjusted_p"] for row in rows] == [None, many["p_value"]]
+
+
+def test_pooled_texts_keep_their_documents_apart() -> None:
+    pooled = pool_texts({"en": text_part([1, 2, 3, 4]), "ru": text_part([5, 6, 7, 8])})[ALL_TEXTS]
+    assert pooled["documents"] == list(range(8)) and pooled["nats"] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_comparisons_carry_the_effect_that_fits_their_test() -> None:

@@ -38,7 +38,7 @@ def losses_section(report: Report) -> Section | None:
         ]
         rows.append(Row(model, cells, colours[model]))
     figures = [_forest(text, own, colours) for text, own in measured.items() if own]
-    hint = HINTS["losses"] + (f" Δ: paired difference from {reference}, on the same blocks." if reference else "")
+    hint = HINTS["losses"] + (f" Δ: paired difference from {reference}, on the same documents." if reference else "")
     content = {"table": Table(["model", *texts], [Group(rows)]), "figures": figures}
     return Section("Held-out loss", "losses.html", content, hint)
 
@@ -71,5 +71,5 @@ def _forest(text: str, losses: list[Loss], colours: dict[str, int]) -> Figure:
     lowest, highest = min(ends(loss)[0] for loss in losses), max(ends(loss)[1] for loss in losses)
     margin = 0.08 * (highest - lowest or 1.0)
     scale = (max(0.0, lowest - margin), highest + margin)
-    caption = f"{losses[0]['characters']:,} characters in {losses[0]['blocks']:,} blocks"
+    caption = f"{losses[0]['characters']:,} characters in {losses[0]['documents']:,} documents"
     return Figure(text, row_chart(f"loss on {text}", rows, scale, percent=False), caption)
