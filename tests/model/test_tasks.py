@@ -200,7 +200,7 @@ def test_folders_of_one_task_for_another(load, token_ids, tmp_path):
     assert torch.equal(AutoModel.from_pretrained(tmp_path).eval()(ids).last_hidden_state, states)
     other = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
     assert torch.equal(other.model(ids).last_hidden_state, states)
-    with pytest.raises(ValueError, match=r"missing: lm_head\.bias, lm_head\.weight"):
+    with pytest.raises(ValueError, match=r"missing: lm_head\."):
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
