@@ -206,6 +206,10 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
         """The mask that ``generate`` prepares for a cache of fixed size: see ``causal_mask``."""
         return causal_mask(config, inputs_embeds, attention_mask, position_ids, kwargs[CACHE])
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As torch's; peft, which knows an embedding by a parameter of it, asks for BERT's name of it first."""
+        return self.substrate if target == "embeddings.word_embeddings" else super().get_submodule(target)
+
     def records_states(self, options: dict[str, Any]) -> bool:
         """Whether the call with these ``options`` returns hidden states, and so those of all positions."""
         return bool(options.get("output_hidden_states") or self.config.output_hidden_states)

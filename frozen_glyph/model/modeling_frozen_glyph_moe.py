@@ -19,7 +19,7 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
@@ -35,11 +35,17 @@ from .modeling_frozen_glyph import (
     prepare_blocks,
     run_blocks,
 )
+from .prefix_frozen_glyph import fit_evidence, fit_heads
 from .reading_frozen_glyph import combined_logits, read_nothing
 from .rules_frozen_glyph import RULES, rules_with
 
 # In files the biases of all experts are called what a Linear calls its bias.
 HEAD_IN_FILES = {r"^lm_head\.bias(?!es)": "lm_head.biases"}
+
+BLOCK_STATES = OutputRecorder(FrozenGlyphBlock)
+BLOCK_STATES.num_hidden_layers_key = (
+    "evidence_layer"  # how many blocks run; set, as transformers 5.17 takes no such key
+)
 
 
 class LoraTerm(nn.Module):
@@ -97,6 +103,7 @@ class FrozenGlyphMoEPreTrainedModel(FrozenGlyphPreTrainedModel):
 
     config_class = FrozenGlyphMoEConfig
     config: FrozenGlyphMoEConfig
+    _can_record_outputs = {"hidden_states": BLOCK_STATES, "attentions": FrozenGlyphAttention}
 
     def _get_static_cache_init_shape(self) -> None:
         """Experts and the evidence layer differ in shape, so a static cache takes its shapes from the first update."""
@@ -174,7 +181,11 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         states_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """``states_to_keep``: see ``FrozenGlyphModel``."""
+        """``states_to_keep``: see ``FrozenGlyphModel``.
+
+        ``hidden_states``, where asked for: what enters each block, one expert's after another's, then the result.
+        """
+        fit_heads(self.config, past_key_values if cache is None else cache)
         hidden_states, shared = prepare_blocks(
             self,
             input_ids,
@@ -292,6 +303,8 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         """
         rule = RULES[self.config.rule]
         whole = skip_logits or rule.reads_tokens or self.records_states(kwargs)
+        if self.config.embedding_size is None:
+            fit_evidence(self.config, past_key_values if cache is None else cache)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

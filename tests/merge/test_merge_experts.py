@@ -37,9 +37,10 @@ def test_files_of_the_merged_folder(merged_folder):
         "configuration_frozen_glyph.py", "documents_frozen_glyph.py", "embedding_frozen_glyph.py",
         "generation_frozen_glyph.py", "head_frozen_glyph.py", "limits_frozen_glyph.py", "linear_frozen_glyph.py",
         "loss_frozen_glyph.py",
-        "modeling_frozen_glyph.py", "modeling_frozen_glyph_moe.py", "pretrained_frozen_glyph.py",
+        "modeling_frozen_glyph.py", "modeling_frozen_glyph_moe.py", "prefix_frozen_glyph.py",
+        "pretrained_frozen_glyph.py",
         "reading_frozen_glyph.py", "rotary_frozen_glyph.py",
-        "rules_frozen_glyph.py", "verification_frozen_glyph.py", "weights_frozen_glyph.py",
+        "rules_frozen_glyph.py", "tasks_frozen_glyph.py", "verification_frozen_glyph.py", "weights_frozen_glyph.py",
     }  # fmt: skip
 
 
