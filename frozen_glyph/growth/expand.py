@@ -44,7 +44,9 @@ def grow(
     config.ladder = [*(config.ladder or [old_layers]), config.num_hidden_layers]
     if layers:
         config.num_frozen_layers = old_layers
+    config.name_or_path = ""  # or a new model would look there for its substrate
     grown: Any = FrozenGlyphForCausalLM(config)
+    grown.name_or_path = grown.config.name_or_path = model.config.name_or_path
     grown.to(model.device, model.dtype)
     tensors = old_tensors(model, grown)
     copies = {name: tensor.to(model.device, copy=True) for name, tensor in tensors.items()}

@@ -11,11 +11,13 @@ Shapes: B batch, T tokens, V vocabulary, S substrate bits, D hidden size.
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 CENTER_SCALE = 16
+NO_BITS = 255  # a centre that no bits have: these are still to come
 
 
 def substrate_fingerprint(
@@ -58,6 +60,9 @@ class FrozenGlyphEmbedding(nn.Module):
     ``substrate_bits`` above ``hidden_size`` are projected, below it repeated (each one ``D // S`` times in a row); no
     more than ``hidden_size`` are used as they are, or when ``rotated`` projected too, to as many numbers. ``whitened``:
     each number that a projection gives is multiplied by its ``gain``.
+
+    Bits come from outside, by a load or from ``initialise_substrate``. Until then every use raises ``ValueError``, and
+    is NaN in compiled graphs, where nothing can be raised.
     """
 
     packed_bits: torch.Tensor
@@ -77,13 +82,14 @@ class FrozenGlyphEmbedding(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim, self.substrate_bits = vocab_size, hidden_size, substrate_bits
         self.register_buffer("packed_bits", torch.zeros(vocab_size, substrate_bits // 8, dtype=torch.uint8))
-        self.register_buffer("center", torch.zeros(substrate_bits, dtype=torch.uint8))
+        self.register_buffer("center", torch.full((substrate_bits,), NO_BITS, dtype=torch.uint8))
         projected = rotated or substrate_bits > hidden_size
         shape = substrate_bits, min(substrate_bits, hidden_size)
         self.register_buffer("projection", torch.zeros(shape, dtype=torch.int8) if projected else None)
         self.register_buffer("gain", torch.zeros(shape[1], dtype=torch.int32) if whitened else None)
         self.scale = scale
         self.table: torch.Tensor | None = None  # no buffer: accelerate, offloading buffers, stumbles over empty ones
+        self.seen = False  # whether bits were found to be there, which a GPU would have to be asked each time
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         if self.table is not None:
@@ -97,6 +103,7 @@ class FrozenGlyphEmbedding(nn.Module):
     @torch.no_grad()
     def compute(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Vectors of ``input_ids`` from the bits, whatever autocast says."""
+        self.check_bits()
         with torch.autocast(device_type=input_ids.device.type, enabled=False):
             y = self.integers(input_ids)
             # Squares of large integers need float64 to stay exact; Apple's GPU has none and rounds in float32.
@@ -109,7 +116,8 @@ class FrozenGlyphEmbedding(nn.Module):
         # Masks rather than shifts of bytes, which ONNX does not have.
         masks = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=input_ids.device)
         bits = (self.packed_bits[input_ids].unsqueeze(-1) & masks) / masks
-        y = CENTER_SCALE * bits.flatten(-2).float() - self.center.float()
+        center = self.center.float().masked_fill(self.center == NO_BITS, torch.nan)
+        y = CENTER_SCALE * bits.flatten(-2).float() - center
         if self.projection is not None:
             y = y @ self.projection.float()
         if self.gain is not None:
@@ -118,18 +126,49 @@ class FrozenGlyphEmbedding(nn.Module):
             y = y.repeat_interleave(self.embedding_dim // self.substrate_bits, dim=-1)
         return y
 
+    @property
+    def has_bits(self) -> bool:
+        """Whether there are bits; a substrate on the meta device has none that can be used."""
+        return not self.center.is_meta and bool(self.center[0] != NO_BITS)
+
+    def check_bits(self) -> None:
+        """Raise ``ValueError`` while there are no bits."""
+        if self.seen or torch.compiler.is_compiling() or self.center.is_meta:
+            return
+        self.seen = self.has_bits
+        if not self.seen:
+            raise ValueError(
+                "this substrate has no bits, because its model was made from a configuration alone; load the model by "
+                "from_pretrained, take the configuration from a checkpoint's folder, or give it bits: "
+                "model.substrate.load_state_dict(GlyphSubstrate.from_pretrained(FOLDER).as_embedding().state_dict())"
+            )
+
     @torch.no_grad()
     def materialize(self) -> None:
         """Compute all vectors once and look them up from then on: V * D * 4 bytes for speed, the same values."""
         self.table = self.weight
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FrozenGlyphEmbedding":
-        """Move the bits, and compute a materialised table anew: a cast to half precision and back would round it."""
-        materialized, self.table = self.table is not None, None
+        """Move the bits, which nothing changes: ``to_empty`` leaves them, or none where there were none.
+
+        A materialised table is computed anew, because a cast to half precision and back would round it.
+        """
+        materialized, self.table, self.seen = self.table is not None, None, False
+        before: dict[str, Any] = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
+        for name, kept in before.items():
+            moved: Any = self._buffers[name]
+            if not kept.is_meta:
+                self._buffers[name] = kept.to(moved.device)
+            elif not moved.is_meta:
+                moved.fill_(NO_BITS if name == "center" else 0)
         if materialized and not self.packed_bits.is_meta:
             self.materialize()
         return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.seen = False
+        super()._load_from_state_dict(*args, **kwargs)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -145,6 +184,7 @@ class FrozenGlyphEmbedding(nn.Module):
 
     def fingerprint(self, tokenizer_sha256: str | None) -> str:
         """See ``substrate_fingerprint``."""
+        self.check_bits()
         return substrate_fingerprint(
             self.packed_bits, self.center, self.projection, tokenizer_sha256, self.gain, self.scale
         )
@@ -153,4 +193,4 @@ class FrozenGlyphEmbedding(nn.Module):
         return f"{self.num_embeddings}, {self.embedding_dim}, substrate_bits={self.substrate_bits}"
 
 
-__all__ = ["CENTER_SCALE", "FrozenGlyphEmbedding", "substrate_fingerprint"]
+__all__ = ["CENTER_SCALE", "NO_BITS", "FrozenGlyphEmbedding", "substrate_fingerprint"]

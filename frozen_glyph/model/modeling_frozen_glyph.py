@@ -19,7 +19,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -30,8 +30,11 @@ from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_
 from .head_frozen_glyph import OutputHead
 from .linear_frozen_glyph import apply_linear_kinds, initialise_linear
 from .loss_frozen_glyph import chunked_causal_loss
+from .origin_frozen_glyph import initialise_substrate
 from .pretrained_frozen_glyph import StrictPreTrainedModel
 from .rotary_frozen_glyph import FrozenGlyphRotaryEmbedding, rotate
+
+logger = logging.get_logger(__name__)
 
 
 def eager_attention_forward(
@@ -186,6 +189,21 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
                 init.zeros_(module.bias)
         if getattr(self.config, "linear_kinds", None):
             initialise_linear(module, self.config.initializer_range)
+        if isinstance(module, FrozenGlyphEmbedding) or (
+            self.config.substrate_dense and isinstance(module, nn.Embedding)
+        ):
+            initialise_substrate(module, self.config)
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        """A new model; its substrate is that of the folder or repository that ``config`` was read from, if any was."""
+        model = super()._from_config(config, **kwargs)
+        if getattr(config, "num_frozen_layers", 0) and model.device.type != "meta":
+            logger.warning_once(
+                f"num_frozen_layers={config.num_frozen_layers}: so many blocks are new and do not train; load them, or "
+                "set it to 0 to train all."
+            )
+        return model
 
     def to_dense(self) -> "FrozenGlyphPreTrainedModel":
         """Replace the substrate, in place, by an ordinary ``nn.Embedding`` of the same vectors; return the model.

@@ -114,10 +114,13 @@ class StrictPreTrainedModel(PreTrainedModel):
         card where there is none. What was loaded from the Hub has a tokenizer at hand once that was loaded too.
 
         Raises:
-            ValueError: the folder holds a grown or merged checkpoint, whose shards would be left beside the new ones.
+            ValueError: the folder holds a grown or merged checkpoint, whose shards would be left beside the new ones;
+                the substrate has no bits.
         """
         folder, weights = Path(save_directory), not getattr(self, "_hf_peft_config_loaded", False)
         if weights:
+            if isinstance(self.substrate, FrozenGlyphEmbedding):
+                self.substrate.check_bits()
             check_overwritable(folder)
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):

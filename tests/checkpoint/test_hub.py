@@ -11,13 +11,12 @@ from hub_server import LoopbackHub
 
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.card import model_card
+from frozen_glyph.checkpoint.companions import model_code
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import write_tensors
 
 SETTINGS = {"config.json", "generation_config.json"}
-MODULES = ("configuration", "embedding", "head", "limits", "linear", "loss", "modeling", "pretrained", "rules")
-MODULES += ("verification", "weights")
-CODE = {f"{name}_frozen_glyph.py" for name in MODULES}
+CODE = {path.name for path in model_code()} - {"modeling_frozen_glyph_moe.py", "reading_frozen_glyph.py"}  # of merges
 STAGE_1 = {"stage-1.safetensors.index.json", "substrate.safetensors", "blocks-1.safetensors", "head-1.safetensors"}
 STAGE_2 = STAGE_1 | {"stage-2.safetensors.index.json", "blocks-2.safetensors", "head-2.safetensors"}
 
@@ -44,6 +43,7 @@ found = {}
 """
 OWNER = """
 from frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.checkpoint.companions import model_code
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.reader import open_checkpoint
 from frozen_glyph.growth.parent import adopt_parent
