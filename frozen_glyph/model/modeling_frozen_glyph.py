@@ -222,7 +222,8 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
         config: Any, inputs_embeds: torch.Tensor, attention_mask: Any, position_ids: Any = None, **kwargs: Any
     ) -> Any:
         """The mask that ``generate`` prepares for a cache of fixed size: see ``causal_mask``."""
-        return causal_mask(config, inputs_embeds, attention_mask, position_ids, kwargs[CACHE])
+        cache = kwargs.get(CACHE, kwargs.get("past_key_values"))
+        return causal_mask(config, inputs_embeds, attention_mask, position_ids, cache)
 
     def get_submodule(self, target: str) -> nn.Module:
         """As torch's; peft, which knows an embedding by a parameter of it, asks for BERT's name of it first."""
@@ -389,8 +390,8 @@ def prepare_blocks(
     """Return the vectors [B, T, D] that enter the blocks, and the arguments that all blocks share."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("give exactly one of input_ids and inputs_embeds")
-    if inputs_embeds is None:
-        inputs_embeds = model.substrate(input_ids).to(model.dtype)
+    vectors = model.substrate(input_ids) if inputs_embeds is None else inputs_embeds
+    inputs_embeds = vectors.to(model.dtype)  # the substrate's are float32, whoever looks them up
     mask = causal_mask(model.config, inputs_embeds, attention_mask, position_ids, cache)
     if position_ids is None:
         past = cache.get_seq_length() if cache is not None else 0

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
+
+from frozen_glyph.model.modeling_frozen_glyph import CACHE
 
 CHECKPOINT_KEYS = {
     "model.embed_tokens.packed_bits": (340, 128),
@@ -125,6 +128,23 @@ def test_vectors_can_be_given_instead_of_ids(model, token_ids):
     for arguments in ({}, {"input_ids": ids, "inputs_embeds": model.substrate(ids)}):
         with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
             model(**arguments)
+
+
+def test_vectors_from_the_substrate_fit_a_model_of_any_precision(build_model, token_ids):
+    """Looked up outside, they are float32, whatever the blocks compute in."""
+    model, ids = build_model(seed=3).to(torch.bfloat16), token_ids(1, 6)
+    assert torch.equal(model(inputs_embeds=model.get_input_embeddings()(ids)).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_masks_are_made_under_both_names_of_the_cache(model, token_ids, name):
+    """peft, which puts tokens of its own before a prompt, asks for a mask anew, under the name that it knows."""
+    if name not in ("past_key_values", CACHE):
+        pytest.skip("this transformers knows one name")
+    vectors, past = model.substrate(token_ids(1, 3)), DynamicCache(config=model.config)
+    columns = torch.tensor([[0, 1, 1]])
+    mask = model.create_masks_for_generate(model.config, vectors, columns, **{name: past})
+    assert not mask[..., 0].any() and mask[0, 0, 2, 1:].all()
 
 
 def test_loss_is_the_cross_entropy_of_the_next_token(model, token_ids):

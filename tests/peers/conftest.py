@@ -28,10 +28,11 @@ def pytest_collection_modifyitems(items, config):
         if module not in ADAPTERS:
             kept.append(item)
             continue
-        model = getattr(getattr(item, "callspec", None), "params", {}).get("model_id")
-        if model not in (None, *getattr(item.module, "STANDS_IN_FOR", ())[:1]):
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if given.get("model_id") not in (None, *getattr(item.module, "STANDS_IN_FOR", ())[:1]):
             continue
-        why = reason_for(module.removeprefix("test_"), os.environ[CHOICE], item.name)
+        name = f"{item.name} {given.get('config_kwargs', '')}".strip()  # for theirs that differ in nothing else
+        why = reason_for(module.removeprefix("test_"), os.environ[CHOICE], name)
         if why is not None:
             item.add_marker(pytest.mark.skip(reason=f"{OURS}{why}"))
         kept.append(item)

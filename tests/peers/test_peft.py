@@ -8,7 +8,14 @@ from peers.fetch import load
 from peers.targets import name_targets
 
 pytestmark = pytest.mark.peers
-STANDS_IN_FOR = ("peft-internal-testing/tiny-dummy-qwen2",)
+STANDS_IN_FOR = (
+    "peft-internal-testing/tiny-dummy-qwen2",
+    "peft-internal-testing/tiny-random-OPTForCausalLM",
+    "trl-internal-testing/tiny-random-LlamaForCausalLM",
+    "trl-internal-testing/tiny-Qwen3ForCausalLM",
+    "hf-internal-testing/tiny-random-MistralForCausalLM",
+    "hf-internal-testing/tiny-random-Gemma3ForCausalLM",
+)
 name_targets()
 
 TestDecoderModels = load("peft", "test_decoder_models").TestDecoderModels

@@ -1,10 +1,9 @@
-"""A few texts in the forms of trl's data sets, under the names of those on the Hub."""
+"""A few texts in the forms of the data sets that the suites of others use, under the names of those on the Hub."""
 
 import itertools
 import json
 from pathlib import Path
 
-NAME = "trl-internal-testing/zen"
 PAIRS = [
     ("The cat sat on", " the mat."),
     ("Кот сидел на", " окне."),
@@ -21,29 +20,33 @@ def message(role: str, content: str) -> list[dict[str, str]]:
 
 
 FORMS = {
-    "standard_language_modeling": lambda ask, answer: {"text": ask + answer},
-    "standard_prompt_completion": lambda ask, answer: {"prompt": ask, "completion": answer},
-    "standard_implicit_prompt_preference": lambda ask, answer: {"chosen": ask + answer, "rejected": ask},
-    "conversational_language_modeling": lambda ask, answer: {
-        "messages": message("user", ask) + message("assistant", answer)
+    "trl-internal-testing/zen": {
+        "standard_language_modeling": lambda ask, answer: {"text": ask + answer},
+        "standard_prompt_completion": lambda ask, answer: {"prompt": ask, "completion": answer},
+        "standard_implicit_prompt_preference": lambda ask, answer: {"chosen": ask + answer, "rejected": ask},
+        "conversational_language_modeling": lambda ask, answer: {
+            "messages": message("user", ask) + message("assistant", answer)
+        },
+        "conversational_prompt_completion": lambda ask, answer: {
+            "prompt": message("user", ask),
+            "completion": message("assistant", answer),
+        },
     },
-    "conversational_prompt_completion": lambda ask, answer: {
-        "prompt": message("user", ask),
-        "completion": message("assistant", answer),
-    },
+    "ybelkada/english_quotes_copy": {"default": lambda ask, answer: {"quote": ask + answer}},
 }
 
 
 def write_texts(folder: Path) -> None:
-    """A folder of that name which ``datasets`` reads as it would read the Hub's: each form, in two parts."""
-    target = folder / NAME
-    target.mkdir(parents=True)
-    card = ["---", "configs:"]
-    for form, shape in FORMS.items():
-        card += [f"- config_name: {form}", "  data_files:"]
-        for part, size in SIZES.items():
-            pairs = itertools.islice(itertools.cycle(PAIRS), size)
-            lines = [json.dumps(shape(*pair), ensure_ascii=False) for pair in pairs]
-            (target / f"{form}.{part}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-            card += [f"  - split: {part}", f"    path: {form}.{part}.jsonl"]
-    (target / "README.md").write_text("\n".join([*card, "---", ""]), "utf-8")
+    """A folder of each name which ``datasets`` reads as it would read the Hub's: each form, in two parts."""
+    for name, forms in FORMS.items():
+        target = folder / name
+        target.mkdir(parents=True)
+        card = ["---", "configs:"]
+        for form, shape in forms.items():
+            card += [f"- config_name: {form}", "  data_files:"]
+            for part, size in SIZES.items():
+                pairs = itertools.islice(itertools.cycle(PAIRS), size)
+                lines = [json.dumps(shape(*pair), ensure_ascii=False) for pair in pairs]
+                (target / f"{form}.{part}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+                card += [f"  - split: {part}", f"    path: {form}.{part}.jsonl"]
+        (target / "README.md").write_text("\n".join([*card, "---", ""]), "utf-8")

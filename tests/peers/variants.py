@@ -57,7 +57,9 @@ class Variant:
     def write(self, folder: Path, tokenizer: Any) -> None:
         """A checkpoint with random weights, and the tokenizer beside it."""
         torch.manual_seed(0)
-        self.model_classes()[1](self.config()).save_pretrained(folder)
+        config = self.config()
+        config.initializer_range = 0.2  # so large that an adapter, however small, is seen in the logits
+        self.model_classes()[1](config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     def model_classes(self) -> list[type]:
@@ -118,4 +120,5 @@ def draw_pictures(substrate: FrozenGlyphEmbedding) -> None:
     bits = (ids[:, None] >> (shifts % 16)) & 1
     bits[:, -1] = 1  # no token is blank
     weights = 2 ** torch.arange(7, -1, -1, device=ids.device)
+    substrate.center.zero_()
     substrate.packed_bits.copy_((bits.unflatten(1, (-1, 8)) * weights).sum(-1).to(torch.uint8))
