@@ -86,10 +86,10 @@ def check_limits(config: Any) -> None:
         value = getattr(config, name, None)
         if value is not None and not least <= value <= most:
             raise ValueError(f"{name}={value!r} must be from {least} to {most}")
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+    for name in [name for name in vars(config) if name.endswith("_token_id")]:  # transformers takes any of that name
         value = getattr(config, name)
         for token_id in value if isinstance(value, list) else [value]:
-            if token_id is not None and not 0 <= token_id < config.vocab_size:
+            if token_id is not None and not (is_whole(token_id) and 0 <= token_id < config.vocab_size):
                 raise ValueError(
                     f"{name}={value!r} must lie in the vocabulary, 0 to {config.vocab_size - 1} (vocab_size="
                     f"{config.vocab_size})"
@@ -142,6 +142,10 @@ def check_rope(rope: dict[str, Any], head_size: int) -> None:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def at_least(least: float, included: bool) -> str:

@@ -58,6 +58,10 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0
         ({"intermediate_size": -1}, "intermediate_size=-1 must be from 1 to"),
         ({"pad_token_id": 65536}, "pad_token_id=65536 must lie in the vocabulary, 0 to 65535"),
         ({"eos_token_id": [2, -1]}, r"eos_token_id=\[2, -1\] must lie in the vocabulary"),
+        ({"sep_token_id": 65536}, "sep_token_id=65536 must lie in the vocabulary, 0 to 65535"),
+        ({"decoder_start_token_id": -1}, "decoder_start_token_id=-1 must lie in the vocabulary"),
+        ({"unk_token_id": "two"}, "unk_token_id='two' must lie in the vocabulary"),
+        ({"mask_token_id": [1, 2.5]}, r"mask_token_id=\[1, 2.5\] must lie in the vocabulary"),
         ({"ladder": [3, 2]}, r"ladder=\[3, 2\] must hold numbers of blocks"),
         ({"dtype": "float33"}, "dtype='float33' must be one of float32"),
     ],
@@ -104,6 +108,7 @@ def test_rotary_scalings_of_transformers(rope):
         ({"experts": [EXPERT, EXPERT | {"layer_norm_eps": -1}]}, r"experts\[1\]\.layer_norm_eps=-1 must be from 0"),
         (SHARED | {"experts": [EXPERT | {"lora": LORA | {"alpha": math.inf}}]}, r"lora.alpha=inf must be a finite"),
         ({"vocab_size": 2**40}, "vocab_size=1099511627776 must be from 1 to"),
+        ({"cls_token_id": 65536}, "cls_token_id=65536 must lie in the vocabulary, 0 to 65535"),
         ({"experts": [EXPERT, {}]}, r"experts\[1\].*must have exactly .*num_hidden_layers"),
     ],
 )
