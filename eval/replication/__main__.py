@@ -1,23 +1,32 @@
-"""Each claim of the papers beside what was measured here, with a verdict that is computed from the numbers.
+"""What the papers claim and what we ask, beside what was measured here, with verdicts computed from the numbers.
 
     python -m eval.replication
 
-reads eval/results/*.json and writes eval/replication.md and eval/replication.json. The claims stand in
-claims.py, how verdicts come about in rules.py.
+reads eval/results/*.json and writes eval/replication.md and eval/replication.json. Claims, questions and guarantees
+stand in claims.py, how verdicts come about in rules.py.
 """
 
 import argparse
-import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from eval.replication.claims import PARTS
-from eval.replication.rules import MARGIN, Claim, Estimate, Verdict, interval_between
-from eval.studies.common.tables import table, write_report
+from eval.replication.claims import GUARANTEES, PUBLISHED, QUESTIONS
+from eval.replication.rules import MARGIN, Claim, Estimate, Row, Verdict, judged
+from eval.studies.common.losses import over_seeds
+from eval.studies.common.tables import signed, table, write_report
 from frozen_glyph.checkpoint.files import read_json
 
 EVAL = Path(__file__).parents[1]
+LISTS = {
+    "Published claims": (
+        PUBLISHED,
+        "What a paper claims, with its figure. Our models have about a hundredth of the published parameters and less "
+        "than a thousandth of the tokens: a verdict speaks of this scale alone.",
+    ),
+    "Our questions": (QUESTIONS, "No paper claims these; the rule is the same."),
+}
 
 
 def main() -> None:
@@ -25,81 +34,95 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=EVAL / "results", help="folder of results files")
     parser.add_argument("--out", type=Path, default=EVAL / "replication", help="report, without suffix")
     arguments = parser.parse_args()
-    claims = all_claims(arguments.results)
-    write_report(arguments.out, as_json(claims), as_markdown(claims))
+    lists = all_rows(arguments.results)
+    write_report(arguments.out, as_json(lists), as_markdown(lists))
 
 
-def all_claims(folder: Path) -> dict[str, list[Claim]]:
-    """The claims of every part with what the results files of ``folder`` say of them."""
+def all_rows(folder: Path) -> dict[str, list[Row]]:
+    """The rows of each list with what the results files of ``folder`` say of them."""
 
-    def read(name: str) -> dict[str, Any]:
-        path = folder / f"{name}.json"
+    def row_of(claim: Claim) -> Row:
+        path = folder / f"{claim.results}.json"
         if not path.exists():
-            raise SystemExit(f"results file {str(path)!r} does not exist; run its study first")
-        return read_json(path)
+            return Row(claim, None)
+        found = read_json(path)
+        caveat = claim.caveat(found) if callable(claim.caveat) else claim.caveat
+        return Row(claim, claim.estimates(found), caveat)
 
-    return {part: claims_of(read) for part, claims_of in PARTS.items()}
-
-
-def as_json(parts: dict[str, list[Claim]]) -> dict[str, Any]:
-    rows = {
-        part: [asdict(claim) | {"seeds": claim.seeds, "verdict": claim.verdict, "why": claim.why} for claim in claims]
-        for part, claims in parts.items()
-    }
-    return {"margin": MARGIN, "claims": rows}
+    return {title: judged([row_of(claim) for claim in claims]) for title, (claims, _) in LISTS.items()}
 
 
-def as_markdown(parts: dict[str, list[Claim]]) -> str:
-    """One table for each part, with the rules above them."""
-    verdicts = [claim.verdict for claims in parts.values() for claim in claims]
+def as_json(lists: dict[str, list[Row]]) -> dict[str, Any]:
+    def entry(row: Row) -> dict[str, Any]:
+        said = {name: getattr(row.claim, name) for name in ("claim", "results", "unit", "published", "source")}
+        estimates = [asdict(each) | {"p_value": each.p_value, "claimed": each.claimed} for each in row.estimates or []]
+        found = {"caveat": row.caveat, "adjusted_p": row.adjusted_p, "verdict": row.verdict, "why": row.why}
+        return said | {"estimates": estimates} | found
+
+    rows = {title: [entry(row) for row in rows] for title, rows in lists.items()}
+    return {"margin": MARGIN, **rows, "Guarantees": [asdict(each) for each in GUARANTEES]}
+
+
+def as_markdown(lists: dict[str, list[Row]]) -> str:
+    """A table for each list, with the rules above them."""
     lines = [
-        "# The papers' claims at our scale",
+        "# Claims, questions, guarantees",
         "",
-        "Written by `python -m eval.replication` from the files of [results](results); no verdict is typed in. An "
-        "estimate is certain when two 95% intervals lie on one side of the limit (0 unless given): the one over "
-        "held-out text or questions, printed first, and Student's t-interval between seeds (initial weights and "
-        "order). A claim **holds** when each of its estimates is certain on the claimed side, **does not hold** when "
-        "at least one is certain on the other, and else **cannot be told at this scale**. To match, to keep and to "
-        f"forget nothing mean: worse by less than {MARGIN:.0%} of the loss. Losses: below zero is better. Our models "
-        "have about a hundredth of the published parameters and less than a thousandth of the tokens: a verdict speaks "
-        "of this scale alone.",
-        "",
-        "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in get_args(Verdict)) + ".",
+        "Written by `python -m eval.replication` from the files of [results](results); no verdict is typed in. "
+        "Evidence for a side of the limit (0 unless given) is the weaker of two: over held-out documents or questions, "
+        "and between seeds (initial weights and order; Student's test). A row with several estimates is worth its "
+        "weakest one. p-values are corrected for the number of rows of a list (Holm). A row **holds** when its "
+        "adjusted p is below 0.05 and every estimate lies on the claimed side, **does not hold** when it is and every "
+        "estimate lies on the other side, and else **cannot be told at this scale**. To match, to keep and to forget "
+        f"nothing mean: worse by less than {MARGIN:.0%} of the loss. Losses: below zero is better.",
         "",
     ]
-    for part, claims in parts.items():
-        lines += [f"## {part}", "", *table_of(claims)]
+    for title, rows in lists.items():
+        lines += [f"## {title}", "", LISTS[title][1], "", tally(rows), "", *table_of(rows)]
+    lines += [
+        "## Guarantees",
+        "",
+        "They hold by construction and are tested; they could not have come out otherwise, so they have no verdict.",
+        "",
+        *table(
+            ["guarantee", "tested in", "beside it"],
+            [[each.guarantee, f"`{each.test}`", each.measured or "-"] for each in GUARANTEES],
+        ),
+    ]
     return "\n".join(lines)
 
 
-def table_of(claims: list[Claim]) -> list[str]:
-    rows = [
-        (
-            claim.claim,
-            f"{claim.published} ({claim.source})" if claim.source else claim.published,
-            measured(claim),
-            str(claim.seeds) if claim.estimates else "",
-            claim.compute,
-            f"**{claim.verdict}**",
-            "; ".join(filter(None, (claim.why, claim.caveat))),
-        )
-        for claim in claims
+def tally(rows: Sequence[Row]) -> str:
+    verdicts = [row.verdict for row in rows]
+    return "; ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in get_args(Verdict)) + "."
+
+
+def table_of(rows: Sequence[Row]) -> list[str]:
+    """Published figures have columns only where some row has one."""
+    published = any(row.claim.published for row in rows)
+    cells = [
+        [
+            row.claim.claim,
+            *([f"{row.claim.published} ({row.claim.source})"] if published else []),
+            measured(row),
+            f"**{row.verdict}**",
+            "; ".join(filter(None, (row.why, row.caveat))),
+        ]
+        for row in rows
     ]
-    titles = ("claim", "published", "measured here", "seeds", "compute", "verdict", "why")
-    return table(titles, [[cell or "-" for cell in row] for row in rows])
+    return table(["claim", *(["published"] if published else []), "measured here", "verdict", "why"], cells)
 
 
-def measured(claim: Claim) -> str:
+def measured(row: Row) -> str:
     """The estimates with their intervals, one a line, their unit and where they come from."""
-    lines = [estimate_line(estimate) for estimate in claim.estimates]
-    return "<br>".join([*lines, f"{claim.unit}: [{claim.results}](results/{claim.results}.md)"]) if lines else ""
+    lines = [estimate_line(estimate) for estimate in row.estimates or []]
+    return "<br>".join([*lines, f"{row.claim.unit}: [{row.claim.results}](results/{row.claim.results}.md)"])
 
 
 def estimate_line(estimate: Estimate) -> str:
-    low, high = interval_between(estimate.by_seed)
-    seeds = f"; seeds {low:+.3f} to {high:+.3f}" if low not in (estimate.low, -math.inf) else ""
+    entry = {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
     limit = f", limit {estimate.limit:+.3f}" if estimate.limit else ""
-    return f"{estimate.name} {estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f}{seeds}){limit}"
+    return f"{estimate.name} {signed(entry | over_seeds(estimate.by_seed))}{limit}"
 
 
 if __name__ == "__main__":

@@ -1,171 +1,118 @@
-"""The papers' claims with their published figures, and what the results files say of each; one function for each part.
+"""What is claimed: by the papers, with their figures; by ourselves, as questions; and what is guaranteed and tested.
 
-Published figures: arXiv 2507.07129 (growing, composition), 2507.04886 (frozen embeddings), cards of ``Bochkov/*``.
+Sources: arXiv 2507.07129 (growing, composition), 2507.04886 (frozen embeddings), 2605.09751 (minimal codes), cards of
+``Bochkov/*``. A claim is one entry; its estimates are read from one results file.
 """
 
 import itertools
+import math
 import re
-from collections.abc import Callable
 from typing import Any
 
-from eval.replication.rules import MARGIN, Claim, Estimate, Side, rank_trend
+from eval.replication.rules import MARGIN, Claim, Estimate, Guarantee, Side, rank_trend
 from eval.studies.forgetting.report import difference
 
-GROWING, SEMANTICS, CARDS = "arXiv 2507.07129", "arXiv 2507.04886", "model cards"
+GROWING, SEMANTICS, MINIMAL, CARDS = "arXiv 2507.07129", "arXiv 2507.04886", "arXiv 2605.09751", "model cards"
 SQUAD_BY_DEPTH = (1.21, 0.82, 3.75, 3.16, 2.30, 5.55)  # percent, 1 to 6 blocks
 MMLU_BY_DEPTH = (18.08, 19.43, 20.63, 21.03, 20.33, 21.63)
+PERPLEXITY = (2.36, 2.44)  # 16-bit code, trained table: three seeds, 17B tokens, 32 layers
 NATS, POINTS = "nats per character", "percentage points"
-Read = Callable[[str], dict[str, Any]]  # name of a results file -> its content
+
+Results = dict[str, Any]
 
 
-def cost(tokens: float, parameters: float, seconds: float, run: str) -> str:
-    """Compute of one run, for people."""
-    return (
-        f"{tokens / 1e6:.2f}M tokens, {parameters / 1e6:.2f}M parameters trained at a time, "
-        f"at most {seconds / 60:.1f} core-minutes {run}"
-    )
+def by_depth(name: str, values: tuple[float, ...]) -> str:
+    """Published figures by depth with the trend that they have themselves."""
+    correlation, p_value = rank_trend(values)
+    figures = ", ".join(f"{value:.2f}" for value in values)
+    return f"{name} by depth 1 to 6: {figures} (rank correlation {correlation:.2f}, exact p = {p_value:.2f})"
 
 
-def cost_of_demo(demo: dict[str, Any]) -> str:
-    return f"2 experts, 3 stages of {next(iter(demo['settings'].values()))['steps per stage']} steps"
+def percent(entry: Results, *keys: str) -> Results:
+    """An entry of shares as percentage points."""
+    scaled = {key: None if entry[key] is None else 100 * entry[key] for key in (*keys, "low", "high")}
+    by_seed = {"by_seed": [100 * value for value in entry["by_seed"]]} if "by_seed" in entry else {}
+    return entry | scaled | by_seed
 
 
-def scaled(entry: dict[str, Any], factor: float) -> dict[str, float]:
-    return {key: factor * entry[key] for key in ("value", "low", "high")}
-
-
-def growing(read: Read) -> list[Claim]:
-    """Loss by depth; the bounded active budget and its price."""
-    study = read("growth-study")
-    depth, final = study["depth"], {row["variant"]: row for row in study["final"]}
-    grown = final["grown"]
-    compute = cost(grown["tokens"], grown["trainable_parameters"], grown["seconds"], "a seed")
-    steps = [
-        Estimate.of(f"{below['blocks']} to {above['blocks']} blocks", above["against_stage_before"], "below")
-        for below, above in itertools.pairwise(depth)
-    ]
-    trained = [row["trainable_parameters"] for row in depth]
-    spread = max(trained) / min(trained) - 1
-    constant = Estimate("largest stage", spread, spread, spread, [spread] * len(grown["by_seed"]), "below", MARGIN)
-
-    def against_grown(variant: str, side: Side) -> list[Estimate]:
-        return [Estimate.of(f"{variant} minus grown", final[variant]["against_grown"], side)]
-
-    def claim(text: str, estimates: list[Estimate], unit: str = NATS, **other: str) -> Claim:
-        return Claim(text, estimates, unit, compute, "growth-study", **other)
-
+def steps(study: Results) -> list[Estimate]:
+    """Each stage of growth against the stage before."""
     return [
-        claim(
-            "The loss falls with every block that is stacked on frozen ones",
-            steps,
-            published="each new block: a spike of the loss, then fast convergence; no losses",
-            source=GROWING,
-            caveat="a deeper stage has also read more tokens, so this is not depth alone",
-        ),
-        claim(
-            "What trains at a time does not grow with depth",
-            [constant],
-            "share larger than the smallest",
-            published="about constant: 105.0M of 247.6M parameters in the last of three stages",
-            source=f"{GROWING} v3",
-            caveat="memory: bench-memory.json",
-        ),
-        claim(
-            "At equal tokens, training all blocks at once ends better",
-            against_grown("monolithic-tokens", "below"),
-            published="a clear cost in final perplexity",
-            source=f"{GROWING} v3",
-        ),
-        claim(
-            "At equal compute, growing ends better than training all blocks at once",
-            against_grown("monolithic-compute", "above"),
-            caveat="far from convergence",
-        ),
+        Estimate.of(f"{below['blocks']} to {above['blocks']} blocks", above["against_stage_before"], "below")
+        for below, above in itertools.pairwise(study["depth"])
     ]
 
 
-def extraction(read: Read) -> list[Claim]:
-    """Answering from a text, by depth."""
-    study, demo, real = read("squad-by-depth"), read("demo"), read("tiny-trilingual")
-    compute = f"models of growth-study; {study['cpu_seconds'] / 60:.1f} core-minutes of answering"
+def growth(first: str, second: str, side: Side) -> Any:
+    """An arm of the growth study minus another one."""
 
-    def slope(task: str, metric: str) -> Estimate:
-        entry = study["tasks"][task][metric]["slope"]
-        percent: dict[str, Any] = scaled(entry, 100)
-        percent["by_seed"] = [100 * value for value in entry["by_seed"]]
-        return Estimate.of(f"{metric} for each block", percent, "above")
+    def estimates(study: Results) -> list[Estimate]:
+        entry = study["arms"][second]["minus"][first]
+        return [Estimate.of(f"{second} minus {first}", entry, side)]
 
-    def best(task: str, metric: str) -> str:
+    return estimates
+
+
+def slope(task: str, metric: str) -> Any:
+    def estimates(study: Results) -> list[Estimate]:
+        found = study["tasks"][task][metric]
+        entry = percent(found["slope"], "value") | {"units": found["questions"]}
+        return [Estimate.of(f"{metric} for each block", entry, "above")]
+
+    return estimates
+
+
+def best(task: str, metric: str) -> Any:
+    def caveat(study: Results) -> str:
         found = study["tasks"][task][metric]
         return f"at best {max(entry['value'] for entry in found['by_depth']):.1%} of {found['questions']} right"
 
-    def by_depth(name: str, values: tuple[float, ...]) -> str:
-        correlation, p_value = rank_trend(values)
-        figures = ", ".join(f"{value:.2f}" for value in values)
-        return f"{name} by depth 1 to 6: {figures} (rank correlation {correlation:.2f}, exact p = {p_value:.2f})"
+    return caveat
 
+
+def copying(demo: Results) -> list[Estimate]:
     by_seed: dict[str, list[float]] = {}
     for row in demo["Ability, first and last stage (share right)"]:
         if row["task"].startswith("extraction"):
             by_seed.setdefault(row["seed"], []).append(100 * float(row["difference"].split()[0]))
-    copying = [sum(values) / len(values) for values in by_seed.values()]
+    values = [sum(own) / len(own) for own in by_seed.values()]
+    return [Estimate.between_seeds("last stage minus first", values, "above")]
+
+
+def mmlu_by_depth(real: Results) -> list[Estimate]:
+    rows = [row for row in real["trends"] if row["name"] == "mmlu"]
     return [
-        Claim(
-            "Answering from a text appears with depth: short-answer SQuAD, the published protocol",
-            [slope("paper_squad", "hit")],
-            POINTS,
-            compute,
-            "squad-by-depth",
-            published=by_depth("SQuAD", SQUAD_BY_DEPTH),
-            source=GROWING,
-            caveat=best("paper_squad", "hit"),
-        ),
-        Claim(
-            "Answering from a text appears with depth: SQuAD v1.1 as completion",
-            [slope("fg_squad", "exact_match")],
-            POINTS,
-            compute,
-            "squad-by-depth",
-            caveat=best("fg_squad", "exact_match"),
-        ),
-        Claim(
-            "Answering from a text appears with depth: copying a name out of a note (synthetic)",
-            [Estimate.between_seeds("last stage minus first", copying, "above")],
-            f"{POINTS}, mean of both experts and both languages of notes; interval between seeds",
-            cost_of_demo(demo),
-            "demo",
-            caveat="experts and notes differ much",
-        ),
-        Claim(
-            "MMLU rises with depth",
-            [
-                Estimate.of(f"{row['model']} for each block", {**row, **scaled(row, 100)}, "above")
-                for row in real["trends"]
-                if row["name"] == "mmlu"
-            ],
-            POINTS,
-            f"2 experts of 3 stages, {real['provenance']['limit']:,} questions",
-            "tiny-trilingual",
-            published=f"{by_depth('MMLU', MMLU_BY_DEPTH)}; chance 25",
-            source=GROWING,
-            caveat="models of this size answer by chance, so the order of their scores means nothing",
-        ),
+        Estimate.of(
+            f"{row['model']} for each block", percent(row, "value") | {"units": real["provenance"]["limit"]}, "above"
+        )
+        for row in rows
     ]
 
 
-def composition(read: Read) -> list[Claim]:
-    """Merged models against their experts; the rule is the published mean of the logits."""
-    study, demo, real = read("composition-study"), read("demo"), read("tiny-trilingual")
-    losses, costs = study["losses"], [study["costs"][f"expert_{language}"] for language in ("en", "ru", "zh")]
-    seconds = sum(entry["seconds"] for entry in costs) / len(costs)
-    compute = cost(costs[0]["tokens"], costs[0]["parameters"], seconds, "an expert")
+def benchmarks(real: Results) -> list[Estimate]:
+    return [
+        Estimate.of(f"{row['name']} minus {row['first']}", row | {"units": real["provenance"]["limit"]}, "above")
+        for row in real["comparisons"]
+        if row["kind"] == "score" and row["second"] == "merged (mean)" and re.search("mmlu|squad", row["name"])
+    ]
 
-    def against_best(text: str, group: str) -> Estimate:
-        experts = losses[text][f"{group}/mean"]["minus_expert"]
-        best = min(experts, key=lambda name: losses[text][f"single/{name}"]["loss"])
-        return Estimate.of(f"{text}: {group} merged minus {best}", experts[best], "below")
 
-    def against_demo(text: str) -> list[Estimate]:
+def merged(group: str, *texts: str) -> Any:
+    """The mean of a set's logits against its best member."""
+
+    def estimates(study: Results) -> list[Estimate]:
+        return [
+            Estimate.of(
+                f"{text}: {group} minus its best", study["losses"][text][f"{group}/mean"]["minus_best"], "below"
+            )
+            for text in texts
+        ]
+
+    return estimates
+
+
+def in_demo(text: str) -> Any:
+    def estimates(demo: Results) -> list[Estimate]:
         rows = [
             row
             for row in demo["Merged model against its experts (nats per character)"]
@@ -174,146 +121,157 @@ def composition(read: Read) -> list[Claim]:
         values = {name: [float(row[f"minus {name}"].split()[0]) for row in rows] for name in ("ru", "zh")}
         return [Estimate.between_seeds(f"{text}: merged minus {name}", of, "below") for name, of in values.items()]
 
-    benchmarks = [
-        Estimate.of(f"{row['name']} minus {row['first']}", row, "above")
-        for row in real["comparisons"]
-        if row["kind"] == "score" and row["second"] == "merged (mean)" and re.search("mmlu|squad", row["name"])
-    ]
-    trained = real["growth"]["ru"][0]["trainable_parameters"]
-
-    better = "The mean of the logits beats each of its experts:"
-
-    def claim(text: str, estimates: list[Estimate], published: str = "", source: str = "") -> Claim:
-        return Claim(f"{better} {text}", estimates, NATS, compute, "composition-study", published, source)
-
-    def synthetic(text: str, estimates: list[Estimate]) -> Claim:
-        unit = f"{NATS}; interval between seeds"
-        return Claim(f"{better} {text} (synthetic)", estimates, unit, cost_of_demo(demo), "demo")
-
-    return [
-        Claim(
-            f"{better} benchmarks",
-            benchmarks,
-            "share right",
-            f"2 experts, {trained / 1e6:.2f}M parameters trained at a time",
-            "tiny-trilingual",
-            "MMLU best 23.44 (experts 22.29, 19.42), max 22.37 (23.58, 24.72), nemo 8.99 (8.80, 6.62), chance 25; "
-            "SQuAD best 19.73 (14.84, 15.12)",
-            f"{GROWING}, {CARDS}",
-            "the published merged models may have been trained on",
-        ),
-        claim(
-            "text that only one knows",
-            [against_best(text, "three") for text in ("en", "ru", "zh")],
-            "BLEU into English falls",
-            GROWING,
-        ),
-        claim("text that all know", [against_best("en", "twins")]),
-        synthetic("text that all know", against_demo("en")),
-        claim("a mixture of all languages", [against_best("mixed", "three")]),
-        synthetic("a mixture of all languages", against_demo("mixed")),
-    ]
+    return estimates
 
 
-def substrate(read: Read) -> list[Claim]:
-    """Frozen vectors against a trained table; the limit is what may be lost."""
-    study = read("substrate-study")
-    base = study["kinds"]["trainable"]["nats_per_character"]
-    half, whole = study["rates"][:2]
-    moved = max(abs(half[text] - whole[text]) for text in base)
-    kinds = {
-        "published": ("the published pictures of glyphs", "MMLU frozen 22.29, trained 11.37 (ru); 19.4, 14.0 (zh)"),
-        "grid": ("pictures no two of which are alike (`grid`)", ""),
-        "binary": ("a 16-bit code of the token id", "it trains and writes coherent text; no figure at hand"),
-        "random": ("random bits, as wide as the pictures", "one of the ablations; no figure at hand"),
-    }
-    claims = []
-    for kind, (what, published) in kinds.items():
-        found = study["kinds"][kind]
-        seconds = sum(found["cpu_seconds"]) / len(found["cpu_seconds"])
-        estimates = [
+def against_trained(kind: str) -> Any:
+    """A frozen kind of vectors against a trained table; the limit is what may be lost."""
+
+    def estimates(study: Results) -> list[Estimate]:
+        base = study["kinds"]["trainable"]["nats_per_character"]
+        return [
             Estimate.of(row["language"], row, "below", round(MARGIN * base[row["language"]], 3))
             for row in study["comparisons"]
             if (row["kind"], row["baseline"]) == (kind, "trainable")
         ]
-        claims.append(
-            Claim(
-                f"Frozen vectors match a trained table: {what}",
-                estimates,
-                f"{NATS}, frozen minus trained",
-                cost(study["settings"]["tokens"], found["trainable_parameters"], seconds, "a seed"),
-                "substrate-study",
-                published,
-                f"{SEMANTICS}, {CARDS}" if published else "",
-                f"half the learning rate moves `{half['kind']}` by up to {moved:.2f} (one seed)",
-            )
-        )
-    return claims
+
+    return estimates
 
 
-def forgetting(read: Read) -> list[Claim]:
-    """What is left of the first language after a second one; the limit is what may be lost."""
-    study = read("forgetting-study")
-    grown, kept_bytes = study["costs"]["grown"], study["bytes_of_first_stage"]
-    compute = cost(grown["tokens"], grown["trainable_parameters"], grown["cpu_seconds"], "a training")
-    bases = {"en": "english", "ru": "russian"}
-    limits = {text: round(MARGIN * study["losses"][text][base]["loss"], 3) for text, base in bases.items()}
-    differing = [float(not same) for same in study["first_stage_identical"]]
-    worst = max(differing)
-
-    def change(text: str, first: str, second: str, limit: float) -> Estimate:
-        return Estimate.of(f"{text}: {second} minus {first}", difference(study, text, first, second), "below", limit)
-
-    def kept(model: str, *texts: str) -> list[Estimate]:
-        return [change(text, bases[text], model, limits[text]) for text in texts]
-
-    def claim(text: str, estimates: list[Estimate], unit: str = NATS, **other: str) -> Claim:
-        return Claim(text, estimates, unit, compute, "forgetting-study", **other)
-
-    return [
-        claim(
-            "After growing on a second language, the deepest stage keeps the first",
-            kept("grown", "en"),
-            caveat="the frozen blocks are as before; what is stacked on them, and the head, learnt the other language",
-        ),
-        claim(
-            "After growing with half of the tokens from the first language, the deepest stage keeps it",
-            kept("grown-replay", "en"),
-            caveat="the first language is read on, so it may also be learnt further",
-        ),
-        claim(
-            "Growing forgets less than training everything on",
-            [change("en", "tuned", "grown", 0.0)],
-        ),
-        claim(
-            "Growing learns the second language as well as training everything on",
-            [change("ru", "tuned", "grown", limits["ru"])],
-        ),
-        claim(
-            "The stage before is still in the folder, bit for bit",
-            [Estimate("logits differ", worst, worst, worst, differing, "below", 0.5)],
-            "1: they do, 0: none does",
-            caveat=f"keeping it takes {kept_bytes['grown']:,} bytes; {kept_bytes['tuned']:,} if everything trains on",
-        ),
-        claim(
-            "Merging forgets nothing: the mean of the logits",
-            kept("english+russian/mean", "en", "ru"),
-            published='"without catastrophic forgetting"; BLEU into English falls',
-            source=GROWING,
-        ),
-        claim("Merging forgets nothing: `posterior`", kept("english+russian/posterior", "en", "ru")),
-        claim("Merging forgets nothing: `evidence`", kept("english+russian/evidence", "en", "ru")),
-        claim(
-            "A grown model merged with its own first stage forgets nothing: `evidence`",
-            [*kept("english+grown/evidence", "en"), change("ru", "grown", "english+grown/evidence", limits["ru"])],
-        ),
-    ]
+BASES = {"en": "english", "ru": "russian"}
 
 
-PARTS = {
-    "Growing and its bounded budget": growing,
-    "Ability by depth": extraction,
-    "Composition": composition,
-    "Frozen vectors": substrate,
-    "Forgetting": forgetting,
-}
+def change(text: str, first: str, second: str, margin: bool = True) -> Any:
+    """A model of the forgetting study minus another one on a text; with ``margin`` so much may be lost."""
+
+    def estimates(study: Results) -> list[Estimate]:
+        limit = round(MARGIN * study["losses"][text][BASES[text]]["loss"], 3) if margin else 0.0
+        entry = difference(study, text, first, second)
+        return [Estimate.of(f"{text}: {second} minus {first}", entry, "below", limit)]
+
+    return estimates
+
+
+def kept(model: str) -> Any:
+    """Both languages under a merged model against the expert that knows each."""
+
+    def estimates(study: Results) -> list[Estimate]:
+        return [each for text, base in BASES.items() for each in change(text, base, model)(study)]
+
+    return estimates
+
+
+def with_first_stage(study: Results) -> list[Estimate]:
+    model = "english+grown/evidence"
+    return change("en", "english", model)(study) + change("ru", "grown", model)(study)
+
+
+MEAN = "The mean of the logits beats each of its experts:"
+MATCH = "Frozen vectors match a trained table:"
+
+PUBLISHED = (
+    Claim(
+        "The loss falls with every block that is stacked on frozen ones", "growth-study", steps, NATS,
+        "each new block: a spike of the loss, then fast convergence; no figure", GROWING,
+        "a deeper stage has also read more tokens: what one block trained on does with them is a question below",
+    ),
+    Claim(
+        "At equal tokens, training all blocks at once ends better", "growth-study",
+        growth("grown", "monolithic-tokens", "below"), NATS,
+        "a clear cost in final perplexity; no figure", f"{GROWING} v3",
+    ),
+    Claim(
+        "Answering from a text appears with depth: short-answer SQuAD, the published protocol", "squad-by-depth",
+        slope("paper_squad", "hit"), POINTS, by_depth("SQuAD", SQUAD_BY_DEPTH), GROWING, best("paper_squad", "hit"),
+    ),
+    Claim(
+        "MMLU rises with depth", "tiny-trilingual", mmlu_by_depth, POINTS,
+        f"{by_depth('MMLU', MMLU_BY_DEPTH)}; chance 25", GROWING,
+        "models of this size answer by chance, so the order of their scores means nothing",
+    ),
+    Claim(
+        f"{MEAN} benchmarks", "tiny-trilingual", benchmarks, "share right",
+        "MMLU best 23.44 (experts 22.29, 19.42), max 22.37 (23.58, 24.72), nemo 8.99 (8.80, 6.62), chance 25; "
+        "SQuAD best 19.73 (14.84, 15.12)", f"{GROWING}, {CARDS}",
+        "the published merged models may have been trained on",
+    ),
+    Claim(
+        f"{MATCH} the published pictures of glyphs", "substrate-study", against_trained("published"),
+        f"{NATS}, frozen minus trained", "MMLU frozen 22.29, trained 11.37 (ru); 19.4, 14.0 (zh)",
+        f"{SEMANTICS}, {CARDS}",
+    ),
+    Claim(
+        f"{MATCH} a 16-bit code of the token id", "substrate-study", against_trained("binary"),
+        f"{NATS}, frozen minus trained",
+        f"perplexity {PERPLEXITY[0]} frozen, {PERPLEXITY[1]} trained ({math.log(PERPLEXITY[0] / PERPLEXITY[1]):+.3f} "
+        "nats a token; three seeds, 17B tokens, 32 layers)", MINIMAL,
+    ),
+    Claim(
+        "Merging forgets nothing: the mean of the logits", "forgetting-study", kept("english+russian/mean"), NATS,
+        '"without catastrophic forgetting"; BLEU into English falls', GROWING,
+    ),
+)  # fmt: skip
+
+QUESTIONS = (
+    Claim(
+        "Growing ends better than one block that is trained on with the same tokens", "growth-study",
+        growth("one-block", "grown", "below"), NATS,
+    ),
+    Claim(
+        "At equal compute, growing ends better than training all blocks at once", "growth-study",
+        growth("grown", "monolithic-compute", "above"), NATS, caveat="far from convergence",
+    ),
+    Claim(
+        "Answering from a text appears with depth: SQuAD v1.1 as completion", "squad-by-depth",
+        slope("fg_squad", "exact_match"), POINTS, caveat=best("fg_squad", "exact_match"),
+    ),
+    Claim(
+        "Answering from a text appears with depth: copying a name out of a note (synthetic)", "demo", copying,
+        f"{POINTS}, mean of both experts and both languages of notes", caveat="experts and notes differ much",
+    ),
+    Claim(f"{MEAN} text that only one knows", "composition-study", merged("three", "en", "ru", "zh"), NATS),
+    Claim(f"{MEAN} text that all know", "composition-study", merged("twins", "en"), NATS),
+    Claim(f"{MEAN} text that all know (synthetic)", "demo", in_demo("en"), NATS),
+    Claim(f"{MEAN} a mixture of all languages", "composition-study", merged("three", "mixed"), NATS),
+    Claim(f"{MEAN} a mixture of all languages (synthetic)", "demo", in_demo("mixed"), NATS),
+    Claim(
+        f"{MATCH} pictures no two of which are alike (`grid`)", "substrate-study", against_trained("grid"),
+        f"{NATS}, frozen minus trained",
+    ),
+    Claim(
+        f"{MATCH} random bits, as wide as the pictures", "substrate-study", against_trained("random"),
+        f"{NATS}, frozen minus trained",
+    ),
+    Claim(
+        "After growing on a second language, the deepest stage keeps the first", "forgetting-study",
+        change("en", "english", "grown"), NATS,
+        caveat="the frozen blocks are as before; what is stacked on them, and the head, learnt the other language",
+    ),
+    Claim(
+        "After growing with half of the tokens from the first language, the deepest stage keeps it", "forgetting-study",
+        change("en", "english", "grown-replay"), NATS,
+        caveat="the first language is read on, so it may be learnt further",
+    ),
+    Claim(
+        "Growing forgets less than training everything on", "forgetting-study",
+        change("en", "tuned", "grown", margin=False), NATS,
+    ),
+    Claim(
+        "Growing learns the second language as well as training everything on", "forgetting-study",
+        change("ru", "tuned", "grown"), NATS,
+    ),
+    Claim("Merging forgets nothing: `posterior`", "forgetting-study", kept("english+russian/posterior"), NATS),
+    Claim("Merging forgets nothing: `evidence`", "forgetting-study", kept("english+russian/evidence"), NATS),
+    Claim(
+        "A grown model merged with its own first stage forgets nothing: `evidence`", "forgetting-study",
+        with_first_stage, NATS,
+    ),
+)  # fmt: skip
+
+GUARANTEES = (
+    Guarantee(
+        "What trains at a time does not grow with depth: the newest blocks, the last norm and the head",
+        "tests/model/test_parameter_counts.py", "published: 105.0M of 247.6M parameters in the last of three stages",
+    ),
+    Guarantee("A stage before is still in the folder and loads, bit for bit", "tests/checkpoint/test_stages.py"),
+)  # fmt: skip

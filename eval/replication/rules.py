@@ -1,12 +1,13 @@
 """When a claim holds: the rule that turns measured differences into a verdict, and says why.
 
-A claim says of each of its estimates on which side of a limit it lies. An estimate lies *certainly* on a side when two
-95% intervals do: the one over held-out text or questions that came with it, and Student's t-interval of its values by
-seed, which covers initial weights and order (so there must be at least three seeds). Then:
+A claim says of each of its estimates on which side of a limit it lies. Evidence that an estimate lies off the limit is
+the weaker of two: over held-out text or questions, from the interval that came with it, and between seeds, Student's
+test of its values by seed, which covers initial weights and order. A claim with several estimates is worth its weakest
+one. The p-values of a list of claims are corrected for their number (Holm). Then, by one rule for both verdicts:
 
-    holds                         every estimate lies certainly on the claimed side
-    does not hold                 at least one lies certainly on the other side
-    cannot be told at this scale  neither; also when nothing was measured
+    holds                         adjusted p < 0.05, and every estimate lies on the claimed side
+    does not hold                 adjusted p < 0.05, and every estimate lies on the other side
+    cannot be told at this scale  else
 
 "Matches", "keeps" and "loses nothing" mean: worse by less than ``MARGIN`` of the loss compared with.
 """
@@ -14,108 +15,159 @@ seed, which covers initial weights and order (so there must be at least three se
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from frozen_glyph.statistics import MIN_RUNS, t_interval
+from frozen_glyph.statistics import MIN_RUNS, MIN_UNITS, holm
 
 Verdict = Literal["holds", "does not hold", "cannot be told at this scale"]
 Side = Literal["below", "above"]
 
 MARGIN = 0.01
-DOUBTS = (f"fewer than {MIN_RUNS} seeds", "open over the text", "open between seeds")
+ALPHA = 0.05
 
 
-def interval_between(by_seed: Sequence[float]) -> tuple[float, float]:
-    """Student's t-interval of the mean of ``by_seed``, endless for fewer than ``MIN_RUNS``."""
-    return t_interval(by_seed) if len(by_seed) >= MIN_RUNS else (-math.inf, math.inf)
+def student_p(distance: float, error: float, degrees: int) -> float:
+    """Two-sided p-value of a mean that lies ``distance`` standard errors times ``error`` from the limit."""
+    from scipy.special import stdtr
+
+    if error == 0:
+        return float(distance == 0)
+    return float(2 * stdtr(degrees, -abs(distance) / error))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number, its 95% interval and its values by seed; the claim puts it on ``side`` of ``limit``."""
+    """A measured number, its interval over ``units`` of text, its values by seed; the claim puts it on a side.
+
+    ``units`` None: each seed has text of its own, so that the seeds speak of both.
+    """
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    units: int | None
     by_seed: Sequence[float]
     side: Side
     limit: float = 0.0
 
     @classmethod
     def of(cls, name: str, entry: dict[str, Any], side: Side, limit: float = 0.0) -> "Estimate":
-        """From an entry of a results file: ``difference`` or ``value``, ``low``, ``high``, ``by_seed``."""
+        """From an entry of a results file: ``difference`` or ``value``, ``low``, ``high``, ``units``, ``by_seed``."""
         value = entry["difference"] if "difference" in entry else entry["value"]
-        return cls(name, value, entry["low"], entry["high"], entry.get("by_seed", [value]), side, limit)
+        by_seed = entry.get("by_seed", [value])
+        return cls(name, value, entry["low"], entry["high"], entry.get("units", 0), by_seed, side, limit)
 
     @classmethod
     def between_seeds(cls, name: str, by_seed: Sequence[float], side: Side) -> "Estimate":
-        """From values by seed alone."""
-        return cls(name, statistics.fmean(by_seed), *interval_between(by_seed), by_seed, side)
-
-    def certainly(self, side: Side) -> bool:
-        values = (self.low, self.high, *interval_between(self.by_seed))
-        return all(value < self.limit if side == "below" else value > self.limit for value in values)
+        """From values by seed alone, where each seed has text of its own."""
+        return cls(name, statistics.fmean(by_seed), None, None, None, by_seed, side)
 
     @property
     def claimed(self) -> bool:
-        return self.certainly(self.side)
+        return self.value < self.limit if self.side == "below" else self.value > self.limit
 
     @property
-    def contrary(self) -> bool:
-        return self.certainly("above" if self.side == "below" else "below")
+    def p_over_text(self) -> float | None:
+        """From the end of the interval that faces the limit, read as Student's; None: no interval, or too few units."""
+        from scipy.special import stdtrit
+
+        if self.units is None or self.low is None or self.high is None or self.units < MIN_UNITS:
+            return None
+        facing = self.value - self.low if self.value > self.limit else self.high - self.value
+        degrees = self.units - 1
+        return student_p(self.value - self.limit, facing / float(stdtrit(degrees, 0.975)), degrees)
 
     @property
-    def doubt(self) -> str:
-        """Why nothing is certain about it."""
-        few, text, seeds = DOUBTS
-        if len(self.by_seed) < MIN_RUNS:
-            return few
-        return text if self.low <= self.limit <= self.high else seeds
+    def p_between_seeds(self) -> float | None:
+        """None: fewer than ``MIN_RUNS`` seeds."""
+        count = len(self.by_seed)
+        if count < MIN_RUNS:
+            return None
+        error = statistics.stdev(self.by_seed) / math.sqrt(count)
+        return student_p(statistics.fmean(self.by_seed) - self.limit, error, count - 1)
+
+    @property
+    def p_value(self) -> float | None:
+        """The weaker evidence of the two; None where one of them is not there."""
+        parts = [self.p_between_seeds] + ([] if self.units is None else [self.p_over_text])
+        known = [part for part in parts if part is not None]
+        return max(known) if len(known) == len(parts) else None
+
+    @property
+    def missing(self) -> str:
+        """What evidence there is not."""
+        if self.p_between_seeds is None:
+            return f"{len(self.by_seed)} of at least {MIN_RUNS} seeds"
+        return "" if self.units is None or self.p_over_text is not None else "no interval over enough documents"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row: what the papers say, and what was measured here. ``unit`` is that of the estimates.
+    """What is claimed, and how a results file says whether it is so. ``unit`` is that of the estimates.
 
-    ``results`` names a file in eval/results; what is not given is not published, not measured, or not needed.
+    ``published`` is the paper's figure or words, and ``source`` the paper; both are empty for a question of our own.
     """
 
     claim: str
-    estimates: list[Estimate]
+    results: str  # a file in eval/results, without suffix
+    estimates: Callable[[dict[str, Any]], list[Estimate]]
     unit: str
-    compute: str = ""
-    results: str = ""
     published: str = ""
     source: str = ""
+    caveat: str | Callable[[dict[str, Any]], str] = ""
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What holds by construction and is tested: it has no verdict, for it could not have come out otherwise."""
+
+    guarantee: str
+    test: str  # a file of tests/
+    measured: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim with its estimates; None: the results file is not there."""
+
+    claim: Claim
+    estimates: list[Estimate] | None
     caveat: str = ""
+    adjusted_p: float | None = None
 
     @property
-    def seeds(self) -> int:
-        return min((len(estimate.by_seed) for estimate in self.estimates), default=0)
+    def p_value(self) -> float | None:
+        """Of the weakest estimate; None where one of them cannot be told."""
+        values = [estimate.p_value for estimate in self.estimates or [] if estimate.p_value is not None]
+        return max(values) if values and len(values) == len(self.estimates or []) else None
 
     @property
     def verdict(self) -> Verdict:
-        if any(estimate.contrary for estimate in self.estimates):
-            return "does not hold"
-        if self.estimates and all(estimate.claimed for estimate in self.estimates):
-            return "holds"
-        return "cannot be told at this scale"
+        sides = {estimate.claimed for estimate in self.estimates or []}
+        if self.adjusted_p is None or self.adjusted_p >= ALPHA or len(sides) > 1:
+            return "cannot be told at this scale"
+        return "holds" if sides == {True} else "does not hold"
 
     @property
     def why(self) -> str:
-        """One line: the estimates that decide."""
-        if not self.estimates:
-            return "not measured"
-        if contrary := [estimate.name for estimate in self.estimates if estimate.contrary]:
-            return f"the contrary is certain: {', '.join(contrary)}"
-        doubtful = [estimate for estimate in self.estimates if not estimate.claimed]
-        if doubtful:
-            names = {doubt: [each.name for each in doubtful if each.doubt == doubt] for doubt in DOUBTS}
-            return "; ".join(f"{doubt}: {', '.join(of)}" for doubt, of in names.items() if of)
-        return "certain"
+        """One line: what decides, or what is missing."""
+        if self.estimates is None:
+            return "results withdrawn or not there yet"
+        if missing := {estimate.missing: None for estimate in self.estimates if estimate.missing}:
+            return "; ".join(missing)
+        if len({estimate.claimed for estimate in self.estimates}) > 1:
+            return "its parts lie on both sides"
+        assert self.adjusted_p is not None
+        return f"adjusted p {'< 0.001' if self.adjusted_p < 0.001 else f'= {self.adjusted_p:.3f}'}"
+
+
+def judged(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one list with their p-values corrected for their number."""
+    adjusted = holm([row.p_value for row in rows])
+    return [Row(row.claim, row.estimates, row.caveat, p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def rank_trend(values: Sequence[float]) -> tuple[float, float]:

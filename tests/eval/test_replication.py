@@ -2,68 +2,85 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 import eval.replication.__main__ as replication
-from eval.replication import rules
+from eval.replication import claims, rules
 
 EVAL = Path(__file__).parents[2] / "eval"
+OPEN = "cannot be told at this scale"
+ANY = rules.Claim("", "", lambda study: [], "")
+
+
+def estimate(value=-0.2, half=0.05, spread=0.01, side="below", limit=0.0, units=40, seeds=3):
+    by_seed = [value + spread * (place - (seeds - 1) / 2) for place in range(seeds)]
+    low, high = (None, None) if half is None else (value - half, value + half)
+    return rules.Estimate("x", value, low, high, units, by_seed, side, limit)
 
 
 def verdict(*estimates):
-    claim = rules.Claim("", [rules.Estimate("x", *estimate) for estimate in estimates], "")
-    return claim.verdict, claim.why
+    (row,) = rules.judged([rules.Row(ANY, list(estimates))])
+    return row.verdict, row.why
 
 
-CLEAR = (-0.2, -0.3, -0.1, [-0.21, -0.19, -0.2], "below")
-CONTRARY = (0.2, 0.1, 0.3, [0.21, 0.19, 0.2], "below")
-OPEN = "cannot be told at this scale"
+CLEAR, CONTRARY = estimate(), estimate(0.2)
 
 
 @pytest.mark.parametrize(
     ("estimates", "expected", "why"),
     [
-        ([CLEAR], "holds", "certain"),
-        ([CLEAR, CLEAR], "holds", "certain"),
-        ([CONTRARY], "does not hold", "the contrary is certain: x"),
-        ([CLEAR, CONTRARY], "does not hold", "the contrary is certain: x"),
-        ([(-0.2, -0.3, 0.001, [-0.21, -0.19, -0.2], "below")], OPEN, "open over the text: x"),
-        ([(-0.2, -0.3, -0.1, [-0.3, -0.1, -0.2], "below")], OPEN, "open between seeds: x"),  # t: 4.3, half 0.248
-        ([(0.2, 0.1, 0.3, [0.3, 0.1, 0.2], "below")], OPEN, "open between seeds: x"),
-        ([(-0.2, -0.3, -0.1, [-0.2], "below")], OPEN, "fewer than 3 seeds: x"),
-        ([(0.2, 0.1, 0.3, [0.2], "below")], OPEN, "fewer than 3 seeds: x"),
-        ([(0.0, 0.0, 0.0, [0.0, 0.0, 0], "above")], OPEN, "open over the text: x"),
-        ([], OPEN, "not measured"),
-        ([(0.2, 0.1, 0.3, [0.21, 0.19, 0.2], "above")], "holds", "certain"),
-        ([(-0.2, -0.3, -0.1, [-0.21, -0.19, -0.2], "above")], "does not hold", "the contrary is certain: x"),
-        (
-            [(0.005, 0.001, 0.009, [0.0051, 0.0049, 0.005], "below", 0.01)],
-            "holds",
-            "certain",
-        ),  # worse, but within the margin
-        (
-            [(0.015, 0.011, 0.019, [0.0151, 0.0149, 0.015], "below", 0.01)],
-            "does not hold",
-            "the contrary is certain: x",
-        ),
+        ([CLEAR], "holds", "adjusted p"),
+        ([CLEAR, CLEAR], "holds", "adjusted p"),
+        ([CONTRARY], "does not hold", "adjusted p"),
+        ([CONTRARY, CONTRARY], "does not hold", "adjusted p"),
+        ([CLEAR, CONTRARY], OPEN, "both sides"),
+        ([estimate(half=0.21)], OPEN, "adjusted p = 0.06"),
+        ([estimate(0.2, half=0.21)], OPEN, "adjusted p = 0.06"),
+        ([estimate(spread=0.2)], OPEN, "adjusted p = 0.2"),
+        ([CLEAR, estimate(spread=0.2)], OPEN, "adjusted p = 0.2"),
+        ([estimate(seeds=2)], OPEN, "2 of at least 3 seeds"),
+        ([estimate(0.2, seeds=1)], OPEN, "1 of at least 3 seeds"),
+        ([estimate(units=5)], OPEN, "no interval over enough documents"),
+        ([estimate(half=None)], OPEN, "no interval over enough documents"),
+        ([estimate(half=None, units=None)], "holds", "adjusted p"),  # each seed has text of its own
+        ([estimate(0.0, half=0.0, spread=0.0)], OPEN, "adjusted p = 1.0"),
+        ([estimate(0.2, side="above")], "holds", "adjusted p"),
+        ([estimate(side="above")], "does not hold", "adjusted p"),
+        ([estimate(0.005, half=0.003, spread=0.0005, limit=0.01)], "holds", "adjusted p"),  # within the margin
+        ([estimate(0.015, half=0.003, spread=0.0005, limit=0.01)], "does not hold", "adjusted p"),
     ],
 )
 def test_verdict_on_each_side_of_a_limit(estimates, expected, why):
-    assert verdict(*estimates) == (expected, why)
+    """Both verdicts by one rule: every estimate on one side, over text and between seeds."""
+    found = verdict(*estimates)
+    assert found[0] == expected and why in found[1]
 
 
-def test_interval_between_seeds_is_students():
-    found = rules.Estimate.between_seeds("x", [0.1, 0.2, 0.3], "above")
-    assert (found.value, found.low) == (pytest.approx(0.2), pytest.approx(0.2 - 4.302653 * 0.1 / 3**0.5))
-    assert not found.claimed  # all seeds rise, but three of them say too little
-    assert rules.Estimate.between_seeds("x", [0.19, 0.2, 0.21], "above").claimed
-    assert not rules.Estimate.between_seeds("x", [0.2], "above").claimed
-    eleven = rules.Estimate.between_seeds("x", [0.15] * 5 + [0.2] + [0.25] * 5, "above")
-    assert (eleven.low, eleven.high) == pytest.approx(
-        (0.2 - 2.228139 * 0.05 / 11**0.5, 0.2 + 2.228139 * 0.05 / 11**0.5)
-    )
+def test_a_row_without_results_is_open():
+    (row,) = rules.judged([rules.Row(ANY, None)])
+    assert (row.verdict, row.why) == (OPEN, "results withdrawn or not there yet")
+
+
+def test_p_values_are_students():
+    by_seed = [-0.3, -0.1, -0.15, -0.2]
+    found = replace(CLEAR, by_seed=by_seed)
+    assert found.p_between_seeds == pytest.approx(stats.ttest_1samp(by_seed, 0).pvalue)
+    # The facing end of the interval lies on the limit: exactly 0.05.
+    assert replace(CLEAR, low=-0.9, high=0.0).p_over_text == pytest.approx(0.05)
+    assert replace(CONTRARY, low=0.0, high=0.9).p_over_text == pytest.approx(0.05)
+    assert found.p_value == max(found.p_between_seeds, found.p_over_text)
+
+
+def test_rows_of_a_list_are_corrected_for_their_number():
+    one = rules.Row(ANY, [estimate(spread=0.075)])  # p between seeds about 0.04
+    assert rules.judged([one])[0].verdict == "holds"
+    many = rules.judged([one, one, rules.Row(ANY, None)])
+    assert [row.verdict for row in many] == [OPEN] * 3
+    assert many[0].adjusted_p == pytest.approx(2 * one.p_value)
 
 
 def test_rank_trend_is_exact():
@@ -73,26 +90,34 @@ def test_rank_trend_is_exact():
     assert correlation == pytest.approx(0.6) and p_value == pytest.approx(10 / 24)
 
 
+def test_published_claims_name_paper_and_figure_and_questions_do_not():
+    assert all(claim.published and claim.source for claim in claims.PUBLISHED)
+    assert not any(claim.published or claim.source for claim in claims.QUESTIONS)
+    assert all((EVAL.parent / each.test).exists() for each in claims.GUARANTEES)
+
+
 def test_stored_table_follows_the_results():
-    claims = replication.all_claims(EVAL / "results")
+    rows = replication.all_rows(EVAL / "results")
     stored = json.loads((EVAL / "replication.json").read_text("utf-8"))
-    assert stored == json.loads(json.dumps(replication.as_json(claims))), "run `python -m eval.replication`"
-    assert (EVAL / "replication.md").read_text("utf-8") == replication.as_markdown(claims)
+    assert stored == json.loads(json.dumps(replication.as_json(rows))), "run `python -m eval.replication`"
+    assert (EVAL / "replication.md").read_text("utf-8") == replication.as_markdown(rows)
 
 
 def test_verdicts_change_with_the_numbers(tmp_path):
     folder = shutil.copytree(EVAL / "results", tmp_path / "results")
-    content = json.loads((folder / "growth-study.json").read_text("utf-8"))
-    rise = {"difference": 0.1, "low": 0.05, "high": 0.15, "by_seed": [0.1, 0.1, 0.1]}
-    content["depth"][2]["against_stage_before"] = rise
-    content["depth"][3]["trainable_parameters"] *= 2
-    (folder / "growth-study.json").write_text(json.dumps(content), "utf-8")
-    before, after = (replication.all_claims(of)["Growing and its bounded budget"] for of in (EVAL / "results", folder))
-    assert [claim.verdict for claim in before[:2]] == ["holds", "holds"]
-    assert [claim.verdict for claim in after[:2]] == ["does not hold", "does not hold"]
-    assert after[0].why == "the contrary is certain: 2 to 3 blocks"
+    entry = {"difference": -0.1, "low": -0.15, "high": -0.05, "units": 40, "by_seed": [-0.1, -0.11, -0.09]}
 
+    def verdict_of(step):
+        study = {
+            "depth": [{"blocks": 1}, {"blocks": 2, "against_stage_before": step}],
+            "arms": {arm: {"minus": {"grown": entry, "one-block": entry}} for arm in ("grown", "monolithic-tokens")},
+        }
+        study["arms"]["monolithic-compute"] = study["arms"]["grown"]
+        (folder / "growth-study.json").write_text(json.dumps(study), "utf-8")
+        return replication.all_rows(folder)["Published claims"][0].verdict
 
-def test_missing_results_are_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"growth-study\.json"):
-        replication.all_claims(tmp_path)
+    assert verdict_of(entry) == "holds"
+    rise = {key: [-each for each in value] if key == "by_seed" else value for key, value in entry.items()}
+    assert verdict_of(rise | {"difference": 0.1, "low": 0.05, "high": 0.15}) == "does not hold"
+    (folder / "growth-study.json").unlink()
+    assert replication.all_rows(folder)["Published claims"][0].estimates is None

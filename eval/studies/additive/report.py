@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
+from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
 from frozen_glyph.health.measure import METRICS, flags
 
 
@@ -209,7 +209,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{scale['tokens']:,} tokens in windows of {scale['context_length']}, learning rate {scale['learning_rate']} "
         "for every kind. All Linears of the blocks are of one kind; the head is a matrix product. Held out: "
         f"{report['characters']:,} characters, {report['documents']} documents; nats per character, mean of "
-        f"{len(report['seeds'])} seeds. {INTERVALS} Seeds one by one: the JSON file.",
+        f"{len(report['seeds'])} seeds. {intervals_line(report)} Seeds one by one: the JSON file.",
         "",
         "## The postmortem, statement by statement",
         "",

@@ -18,9 +18,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
-    """``low to high``; None: too few units or seeds for an interval."""
+    """``low to high``; None: there is none, as of too few units."""
     if entry["low"] is None:
-        return "too few units"
+        return "none"
     return f"{entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f}"
 
 
@@ -35,6 +35,11 @@ INTERVALS = (
     "Intervals are 95%: `text` is of other documents for these models (studentised bootstrap over documents of the "
     "mean over seeds, differences paired), `seeds` of other seeds on this text (Student's); neither covers the other."
 )
+
+
+def intervals_line(report: dict[str, Any]) -> str:
+    """What the intervals of a report are, or why some were taken back."""
+    return str(report.get("withdrawn", INTERVALS))
 
 
 def loss_cell(entry: dict[str, Any], digits: int = 3) -> str:

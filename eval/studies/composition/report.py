@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
+from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
 from eval.studies.composition.rules import MODEL_RULES
 
 SETS = {"two": ("en", "ru"), "three": ("en", "ru", "zh"), "six": ("en", "ru", "zh"), "twins": ("en",)}
@@ -93,8 +93,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"language, `union` {3 * scale['tokens']:,} of all three. Held out: "
         + ", ".join(f"{text} {count:,} characters" for text, count in report["characters"].items())
         + f". Nats per character, mean of {len(report['seeds'])} seeds; behind it the difference from the set's best "
-        f"expert on that text (below zero: the merged model is better than each of its experts). {INTERVALS} "
-        "`average` is the model of averaged weights. Rules below the line of the first "
+        f"expert on that text (below zero: the merged model is better than each of its experts). "
+        f"{intervals_line(report)} `average` is the model of averaged weights. Rules below the line of the first "
         f"{len(MODEL_RULES)} are no rules of a checkpoint; they were tried to find one. Seeds one by one, and the "
         "differences from every expert: the JSON file.",
         "",

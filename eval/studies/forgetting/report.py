@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
+from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
 
 BEFORE, OTHER = "english", "russian"  # what there was to forget; what the same training learns of Russian from nothing
 PAIRS = (
@@ -93,7 +93,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             for text, entry in report["texts"].items()
         )
         + ". Differences are second minus first, below zero: the second is better. "
-        f"{INTERVALS}",
+        f"{intervals_line(report)}",
         "",
         *table(
             ["model", "English", "minus `english`", "Russian", "minus `russian`"],

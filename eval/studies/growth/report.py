@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, loss_cell, signed, table
+from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
 
 BASELINE = "grown"
 VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")
@@ -77,7 +77,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{scale['batch_tokens']:,}, peak learning rate {scale['learning_rate']} with a cosine per stage. "
         f"{len(report['seeds'][BASELINE])} seeds (blocks, head and order), fewer where a row shows fewer; the "
         "substrate is the same for all. A deeper stage has also read more tokens. Held-out text: "
-        f"{report['held_out_documents']} documents, in nats per character. {INTERVALS} Below zero means better.",
+        f"{report['held_out_documents']} documents, in nats per character. "
+        f"{intervals_line(report)} Below zero means better.",
         "",
         "## Loss by depth (grown, identity)",
         "",

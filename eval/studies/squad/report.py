@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.studies.common.tables import table, versions_line
+from eval.studies.common.losses import over_seeds
+from eval.studies.common.tables import between_seeds, interval, table, versions_line
 from eval.studies.growth.report import BASELINE
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.statistics import binomial_interval, bootstrap_interval
@@ -20,7 +21,7 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
     def estimate(values_SQ: np.ndarray) -> dict[str, Any]:
         """Mean over seeds and questions; the interval draws questions."""
         low, high = bootstrap_interval(values_SQ.mean(0))
-        return {"value": float(values_SQ.mean()), "low": low, "high": high, "by_seed": values_SQ.mean(1).tolist()}
+        return {"value": float(values_SQ.mean()), "low": low, "high": high} | over_seeds(values_SQ.mean(1).tolist())
 
     first = next(iter(results.values()))
     depth = np.array(first["blocks"], dtype=float)
@@ -48,7 +49,10 @@ def as_markdown(report: dict[str, Any]) -> str:
     """The report as one table."""
 
     def cell(entry: dict[str, Any], sign: str = "") -> str:
-        return f"{100 * entry['value']:{sign}.2f} ({100 * entry['low']:{sign}.2f} to {100 * entry['high']:{sign}.2f})"
+        points = {key: entry[key] and 100 * entry[key] for key in ("value", "low", "high", "seeds_low", "seeds_high")}
+        points["by_seed"] = entry["by_seed"]
+        intervals = f"text {interval(points, 2, sign)}; seeds {between_seeds(points, 2, sign)}"
+        return f"{points['value']:{sign}.2f} ({intervals})"
 
     rows = [
         [
@@ -66,7 +70,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             "# SQuAD by depth",
             "",
             f"The models of `growth-study.md` ({BASELINE}), seeds {', '.join(map(str, report['seeds']))}, zero-shot "
-            "and greedy; percent, mean over seeds, with 95% bootstrap intervals over questions. `paper_squad` "
+            "and greedy; percent, mean over seeds, with 95% intervals over questions and between seeds. `paper_squad` "
             "is the published short-answer protocol, `fg_squad` SQuAD v1.1 as completion. Slope: percentage points "
             "for each block, then seed by seed. Longer prompts than the context of 256 tokens lose their beginning. "
             "An interval from 0 to 0 means that no answer was right, not that none could be: 0 of 256 leaves room for "

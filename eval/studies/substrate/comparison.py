@@ -84,7 +84,7 @@ def summarise(
             language: {
                 "characters": int(sum(text["characters"])),
                 "tokens": text["tokens"],
-                "blocks": len(text["nats"]),
+                "documents": len(set(text["documents"])),
             }
             for language, text in runs[0]["texts"].items()
         },

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.studies.common.tables import signed
+from eval.studies.common.tables import intervals_line, signed
 from eval.studies.substrate.comparison import ALPHA, BASELINES
 from frozen_glyph.checkpoint.card import markdown_table
 
@@ -195,7 +195,7 @@ def rate_check(report: dict[str, Any]) -> list[str]:
 def protocol(report: dict[str, Any]) -> str:
     """How the numbers came about, in one paragraph."""
     settings, machine = report["settings"], report["machine"]
-    blocks = ", ".join(f"{text['blocks']} {language}" for language, text in report["held_out"].items())
+    blocks = ", ".join(f"{text['documents']} {language}" for language, text in report["held_out"].items())
     command = f"python -m eval.studies.substrate --data DIR --out OUT --kinds {' '.join(report['kinds'])}"
     if rates := sorted({row["learning_rate"] for row in report["rates"]} - {settings["learning_rate"]}):
         checked = dict.fromkeys(row["kind"] for row in report["rates"])
@@ -209,8 +209,8 @@ def protocol(report: dict[str, Any]) -> str:
         f"{settings['final_learning_rate_ratio']:.0%}, weight decay {settings['weight_decay']}, gradients clipped at "
         f"{settings['max_grad_norm']:g}, {report['precision']}. At one seed all kinds start with the same blocks and "
         "head and read the same batches in the same order (checked by hash); `random` draws a new code at every seed. "
-        f"Scored with `frozen_glyph.text.loss` in {blocks} blocks. Intervals over text and p-values: studentised "
-        "bootstrap of the mean over seeds; between seeds: Student's; Holm's correction over all rows. One thread a "
+        f"Scored with `frozen_glyph.text.loss` in {blocks} documents. {intervals_line(report)} "
+        "p-values are over the text, with Holm's correction over all rows. One thread a "
         f"run, {min(seconds)} to {max(seconds)} seconds each beside other work on {machine['cores']} cores "
         f"({machine['platform']}). "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
