@@ -2,28 +2,28 @@
 
 import copy
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.growth.recipe import Init
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.linear_frozen_glyph import silence
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
-INITS = ("identity", "random", "copy")
 WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")  # where compiling, distributing, checkpointing keep it
 NAMED = 3  # tensors that an error names
 
 
-def grow(
-    model: FrozenGlyphForCausalLM, layers: int = 1, init: Literal["identity", "random", "copy"] = "identity"
-) -> FrozenGlyphForCausalLM:
+def grow(model: FrozenGlyphForCausalLM, layers: int = 1, init: Init = "identity") -> FrozenGlyphForCausalLM:
     """Return a model with ``layers`` new blocks on top; ``model`` itself stays as it is.
 
     The old blocks are frozen; the new blocks, the final norm and the head train. ``identity`` zeroes the new blocks'
     output projections, so that the grown model computes exactly what ``model`` did; ``random`` is the published way;
-    ``copy`` repeats the topmost blocks. No new blocks (``layers=0``) means: the newest ones go on training.
+    ``copy`` repeats the topmost blocks; ``copy_zero`` is both, copies whose output projections are zero (LLaMA Pro,
+    arXiv 2401.02415); ``interpolate`` is the mean of what ``copy`` would repeat and the block below that, where there
+    is one. No new blocks (``layers=0``) means: the newest ones go on training.
 
     ``model`` may be compiled, or wrapped by DistributedDataParallel, accelerate or DeepSpeed; the grown model is not.
     Every tensor keeps its dtype.
@@ -31,12 +31,13 @@ def grow(
     Raises:
         FrozenGlyphError: ``layers`` is negative or ``init`` is unknown; ``model`` holds other tensors than its
             configuration says, as with adapters or parametrisations, or they are quantised, sharded or offloaded.
-        ValueError: ``init`` is ``identity`` and the blocks' output projections are additive, which are never silent.
+        ValueError: ``init`` is ``identity`` or ``copy_zero`` and the blocks' output projections are additive, which are
+            never silent.
     """
     if layers < 0:
         raise FrozenGlyphError(f"layers={layers} must be 0 or more")
-    if init not in INITS:
-        raise FrozenGlyphError(f"init={init!r} is not known; allowed: {', '.join(INITS)}")
+    if init not in (inits := get_args(Init)):
+        raise FrozenGlyphError(f"init={init!r} is not known; allowed: {', '.join(inits)}")
     model = unwrap(model)
     old_layers = model.config.num_hidden_layers
     config: Any = copy.deepcopy(model.config)
@@ -51,15 +52,33 @@ def grow(
     tensors = old_tensors(model, grown)
     copies = {name: tensor.to(model.device, copy=True) for name, tensor in tensors.items()}
     grown.load_state_dict(copies, strict=False, assign=True)
-    with torch.no_grad():
-        for index, block in enumerate(grown.model.layers[old_layers:]):
-            if init == "identity":
-                for output in (block.self_attn.o_proj, block.mlp.fc_out):
-                    silence(output)
-            elif init == "copy":
-                first = max(0, old_layers - layers)
-                block.load_state_dict(grown.model.layers[first + index % (old_layers - first)].state_dict())
+    start_blocks(grown.model.layers, old_layers, init)
     return grown
+
+
+def source_of(index: int, old_layers: int, new_layers: int) -> int:
+    """The old block that new block ``index``, counted from 0 over the new ones, repeats: the topmost, in their order.
+
+    >>> [source_of(index, 3, 2) for index in (0, 1)], [source_of(index, 2, 3) for index in (0, 1, 2)]
+    ([1, 2], [0, 1, 0])
+    """
+    first = max(0, old_layers - new_layers)
+    return first + index % (old_layers - first)
+
+
+@torch.no_grad()
+def start_blocks(blocks: Any, old_layers: int, init: Init) -> None:
+    """Let the blocks after the first ``old_layers``, freshly initialised, begin as ``init`` says; see ``grow``."""
+    for index, block in enumerate(blocks[old_layers:]):
+        source = source_of(index, old_layers, len(blocks) - old_layers)
+        if init in ("copy", "copy_zero", "interpolate"):
+            block.load_state_dict(blocks[source].state_dict())
+        if init == "interpolate" and source > 0:
+            for tensor, below in zip(block.parameters(), blocks[source - 1].parameters(), strict=True):
+                tensor.lerp_(below, 0.5)
+        if init in ("identity", "copy_zero"):
+            for output in (block.self_attn.o_proj, block.mlp.fc_out):
+                silence(output)
 
 
 def unwrap(model: Any) -> Any:

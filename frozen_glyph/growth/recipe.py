@@ -23,6 +23,8 @@ from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
+Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
+
 
 def model_schema(schema: dict[str, Any]) -> None:
     """Name the fields of ``model``, in place; not those of transformers, which differ by its version."""
@@ -44,8 +46,9 @@ class StageRecipe:
     """Tokens to train on, in place of ``steps``."""
     patience: Count | None = None
     """Stop after so many evaluations (``training.eval_steps``) without a new best."""
-    init: Literal["identity", "random", "copy"] = "identity"
-    """New blocks compute nothing at first, are random (as published), or are copies of the newest."""
+    init: Init = "identity"
+    """New blocks compute nothing at first, are random (as published), copies of the newest, such copies with outputs of
+    zero, which compute nothing at first, or means of the newest and the block below."""
     train: Annotated[
         list[Literal["blocks", "norm", "head", "embeddings"]],
         MinLen(1),

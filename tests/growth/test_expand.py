@@ -48,7 +48,28 @@ def test_newest_blocks_norm_and_head_train_and_nothing_else(model, init):
     assert all(p.requires_grad for p in again.model.layers[4].parameters())
 
 
-@pytest.mark.parametrize("init", ["identity", "random"])
+def test_copies_with_outputs_of_zero_compute_nothing_and_hold_the_rest(model, token_ids):
+    ids = token_ids(2, 12)
+    grown = grow(model, 2, init="copy_zero").eval()
+    assert torch.equal(grown(ids).logits, model(ids).logits)
+    for old, new in zip(model.model.layers, grown.model.layers[2:], strict=True):
+        for name, tensor in new.state_dict().items():
+            zero = name.startswith(("self_attn.o_proj", "mlp.fc_out"))
+            assert torch.equal(tensor, torch.zeros_like(tensor) if zero else old.state_dict()[name]), name
+
+
+def test_interpolated_blocks_are_means_of_neighbours(build_model):
+    model = build_model(seed=4, num_hidden_layers=3)
+    old = [block.state_dict() for block in model.model.layers]
+    new = [block.state_dict() for block in grow(model, 2, init="interpolate").model.layers[3:]]
+    for name in old[0]:
+        torch.testing.assert_close(new[0][name], (old[0][name] + old[1][name]) / 2)
+        torch.testing.assert_close(new[1][name], (old[1][name] + old[2][name]) / 2)
+    alone = grow(build_model(seed=4, num_hidden_layers=1), 1, init="interpolate").model.layers
+    assert all(torch.equal(alone[1].state_dict()[name], tensor) for name, tensor in alone[0].state_dict().items())
+
+
+@pytest.mark.parametrize("init", ["identity", "random", "copy", "copy_zero", "interpolate"])
 def test_everything_old_keeps_its_bits_and_the_argument_stays_as_it_was(model, init):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trainable = [parameter.requires_grad for parameter in model.parameters()]

@@ -17,7 +17,7 @@ from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecip
     [
         (lambda: StageRecipe(-1), "recipe field stages.layers=-1 is not allowed: it must be from 0 to 10000"),
         (lambda: StageRecipe(1, 5, 7), "recipe field stages.steps=5 is not allowed: it must be left out where tokens"),
-        (lambda: StageRecipe(init="copi"), "init='copi' is not allowed: it must be one of identity, random, copy. Did"),
+        (lambda: StageRecipe(init="copi"), "it must be one of identity, random, copy, copy_zero, interpolate. Did you"),
         (lambda: StageRecipe(layer=1), "unknown recipe key 'layer' in stages. Did you mean 'layers'? Allowed: layers,"),
         (lambda: SourceRecipe(), "recipe field data.sources=[] is not allowed: it must be a source with either"),
         (lambda: DataRecipe([]), "recipe field data.sources=[] is not allowed: it must be at least one source"),
