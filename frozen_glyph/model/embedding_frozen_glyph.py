@@ -193,4 +193,14 @@ class FrozenGlyphEmbedding(nn.Module):
         return f"{self.num_embeddings}, {self.embedding_dim}, substrate_bits={self.substrate_bits}"
 
 
-__all__ = ["CENTER_SCALE", "NO_BITS", "FrozenGlyphEmbedding", "substrate_fingerprint"]
+def refuse_wrapper(substrate: nn.Module) -> None:
+    """Raise ``ValueError`` where peft is around glyph bits to train them: no step could change a bit."""
+    wrapped = (getattr(substrate, name, None) for name in ("original_module", "base_layer"))
+    if any(isinstance(module, FrozenGlyphEmbedding) for module in wrapped):
+        raise ValueError(
+            "an adapter (modules_to_save or trainable_token_indices) is around the token embedding, and glyph bits do "
+            "not train; leave it out, or call model.to_dense() before the adapter is added"
+        )
+
+
+__all__ = ["CENTER_SCALE", "NO_BITS", "FrozenGlyphEmbedding", "refuse_wrapper", "substrate_fingerprint"]

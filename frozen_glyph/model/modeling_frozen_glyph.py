@@ -25,7 +25,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
 from .documents_frozen_glyph import first_columns, is_prepared
-from .embedding_frozen_glyph import FrozenGlyphEmbedding
+from .embedding_frozen_glyph import FrozenGlyphEmbedding, refuse_wrapper
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
 from .head_frozen_glyph import OutputHead
 from .linear_frozen_glyph import apply_linear_kinds, initialise_linear
@@ -390,6 +390,8 @@ def prepare_blocks(
     """Return the vectors [B, T, D] that enter the blocks, and the arguments that all blocks share."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("give exactly one of input_ids and inputs_embeds")
+    if model.training:
+        refuse_wrapper(model.substrate)
     vectors = model.substrate(input_ids) if inputs_embeds is None else inputs_embeds
     inputs_embeds = vectors.to(model.dtype)  # the substrate's are float32, whoever looks them up
     mask = causal_mask(model.config, inputs_embeds, attention_mask, position_ids, cache)

@@ -91,6 +91,11 @@ class FrozenGlyphExpert(nn.Module):
         return self.norm(run_blocks(self.layers, self.rotary_emb, hidden_states, **kwargs))
 
 
+def divided(blocks: str) -> dict[str, str]:
+    """How tensor-parallel processes divide the Linears of ``blocks``: as those of a single model."""
+    return {name.replace("layers.*", blocks): style for name, style in FrozenGlyphConfig.base_model_tp_plan.items()}
+
+
 class NamedModules(nn.ModuleDict):
     """A ``ModuleList`` whose entries have names of their own."""
 
@@ -137,6 +142,9 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
         self.apply_freezing()
+        self._tp_plan = divided("experts.*.layers.*")
+        if self.trunk and config.trunk_passes == [None]:  # what adapters add is whole in every process
+            self._tp_plan |= divided("trunk.*")
         if config.embedding_size is not None:
             self.name_blocks()
 
@@ -144,17 +152,11 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         return [self.embed_tokens, self.trunk, self.experts]
 
     def name_blocks(self) -> None:
-        """Leave one number in the name of every block, that of its layer in the cache, and say how to divide them.
-
-        vLLM tells layers apart by that number.
-        """
+        """Leave one number in the name of every block, its layer in the cache, by which vLLM tells layers apart."""
         for expert in self.experts:
             blocks: Any = expert.layers
             expert.layers = NamedModules({str(block.self_attn.layer_idx): block for block in blocks})
         self.experts = NamedModules({f"expert_{index}": expert for index, expert in enumerate(self.experts)})
-        plan = FrozenGlyphConfig.base_model_tp_plan.items()
-        self._tp_plan = {f"experts.*.{name}": style for name, style in plan}
-        self._tp_plan |= {name.replace("layers", "trunk"): style for name, style in plan}
 
     def run_trunk(self, hidden_states: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
         """What enters each expert's own blocks, N of [B, T, D]: the shared blocks run once for all without adapters."""

@@ -1,38 +1,11 @@
 """The frozen embedding where models are put to work: compiled, mapped to devices, offloaded, tensor parallel."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.rules_frozen_glyph import RULES
-
-PARALLEL = """
-import json, sys, torch
-import torch.distributed as dist
-import frozen_glyph
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
-
-folder, ids, out = json.loads(sys.argv[1])
-torch.set_num_threads(1)
-model = AutoModelForCausalLM.from_pretrained(folder, tp_plan="auto").eval()
-ids = torch.tensor(ids)
-tensors = {
-    "logits": model(ids).logits,
-    "vectors": model.get_input_embeddings()(ids),
-    "shard": torch.tensor(model.model.layers[0].self_attn.q_proj.weight.to_local().shape),
-}
-tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-save_file(tensors, f"{out}/{dist.get_rank()}.safetensors")
-dist.destroy_process_group()
-"""
 
 
 def random_embedding(bits: int = 32, hidden_size: int = 24) -> FrozenGlyphEmbedding:
@@ -113,22 +86,12 @@ def test_experts_apart(merged_folder, token_ids, tmp_path, rule):
 
 
 @pytest.mark.slow
-def test_tensor_parallel(experts, token_ids, tmp_path):
-    """Two processes over gloo: attention, MLP and head are divided, the substrate is whole in each."""
-    ids = token_ids(2, 9)
-    expected = AutoModelForCausalLM.from_pretrained(experts[0]).eval()
-    script = tmp_path / "parallel.py"
-    script.write_text(PARALLEL)
-    arguments = json.dumps([str(experts[0]), ids.tolist(), str(tmp_path)])
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *launch, script, arguments], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    hidden_size = expected.config.hidden_size
-    for rank in range(2):
-        found = load_file(tmp_path / f"{rank}.safetensors")
-        assert found["shard"].tolist() == [hidden_size // 2, hidden_size]
+@pytest.mark.parametrize("rule", [None, "mean", "posterior"])
+def test_tensor_parallel(rule, experts, merged_folder, token_ids, run_in_two):
+    """Attention and MLPs are divided, of merged models as well; the substrate is whole in each process."""
+    folder, options = (experts[0], {}) if rule is None else (merged_folder, {"rule": rule})
+    expected, ids = AutoModelForCausalLM.from_pretrained(folder, **options).eval(), token_ids(2, 9)
+    for found in run_in_two(folder, ids, **options):
+        assert found["mine"] < 0.55 * found["whole"]  # norms, and biases behind a sum, are in both
         assert torch.equal(found["vectors"], expected.substrate(ids))
         torch.testing.assert_close(found["logits"], expected(ids).logits, atol=1e-5, rtol=1e-5)

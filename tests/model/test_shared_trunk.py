@@ -139,3 +139,13 @@ def test_compiled_equals_eager(merged_and_experts, token_ids):
     torch._dynamo.reset()
     compiled = torch.compile(merged, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(ids).logits, merged(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_tensor_parallel(merged_and_experts, token_ids, tmp_path, run_in_two):
+    """A trunk with adapters is whole in both processes, any other is divided as the experts' own blocks are."""
+    (merged, _), ids = merged_and_experts, token_ids(2, 9)
+    merged.save_pretrained(tmp_path / "merged")
+    expected = merged(ids).logits
+    for found in run_in_two(tmp_path / "merged", ids):
+        torch.testing.assert_close(found["logits"], expected, atol=1e-5, rtol=1e-5)
