@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, merge_experts
+from frozen_glyph.checkpoint.companions import model_code
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file
 from frozen_glyph.checkpoint.reader import weights_sha256
 from frozen_glyph.checkpoint.streaming import content_sha256
@@ -34,13 +35,7 @@ def test_files_of_the_merged_folder(merged_folder):
         "model.safetensors.index.json",
         "substrate.safetensors", "expert-0.safetensors", "expert-1.safetensors", "head.safetensors",
         "tokenizer.json", "tokenizer_config.json", "substrate.json",
-        "configuration_frozen_glyph.py", "documents_frozen_glyph.py", "embedding_frozen_glyph.py",
-        "generation_frozen_glyph.py", "head_frozen_glyph.py", "limits_frozen_glyph.py", "linear_frozen_glyph.py",
-        "loss_frozen_glyph.py",
-        "modeling_frozen_glyph.py", "modeling_frozen_glyph_moe.py", "prefix_frozen_glyph.py",
-        "pretrained_frozen_glyph.py",
-        "reading_frozen_glyph.py", "rotary_frozen_glyph.py",
-        "rules_frozen_glyph.py", "tasks_frozen_glyph.py", "verification_frozen_glyph.py", "weights_frozen_glyph.py",
+        *(path.name for path in model_code()),
     }  # fmt: skip
 
 
