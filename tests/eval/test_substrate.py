@@ -11,10 +11,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from eval.studies.substrate import comparison, runs
+from eval.studies.substrate import arms, comparison, rarity, runs
 from eval.studies.substrate import data as texts
 from eval.studies.substrate.data import SMOKE
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.text.documents import split_documents
+from frozen_glyph.text.loss import text_loss
 
 ROOT = Path(__file__).parents[2]
 SENTENCES = {
@@ -30,8 +32,10 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     (folder / "text").mkdir()
     for language, sentence in SENTENCES.items():
-        (folder / "text" / f"{language}.txt").write_text(sentence * 400, encoding="utf-8")
-        (folder / "text" / f"{language}.valid.txt").write_text((sentence * 12).strip(), encoding="utf-8")
+        (folder / "text" / f"{language}.txt").write_text("\n\n".join([sentence * 40] * 10), encoding="utf-8")
+        (folder / "text" / f"{language}.valid.txt").write_text(
+            "\n\n".join([(sentence * 6).strip()] * 2), encoding="utf-8"
+        )
     return folder
 
 
@@ -57,11 +61,11 @@ def test_training_text_is_drawn_in_equal_shares_of_whole_paragraphs():
 
 def test_kinds_differ_in_the_embedding_alone(tokenizer):
     kinds = ("binary", "random", "trainable", "random-trained")
-    models = {kind: runs.build_model(kind, 0, tokenizer, SMOKE)[0] for kind in kinds}
-    digests = {runs.digest(runs.shared_tensors(model)) for model in models.values()}
+    models = {kind: arms.build_model(kind, 0, tokenizer, SMOKE)[0] for kind in kinds}
+    digests = {runs.digest(arms.shared_tensors(model)) for model in models.values()}
     assert len(digests) == 1
-    other, _ = runs.build_model("binary", 1, tokenizer, SMOKE)
-    assert runs.digest(runs.shared_tensors(other)) not in digests
+    other, _ = arms.build_model("binary", 1, tokenizer, SMOKE)
+    assert runs.digest(arms.shared_tensors(other)) not in digests
     vectors = {kind: model.substrate.weight for kind, model in models.items()}
     assert not torch.equal(vectors["binary"], vectors["random"])
     assert torch.equal(vectors["random"], vectors["random-trained"])
@@ -77,7 +81,7 @@ def trained(folder, tokenizer):
     windows = texts.open_windows(folder, tokenizer, SMOKE.context_length)
     found = {}
     for kind in ("random", "random-trained"):
-        model, _ = runs.build_model(kind, 0, tokenizer, scale)
+        model, _ = arms.build_model(kind, 0, tokenizer, scale)
         before = model.substrate.weight.detach().clone()
         found[kind] = model, before, *runs.train(model, windows, 0, 1e-2, scale)
     return found
@@ -100,34 +104,70 @@ def test_kinds_read_the_same_windows_and_every_window_before_one_again(trained, 
 
 def test_effective_dimensions_count_directions_of_equal_spread():
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
-    assert runs.effective_dimensions(torch.nn.functional.pad(corners, (0, 5))) == pytest.approx(3)
-    assert runs.effective_dimensions(corners * torch.tensor([1.0, 1.0, 0.001])) == pytest.approx(2, abs=1e-3)
+    assert arms.effective_dimensions(torch.nn.functional.pad(corners, (0, 5))) == pytest.approx(3)
+    assert arms.effective_dimensions(corners * torch.tensor([1.0, 1.0, 0.001])) == pytest.approx(2, abs=1e-3)
 
 
-def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(data, folder, tokenizer):
-    levels = texts.chance_levels(data, folder, SMOKE)
-    text = (data / "text" / "zh.valid.txt").read_text("utf-8")
-    tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-    assert levels["zh"]["uniform"] == pytest.approx(tokens * np.log(len(tokenizer)) / len(text))
+def test_uniform_guessing_costs_the_logarithm_of_the_vocabulary(folder, tokenizer):
+    levels = texts.chance_levels(folder, SMOKE)
+    documents = split_documents(texts.text_of(folder, "zh", "held-out"))
+    tokens = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in documents)
+    characters = sum(map(len, documents))
+    assert levels["zh"]["uniform"] == pytest.approx(tokens * np.log(len(tokenizer)) / characters)
     assert all(level["unigram"] < level["uniform"] for level in levels.values())
+
+
+def test_texts_to_choose_by_and_to_report_are_not_trained_on(data, tmp_path):
+    numbered = "\n\n".join(f"Document {number} of the cat.\n" + SENTENCES["en"] * 20 for number in range(20))
+    (tmp_path / "text").mkdir()
+    for path in (data / "text").iterdir():
+        (tmp_path / "text" / path.name).write_text(path.read_text("utf-8"), encoding="utf-8")
+    (tmp_path / "text" / "en.txt").write_text(numbered, encoding="utf-8")
+    scale = dataclasses.replace(SMOKE, held_out_documents=5)
+    folder = tmp_path / "work"
+    texts.prepare(scale, tmp_path, folder)
+    found = {}
+    for part in ("training", "development", "held-out"):
+        lines = texts.text_of(folder, "en", part).splitlines()
+        found[part] = {line for line in lines if line.startswith("Document")}
+    assert found["development"] == {"Document 19 of the cat."}
+    assert found["held-out"] == {f"Document {number} of the cat." for number in (16, 17, 18)}  # beside two
+    assert found["training"] and not found["training"] & (found["development"] | found["held-out"])
+
+
+def test_every_token_is_scored_by_how_often_the_one_before_it_was_read(trained, folder, tokenizer):
+    """Limits add up: nothing was read less than never, and a limit above all counts takes the whole text."""
+    model, _, _, order = trained["random"]
+    windows = texts.open_windows(folder, tokenizer, SMOKE.context_length)
+    read = rarity.times_read(windows, order, len(tokenizer))
+    assert read.sum() == len(order) * (SMOKE.context_length - 1)
+    text = texts.text_of(folder, "ru", "held-out")
+    found = rarity.score_text(model, tokenizer, text, SMOKE.context_length, read)
+    expected = text_loss(model, tokenizer, text, SMOKE.context_length)
+    np.testing.assert_allclose(found["nats"], expected.nats, rtol=1e-5)
+    assert found["characters"] == expected.characters.tolist() and found["tokens"] == expected.tokens
+    seldom = rarity.score_text(model, tokenizer, text, SMOKE.context_length, np.zeros_like(read))["rare"]["0"]
+    assert sum(seldom["nats"]) == pytest.approx(sum(found["nats"])) and sum(seldom["tokens"]) == found["tokens"]
+    counts = [sum(found["rare"][str(most)]["tokens"]) for most in rarity.MOST_READ]
+    assert counts == sorted(counts)
+
+
+def run_of(kind, seed, rate=1e-3, shift=0.0, blocks=40, development=0.0, rare=()):
+    """A run that finished: every block costs 150 nats and ``shift``."""
+    noise = np.random.default_rng(1).normal(0, 1, blocks) * (kind == "grid")
+    text = {"nats": (150 + shift + noise).tolist(), "characters": [100.0] * blocks, "documents": list(range(blocks))}
+    text["rare"] = {str(most): {"documents": [], "nats": [], "tokens": []} for most in rarity.MOST_READ} | dict(rare)
+    point = {"step": 1, "en": 2.0 + development}
+    return {"kind": kind, "seed": seed, "learning_rate": rate, "texts": {"en": text}, "development": [point]}
 
 
 def test_verdict_needs_the_text_and_the_seeds():
     """Three seeds that agree decide; three that do not, two seeds, or too few units decide nothing."""
 
     def verdict(shifts, blocks=40):
-        noise = np.random.default_rng(1).normal(0, 1, blocks)
-
-        def run(kind, shift):
-            nats = (150 + shift + noise * (kind == "binary")).tolist()
-            text = {"nats": nats, "characters": [100.0] * blocks, "documents": list(range(blocks))}
-            return {"kind": kind, "texts": {"en": text}}
-
-        kinds = {
-            "trainable": [run("trainable", 0.0) for _ in shifts],
-            "binary": [run("binary", shift) for shift in shifts],
-        }
-        (row,) = comparison.compare(kinds)
+        found = [run_of("trainable", seed, blocks=blocks) for seed in range(len(shifts))]
+        found += [run_of("grid", seed, shift=shift, blocks=blocks) for seed, shift in enumerate(shifts)]
+        (row,) = comparison.compare(comparison.arms_of(found))
         return row["verdict"]
 
     assert verdict([5.0, 5.1, 4.9]) == "higher"
@@ -135,6 +175,29 @@ def test_verdict_needs_the_text_and_the_seeds():
     assert verdict([-2.0, 1.0, 4.0]) == "undecided"
     assert verdict([5.0, 5.1]) == "undecided"
     assert verdict([5.0, 5.1, 4.9], blocks=5) == "undecided"
+
+
+def test_an_arm_is_read_at_the_rate_that_the_development_text_chose():
+    """Whatever the reported text says, and at the first seed alone."""
+    found = [run_of("grid", 0, 1e-3, shift=-9), run_of("grid", 0, 2e-3, development=-0.1), run_of("grid", 1, 2e-3)]
+    found.append(run_of("grid", 1, 1e-3, development=-5))
+    assert comparison.best_rates(found) == {"grid": 2e-3}
+    assert comparison.arms_of(found) == {"grid": {0: found[1], 1: found[2]}}
+
+
+def test_rare_tokens_are_compared_at_the_same_tokens():
+    """Documents in which nothing rare was read at a seed count for nothing there."""
+
+    def rare(nats):
+        return {"3": {"documents": [4, 7], "nats": nats, "tokens": [2, 1]}}.items()
+
+    found = {
+        "random": {0: run_of("random", 0, rare=rare([10.0, 5.0]))},
+        "grid": {0: run_of("grid", 0, rare=rare([8.0, 4.0])), 1: run_of("grid", 1)},
+    }
+    (row,) = rarity.curve_of(found, "grid", "random")
+    assert (row["read_at_most"], row["tokens"], row["difference"], row["loss"]) == (3, 3, -1.0, 4.0)
+    assert row["p_value"] is None and row["by_seed"] == [-1.0]
 
 
 def test_runs_that_started_differently_are_refused():
@@ -146,21 +209,20 @@ def test_runs_that_started_differently_are_refused():
 @pytest.mark.slow
 def test_the_command_writes_a_report_and_resumes(data, tmp_path):
     arguments = ["--data", data, "--out", tmp_path / "study", "--work", tmp_path / "work", "--smoke"]
-    arguments += ["--kinds", "binary", "random", "trainable", "--seeds", "2", "--check-kinds", "trainable"]
+    arguments += ["--kinds", "binary", "trainable", "--seeds", "2", "--rates", "1e-3", "2e-3"]
     command = [sys.executable, "-m", "eval.studies.substrate", *arguments]
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
     report = json.loads((tmp_path / "study.json").read_text("utf-8"))
-    assert len(report["comparisons"]) == 2 * 3 and len(report["rates"]) == 3
+    assert len(report["comparisons"]) == 3 and len(report["rates"]) == 4
     for row in report["comparisons"]:
-        kinds = report["kinds"]
-        expected = [kinds[row[key]]["nats_per_character"][row["language"]] for key in ("kind", "baseline")]
-        assert row["difference"] == pytest.approx(expected[0] - expected[1])
+        losses = [report["kinds"][row[key]]["losses"][row["language"]]["loss"] for key in ("kind", "baseline")]
+        assert row["difference"] == pytest.approx(losses[0] - losses[1])
         assert np.mean(row["by_seed"]) == pytest.approx(row["difference"])
     markdown = (tmp_path / "study.md").read_text("utf-8")
-    assert "## What it does not show" in markdown and "`binary` against `trainable`" in markdown
+    assert "## What it does not show" in markdown and "`binary` against `trainable` (2 of the 3 seeds" in markdown
 
     runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-[01]-*.json")}
-    assert len(runs) == 8
+    assert len(runs) == 6
     gone = min(runs)
     gone.unlink()
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)

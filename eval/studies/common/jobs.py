@@ -42,15 +42,16 @@ def study_arguments(name: str, description: str | None, data: str) -> argparse.A
 def carry_out(
     arguments: argparse.Namespace,
     prepare: Callable[[], object],
-    phases: Sequence[Sequence[Job]],
+    phases: Sequence[Sequence[Job] | Callable[[], Sequence[Job]]],
     run: Callable[..., dict[str, Any]],
     summarise: Callable[[Results], dict[str, Any]],
     as_markdown: Callable[[dict[str, Any]], str],
 ) -> None:
     """Do what ``arguments`` (of ``study_arguments``) ask for: one run, the report alone, or all of the study.
 
-    ``prepare`` makes what all runs share; ``phases`` are jobs of which a later phase needs the earlier ones'; ``run``
-    gets the parts of one job, as text, and returns its result; ``summarise`` gets the results that there are.
+    ``prepare`` makes what all runs share; ``phases`` are jobs of which a later phase needs the earlier ones', or
+    functions that name jobs once the earlier ones have finished; ``run`` gets the parts of one job, as text, and
+    returns its result; ``summarise`` gets the results that there are.
     """
     if arguments.run:
         torch.set_num_threads(1)
@@ -58,10 +59,14 @@ def carry_out(
         return
     if not arguments.report:
         prepare()
-        for jobs in phases:
-            run_jobs(jobs, arguments.work, arguments.processes)
-    report = summarise(read_results(arguments.work, [job for jobs in phases for job in jobs]))
+        for phase in phases:
+            run_jobs(jobs_of(phase), arguments.work, arguments.processes)
+    report = summarise(read_results(arguments.work, [job for phase in phases for job in jobs_of(phase)]))
     write_report(arguments.out, report, as_markdown(report))
+
+
+def jobs_of(phase: Sequence[Job] | Callable[[], Sequence[Job]]) -> Sequence[Job]:
+    return phase() if callable(phase) else phase
 
 
 def job_name(job: Parts) -> str:

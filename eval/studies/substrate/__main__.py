@@ -1,14 +1,12 @@
-"""Train the same small model on several substrates and on a trainable embedding: which one learns real text best?
+"""Train the same small model on several substrates and on trained tables: which one learns real text best?
 
     python -m eval.studies.substrate --data DIR --out eval/results/substrate-study
 
-DIR holds text/{en,ru,zh}.txt and .valid.txt. 24 runs of about 200 processor seconds; the same command resumes a study
-that was stopped. Everything but the embedding is equal at one seed: tokenizer, initial blocks and head, batches and
-their order, optimiser, schedule. The question is that of arXiv 2507.04886 and 2605.09751; the scale is far smaller.
-
-Runs train with the package's own trainer. The results in eval/results come from a loop of the study's own on the same
-batches, whose warm-up was one step ahead (its first step has a rate above 0, the trainer's has 0): at equal settings
-losses differ by that step's progress, and by no more than 0.0003 nats per character once it is taken out.
+DIR holds text/{en,ru,zh}.txt and .valid.txt. Every arm runs at three learning rates at seed 0; the best one on a
+development text then runs at the other seeds: 50 runs of about 200 processor seconds. ``--kinds`` chooses arms; the
+same command resumes a study that was stopped, and ``--report`` tells of what has finished. Everything but the embedding
+is equal at one seed: tokenizer, initial blocks and head, batches and their order, optimiser, schedule. The question is
+that of arXiv 2507.04886 and 2605.09751; the scale is far smaller.
 """
 
 import dataclasses
@@ -16,47 +14,53 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from eval.studies.common.jobs import carry_out, study_arguments
-from eval.studies.substrate.comparison import summarise
+from eval.studies.common.jobs import Job, carry_out, read_results, study_arguments
+from eval.studies.substrate.arms import ARMS, build_model, effective_dimensions
+from eval.studies.substrate.comparison import arms_of, best_rates, summarise
 from eval.studies.substrate.data import SMOKE, Scale, chance_levels, prepare, study_folder
+from eval.studies.substrate.rarity import curve_of
 from eval.studies.substrate.report import as_markdown
-from eval.studies.substrate.runs import CURVE_SHARE, KINDS, build_model, effective_dimensions, run
+from eval.studies.substrate.runs import run
 from frozen_glyph.checkpoint.files import read_json
 
-CHECK_KINDS = ("grid", "random", "trainable")  # also trained at other learning rates
+RATES = (1e-3, 2e-3, 4e-3)
+RARE_RIVALS = ("grid", "random-long", "trainable", "random-trained")  # of whitened pictures, behind rare tokens
 
 
 def main() -> None:
     parser = study_arguments("substrate-study", __doc__, "text/{en,ru,zh}.txt and .valid.txt")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="default: all")
+    parser.add_argument("--kinds", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
     parser.add_argument("--steps", type=int, help=f"optimiser steps of a run (default: {Scale.steps})")
-    parser.add_argument("--rate", type=float, default=Scale.learning_rate, help="learning rate (default: %(default)s)")
-    parser.add_argument("--check-rates", nargs="*", type=float, default=[1e-3, 4e-3], help="tried at the first seed")
-    parser.add_argument("--check-kinds", nargs="*", choices=KINDS, default=CHECK_KINDS, help="that try them")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="learning rates (default: %(default)s)")
     arguments = parser.parse_args()
     scale, data = SMOKE if arguments.smoke else Scale(), arguments.data
     scale = dataclasses.replace(scale, steps=arguments.steps or scale.steps)
     arguments.work = folder = study_folder(scale, data, arguments.work)
-    jobs = [(kind, seed, arguments.rate) for seed in range(arguments.seeds) for kind in arguments.kinds]
-    jobs += [(kind, 0, rate) for rate in arguments.check_rates for kind in arguments.check_kinds]
+    first = [(kind, 0, rate) for kind in arguments.kinds for rate in arguments.rates]
+
+    def others() -> list[Job]:
+        rates = best_rates(list(read_results(folder, first).values()))
+        return [(kind, seed, rates[kind]) for seed in range(1, arguments.seeds) for kind in rates]
 
     def report(results: dict[Any, dict[str, Any]]) -> dict[str, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        fresh = {kind: build_model(kind, 0, tokenizer, scale)[0].substrate.weight for kind in arguments.kinds}
+        runs = list(results.values())
+        arms = arms_of(runs)
+        fresh = {kind: build_model(kind, 0, tokenizer, scale)[0].substrate.weight for kind in arms}
         return summarise(
-            list(results.values()),
-            scale.settings() | {"curve_share": CURVE_SHARE},
-            arguments.rate,
-            chance_levels(data, folder, scale),
+            runs,
+            scale.settings(),
+            chance_levels(folder, scale),
             {kind: effective_dimensions(vectors) for kind, vectors in fresh.items()},
             read_json(folder / "study.json")["texts"],
+            [row for rival in RARE_RIVALS for row in curve_of(arms, "grid-whitened", rival)],
         )
 
     carry_out(
         arguments,
         prepare=lambda: prepare(scale, data, folder),
-        phases=[list(dict.fromkeys(jobs))],
-        run=lambda kind, seed, rate: run(kind, int(seed), float(rate), scale, data, folder),
+        phases=[first, others],
+        run=lambda kind, seed, rate: run(kind, int(seed), float(rate), scale, folder),
         summarise=report,
         as_markdown=as_markdown,
     )

@@ -1,42 +1,74 @@
 """What the runs of the substrate study say together: which embedding has the lower held-out loss, and how sure is it?
 
-A run is the plain JSON data that the study wrote of it.
+A run is the plain JSON data that the study wrote of it. Every arm is read at its best learning rate, which the loss on
+the development texts chose at the first seed.
 """
 
-import os
-import platform
 from typing import Any
 
 import numpy as np
 
-from eval.studies.common.losses import difference_of
-from frozen_glyph.checkpoint.provenance import versions
+from eval.studies.common.losses import difference_of, loss_of
+from eval.studies.common.tables import circumstances
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.statistics import holm
 
-BASELINES = ("trainable", "grid")
+PAIRS = (  # first minus second: what the study asks
+    ("grid-whitened", "grid"),
+    ("grid-whitened", "trainable"),
+    ("grid-whitened", "random-long"),
+    ("grid-whitened", "random-trained"),
+    ("grid-whitened", "grid-partial"),
+    ("grid-whitened", "published-whitened"),
+    ("published-whitened", "published"),
+    ("grid", "trainable"),
+    ("random-long", "trainable"),
+    ("published", "trainable"),
+    ("random", "trainable"),
+    ("binary", "trainable"),
+    ("random-long", "random"),
+)
 ALPHA = 0.05
 
 JsonRun = dict[str, Any]
+Arms = dict[str, dict[int, JsonRun]]  # runs at an arm's best rate, by seed
 
 
-def losses(run: JsonRun) -> dict[str, float]:
-    """Nats per character by language."""
-    return {language: sum(text["nats"]) / sum(text["characters"]) for language, text in run["texts"].items()}
+def development_loss(run: JsonRun) -> float:
+    """Nats per character at the end of training, mean over the development texts."""
+    last = run["development"][-1]
+    return float(np.mean([value for name, value in last.items() if name != "step"]))
 
 
-def compare(kinds: dict[str, list[JsonRun]]) -> list[dict[str, Any]]:
-    """Every kind minus each baseline, by language; a verdict needs a small corrected p over the text, and an interval
-    between seeds that lies on the same side."""
+def best_rates(runs: list[JsonRun]) -> dict[str, float]:
+    """The learning rate of each arm, among those that it ran at the first seed."""
+    first: dict[str, list[JsonRun]] = {}
+    for run in runs:
+        if run["seed"] == 0:
+            first.setdefault(run["kind"], []).append(run)
+    return {kind: min(tried, key=development_loss)["learning_rate"] for kind, tried in first.items()}
+
+
+def arms_of(runs: list[JsonRun]) -> Arms:
+    """The runs of each arm at its best rate."""
+    arms: Arms = {}
+    for kind, rate in best_rates(runs).items():
+        arms[kind] = {run["seed"]: run for run in runs if (run["kind"], run["learning_rate"]) == (kind, rate)}
+    return arms
+
+
+def compare(arms: Arms) -> list[dict[str, Any]]:
+    """Each of ``PAIRS`` by language, at the seeds that both have.
+
+    A verdict needs a small corrected p over the text, and an interval between seeds that lies on the same side.
+    """
     rows: list[dict[str, Any]] = []
-    for number, base in enumerate(BASELINES, start=1):
-        for kind in kinds if base in kinds else ():
-            if kind in BASELINES[:number]:  # itself, or compared before
-                continue
-            for language, text in kinds[kind][0]["texts"].items():
-                first, second = ([run["texts"][language]["nats"] for run in kinds[name]] for name in (base, kind))
-                row = {"kind": kind, "baseline": base, "language": language}
-                rows.append(row | difference_of(first, second, text))
+    for kind, base in PAIRS:
+        seeds = sorted(arms.get(kind, {}).keys() & arms.get(base, {}).keys())
+        for language in arms[kind][seeds[0]]["texts"] if seeds else ():
+            first, second = ([arms[name][seed]["texts"][language] for seed in seeds] for name in (base, kind))
+            row = {"kind": kind, "baseline": base, "language": language, "seeds": seeds}
+            rows.append(row | difference_of([t["nats"] for t in first], [t["nats"] for t in second], first[0]))
     for row, p_holm in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_holm
         row["verdict"] = verdict_of(row)
@@ -63,21 +95,16 @@ def check_equal_starts(runs: list[JsonRun]) -> None:
 def summarise(
     runs: list[JsonRun],
     settings: dict[str, Any],
-    rate: float,
     chance: dict[str, Any],
     dimensions: dict[str, float],
     texts: dict[str, str],
+    rare: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything measured, as plain JSON data; runs at another learning rate than ``rate`` only check the rate."""
+    """Everything measured, as plain JSON data."""
     check_equal_starts(runs)
-    kinds: dict[str, list[JsonRun]] = {}
-    for run in runs:
-        if run["learning_rate"] == rate:
-            kinds.setdefault(run["kind"], []).append(run)
-    seeds = [run["seed"] for run in next(iter(kinds.values()))]
-    checked = {run["kind"] for run in runs if run["learning_rate"] != rate}
+    arms = arms_of(runs)
     return {
-        "settings": settings | {"learning_rate": rate, "seeds": seeds},
+        "settings": settings,
         "precision": runs[0]["precision"],
         "texts": texts,
         "held_out": {
@@ -90,30 +117,40 @@ def summarise(
         },
         "chance": chance,
         "kinds": {
-            kind: summary_of(chosen) | {"effective_dimensions": dimensions[kind]} for kind, chosen in kinds.items()
+            kind: summary_of([by_seed[seed] for seed in sorted(by_seed)]) | {"effective_dimensions": dimensions[kind]}
+            for kind, by_seed in arms.items()
         },
-        "comparisons": compare(kinds),
+        "comparisons": compare(arms),
+        "rare": rare,
         "rates": [
-            {"kind": run["kind"], "learning_rate": run["learning_rate"], **losses(run)}
+            {
+                "kind": run["kind"],
+                "learning_rate": run["learning_rate"],
+                "chosen": run["learning_rate"] == best_rates(runs)[run["kind"]],
+                **{name: value for name, value in run["development"][-1].items() if name != "step"},
+            }
             for run in sorted(runs, key=lambda run: (run["kind"], run["learning_rate"]))
-            if run["seed"] == seeds[0] and run["kind"] in checked
+            if run["seed"] == 0
         ],
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
-        "versions": versions(),
+        "cpu_seconds": [round(min(run["cpu_seconds"] for run in runs)), round(max(run["cpu_seconds"] for run in runs))],
+        **circumstances(),
     }
 
 
 def summary_of(runs: list[JsonRun]) -> dict[str, Any]:
-    """The runs of one kind, one run a seed."""
-    by_seed = {language: [losses(run)[language] for run in runs] for language in runs[0]["texts"]}
+    """The runs of one arm, one run a seed."""
+    losses = {
+        language: loss_of([run["texts"][language]["nats"] for run in runs], text)
+        for language, text in runs[0]["texts"].items()
+    }
     return {
-        "nats_per_character": {language: float(np.mean(values)) for language, values in by_seed.items()},
-        "by_seed": by_seed,
-        "curve": [
+        "learning_rate": runs[0]["learning_rate"],
+        "seeds": [run["seed"] for run in runs],
+        "losses": losses,
+        "nats_per_character": {language: entry["loss"] for language, entry in losses.items()},
+        "development": [
             {key: float(np.mean([point[key] for point in points])) for key in points[0]}
-            for points in zip(*[run["curve"] for run in runs], strict=True)
+            for points in zip(*[run["development"] for run in runs], strict=True)
         ],
         **{key: runs[0][key] for key in ("trainable_parameters", "embedding_norm", "substrate")},
-        "seconds": [round(run["seconds"]) for run in runs],
-        "cpu_seconds": [round(run["cpu_seconds"]) for run in runs],
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from frozen_glyph.training.data import TokenWindows, pack
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
 LANGUAGES = ("en", "ru", "zh")
+LONGEST = 12_000  # characters read of a document that is scored
 PIECE = 4096  # characters: at least so much of a book stays together in the training text
 
 
@@ -28,6 +30,9 @@ class Scale(common.Scale):
     layers: int = 2
     steps: int = 400
     megabytes: float = 3.0  # of training text, all languages together
+    development_characters: int = 12_000  # of each language at least
+    held_out_characters: int = 80_000  # likewise
+    held_out_documents: int = 12
     warmup_steps: int = 50
     final_learning_rate_ratio: float = 0.1
     weight_decay: float = 0.1
@@ -44,7 +49,7 @@ class Scale(common.Scale):
 
 SMOKE = Scale(
     hidden_size=64, heads=2, vocab_size=512, context_length=64, batch_tokens=128, layers=1, steps=8, megabytes=0.06,
-    warmup_steps=2,
+    development_characters=1000, held_out_characters=1000, held_out_documents=1, warmup_steps=2,
 )  # fmt: skip
 
 
@@ -80,33 +85,71 @@ def identity(scale: Scale, data: Path) -> dict[str, Any]:
     return {"settings": dataclasses.asdict(scale), "texts": {path.name: sha256_file(path) for path in files}}
 
 
+def take_last(documents: list[str], enough: Callable[[list[str]], bool]) -> list[str]:
+    """Take documents off the end of ``documents`` until there are enough; each comes back cut to ``LONGEST``."""
+    taken: list[str] = []
+    while len(documents) > 1 and not enough(taken):
+        taken.append(documents.pop()[:LONGEST])
+    return taken
+
+
+def text_of(folder: Path, language: str, part: str) -> str:
+    """``training``, ``development`` (to choose learning rates by) or ``held-out`` text, which ``prepare`` wrote."""
+    return read_text(folder / f"{language}.{part}.txt")
+
+
 def prepare(scale: Scale, data: Path, folder: Path) -> None:
-    """Sample the training text, learn the tokenizer and pack the text, once."""
+    """Part the texts, sample the training text, learn the tokenizer and pack the text, once.
+
+    The last documents of each training text are held back: a few to choose by, and as many beside the held-out text as
+    intervals over documents need. The vocabulary is learnt from all that is left, so that some of it is rare in the
+    sample that is trained on.
+    """
     if not (folder / "study.json").exists():
         share = int(scale.megabytes * 1e6 / len(LANGUAGES))
+        texts = []
         for language in LANGUAGES:
-            write_text(folder / f"{language}.txt", sample_text(read_text(text_file(data, language)), share))
-        texts = [read_text(folder / f"{language}.txt") for language in LANGUAGES]
-        build_tokenizer(texts, scale.vocab_size, reserved=0).save_pretrained(folder)  # as in the results that are kept
+            documents = split_documents(read_text(text_file(data, language)))
+            held_out = [document[:LONGEST] for document in split_documents(held_out_text(data, language))]
+            parts = {
+                "development": take_last(documents, lambda taken: size_of(taken) >= scale.development_characters),
+                "held-out": held_out
+                + take_last(
+                    documents,
+                    lambda taken, known=held_out: (
+                        len(known + taken) >= scale.held_out_documents
+                        and size_of(known + taken) >= scale.held_out_characters
+                    ),
+                ),
+            }
+            texts.append("\n\n".join(documents))
+            parts["training"] = [sample_text(texts[-1], share)]
+            for part, chosen in parts.items():
+                write_text(folder / f"{language}.{part}.txt", "\n\n".join(chosen))
+        build_tokenizer(texts, scale.vocab_size, reserved=0).save_pretrained(folder)
         open_windows(folder, AutoTokenizer.from_pretrained(folder), scale.context_length)
         write_json(folder / "study.json", identity(scale, data))  # the mark that the folder is complete
 
 
+def size_of(documents: list[str]) -> int:
+    return sum(map(len, documents))
+
+
 def open_windows(folder: Path, tokenizer: Any, context_length: int) -> TokenWindows:
     """The training text of all languages as numbered windows of tokens."""
-    sources = [SourceRecipe(files=[str(folder / f"{language}.txt") for language in LANGUAGES])]
+    sources = [SourceRecipe(files=[str(folder / f"{language}.training.txt") for language in LANGUAGES])]
     tokens = pack(DataRecipe(sources), tokenizer, tokenizer_sha256(tokenizer), folder)
     return TokenWindows(tokens, context_length, with_index=True)
 
 
-def chance_levels(data: Path, folder: Path, scale: Scale) -> dict[str, dict[str, float]]:
+def chance_levels(folder: Path, scale: Scale) -> dict[str, dict[str, float]]:
     """Nats per character of guessing: all tokens equally likely, and as often as in the training text (plus one)."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     counts = np.bincount(open_windows(folder, tokenizer, scale.context_length).tokens, minlength=len(tokenizer)) + 1
     nats = -np.log(counts / counts.sum())
     levels = {}
     for language in LANGUAGES:
-        documents = split_documents(held_out_text(data, language))
+        documents = split_documents(text_of(folder, language, "held-out"))
         ids = np.concatenate([tokenizer(text, add_special_tokens=False)["input_ids"] for text in documents])
         characters = sum(map(len, documents))
         uniform = len(ids) * math.log(len(tokenizer)) / characters

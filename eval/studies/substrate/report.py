@@ -2,11 +2,23 @@
 
 from typing import Any
 
-import numpy as np
-
-from eval.studies.common.tables import intervals_line, signed
-from eval.studies.substrate.comparison import ALPHA, BASELINES
+from eval.studies.common.tables import INTERVALS, circumstances_line, interval, loss_cell, signed
+from eval.studies.substrate.comparison import ALPHA
 from frozen_glyph.checkpoint.card import markdown_table
+from frozen_glyph.statistics import MIN_RUNS
+
+MEANING = {
+    "grid": "pictures as they are, length 1",
+    "grid-partial": "pictures, components divided by the root of their deviation",
+    "grid-whitened": "pictures, components divided by their deviation",
+    "published": "pictures as published, length 1",
+    "published-whitened": "pictures as published, components divided by their deviation",
+    "random": "random bits, length 1",
+    "random-long": "random bits, as long as whitened pictures",
+    "trainable": "a trained table, as transformers starts it",
+    "random-trained": "a trained table that starts as random",
+    "binary": "the bits of the token's id",
+}
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -15,14 +27,13 @@ def as_markdown(report: dict[str, Any]) -> str:
     budget = f"{settings['tokens'] / 1e6:.2f} million tokens"
     means = [
         {
-            "embedding": name,
-            **{
-                language: f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-                for language, values in entry["by_seed"].items()
-            },
+            "arm": name,
+            "vectors": MEANING[name],
+            "rate": f"{entry['learning_rate']:g}",
+            "seeds": ", ".join(map(str, entry["seeds"])),
+            **{language: loss_cell(entry["losses"][language]) for language in languages},
             "effective dimensions": f"{entry['effective_dimensions']:.0f}",
             "trained parameters": f"{entry['trainable_parameters']:,}",
-            "processor seconds a run": f"{np.mean(entry['cpu_seconds']):.0f}",
         }
         for name, entry in report["kinds"].items()
     ]
@@ -34,15 +45,15 @@ def as_markdown(report: dict[str, Any]) -> str:
         {
             "first minus second": f"{row['kind']} - {row['baseline']}",
             "text": row["language"],
-            "difference, 95% intervals": signed(row, digits=4, seeds=True),
+            "difference, 95% intervals": signed(row, seeds=True),
             "p (Holm)": "too few units" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
             "verdict": row["verdict"],
         }
         for row in report["comparisons"]
     ]
     curves = [
-        {"text": language, "embedding": name}
-        | {f"step {point['step']:.0f}": f"{point[language]:.3f}" for point in entry["curve"]}
+        {"text": language, "arm": name}
+        | {f"step {point['step']:.0f}": f"{point[language]:.3f}" for point in entry["development"]}
         for language in languages
         for name, entry in report["kinds"].items()
     ]
@@ -51,53 +62,27 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"Held-out loss of a model {settings['width']} wide and {settings['layers']} blocks deep after the same "
         f"{budget} of English, Russian and Chinese text. The token embedding is all that differs.",
         "## What it shows",
-        overview(report),
         shown(report),
         "## What it does not show",
         not_shown(report, budget),
         "## Loss",
-        "Nats per character; mean over seeds (smallest to largest). Effective dimensions: in how many directions the "
-        "fresh token vectors spread, (sum of variances)^2 / sum of squared variances.",
+        f"Nats per character, mean over seeds. {INTERVALS} Effective dimensions: in how many directions the fresh "
+        "token vectors spread, (sum of variances)^2 / sum of squared variances.",
         markdown_table(means),
         "For scale, guessing without a model: all tokens equally likely, or as often as in the training text.",
         markdown_table(chance),
         "## Differences",
-        "Nats per character; negative means that the kind named first is better.",
+        "Nats per character at the seeds that both arms ran; negative means that the arm named first is better.",
         markdown_table(differences) if differences else "",
+        *rare_part(report),
         "## On the way",
-        f"Nats per character on the first {settings['curve_share']:.1%} of each held-out text, mean over seeds.",
+        "Nats per character of the development texts, mean over seeds.",
         markdown_table(curves),
-        *rate_check(report),
+        *rate_part(report),
         "## Protocol",
         protocol(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def overview(report: dict[str, Any]) -> str:
-    """Where the mean loss is lowest and highest, and whether it follows the spread of the frozen vectors."""
-    kinds = report["kinds"]
-    frozen = {name: entry for name, entry in kinds.items() if "trained" not in name and name != "trainable"}
-    by_spread = sorted(frozen, key=lambda name: -frozen[name]["effective_dimensions"])
-    ends: dict[tuple[str, str], list[str]] = {}
-    follows = []
-    for language in report["held_out"]:
-        loss = {name: entry["nats_per_character"][language] for name, entry in kinds.items()}
-        order = sorted(loss, key=lambda name: loss[name])
-        ends.setdefault((order[0], order[-1]), []).append(language)
-        if [name for name in order if name in frozen] == by_spread:
-            follows.append(language)
-    parts = [
-        f"On {', '.join(languages)} the mean loss is lowest with `{lowest}` and highest with `{highest}`."
-        for (lowest, highest), languages in ends.items()
-    ]
-    if len(frozen) > 2 and follows:
-        spread = ", ".join(f"`{name}` {frozen[name]['effective_dimensions']:.0f}" for name in by_spread)
-        parts.append(
-            f"Among the frozen embeddings it rises as their effective dimensions fall ({spread}) on "
-            f"{', '.join(follows)}: an order of {len(frozen)} points, which is no proof of a cause."
-        )
-    return " ".join(parts)
 
 
 def shown(report: dict[str, Any]) -> str:
@@ -114,105 +99,93 @@ def shown(report: dict[str, Any]) -> str:
             else f"**{verdict}** loss on {', '.join(cells)}"
             for verdict, cells in verdicts.items()
         ]
-        lines.append(f"* `{kind}` against `{base}`: {'; '.join(words)}.")
+        seeds = len(
+            next(row["seeds"] for row in report["comparisons"] if (row["kind"], row["baseline"]) == (kind, base))
+        )
+        few = f" ({seeds} of the {MIN_RUNS} seeds that a verdict needs)" if seeds < MIN_RUNS else ""
+        lines.append(f"* `{kind}` against `{base}`{few}: {'; '.join(words)}.")
     if "published" in report["kinds"]:
         collisions = report["kinds"]["published"]["substrate"]["collisions"]
-        blank = next((group for group in collisions["first_groups"] if " " in {text for _, text in group}), [])
-        names = ", ".join(f"`{text!r}`" for _, text in blank[:6])
-        lines.append(
-            f"* `published` gives {collisions['remaining']} tokens the vector of another one, so the model cannot tell "
-            f"them apart when it reads them; {names} share one vector."
-        )
+        lines.append(f"* `published` gives {collisions['remaining']} tokens the vector of another one.")
     return "\n".join(lines)
 
 
 def not_shown(report: dict[str, Any], budget: str) -> str:
     """The limits of the study, as a list."""
-    settings = report["settings"]
-    trainable = report["kinds"].get("trainable")
+    settings, arms = report["settings"], report["kinds"]
+    missing = [name for name in MEANING if name not in arms]
     limits = [
         f"**One tiny size, one short budget.** {budget} are no more than one reading of the training text, and the "
         "models are far from converged: much of a difference may be speed of learning, not what is learnt in the end.",
-        f"**A compact vocabulary** of {settings['vocab_size']:,} ids, most of them met often. The published "
-        "vocabularies are 16 times larger; rare tokens, where a drawing could help, hardly occur here.",
+        f"**A compact vocabulary** of {settings['vocab_size']:,} ids; the published ones are 16 times larger.",
         f"**Narrow vectors.** Drawn and random substrates have 1,024 bits, of which {settings['width']} principal "
         "components remain here; the published models are as wide as their substrate.",
-        f"**Few seeds.** {len(settings['seeds'])} say little about other seeds, so a verdict needs a Holm-corrected p "
-        f"over the text below {ALPHA} and an interval between seeds on the same side.",
+        "**Unequal capacity.** Trained tables train on top of what the others train.",
+        f"**Few seeds.** A verdict needs {MIN_RUNS} of them, a Holm-corrected p over the text below {ALPHA} and an "
+        "interval between seeds on the same side.",
         "**Loss is not ability.** Nothing here measures what the models can do.",
     ]
-    if trainable:
-        limits.insert(
-            3,
-            "**Unequal capacity.** `trainable` trains its embedding on top of what the others train, and its vectors "
-            f"start {trainable['embedding_norm'][0]:.2f} long, as transformers initialises them, where frozen ones "
-            "have length 1.",
-        )
-    if "random-trained" not in report["kinds"]:
-        limits.insert(
-            4,
-            "**Freezing alone is not isolated.** No kind trains an embedding that starts with the vectors of `random`, "
-            "so length, start and freezing differ together between `random` and `trainable`.",
-        )
-    checked = {row["kind"] for row in report["rates"]}
-    unchecked = ", ".join(f"`{kind}`" for kind in report["kinds"] if kind not in checked)
-    if unchecked:
-        limits.append(f"**The learning rate.** {unchecked} ran at one rate only; another could change their order.")
+    if missing:
+        limits.append(f"**Not run yet:** {', '.join(f'`{name}`' for name in missing)}.")
+    if single := [f"`{name}`" for name in arms if sum(row["kind"] == name for row in report["rates"]) < 2]:
+        limits.append(f"**The learning rate.** At one rate only so far: {', '.join(single)}.")
     return "\n".join(f"* {limit}" for limit in limits)
 
 
-def rate_check(report: dict[str, Any]) -> list[str]:
-    """Loss of the kinds that also tried other learning rates, and their differences to the first baseline."""
-    rows, settings = report["rates"], report["settings"]
-    if not rows:
+def rare_part(report: dict[str, Any]) -> list[str]:
+    """The loss behind rare tokens, as a curve over how often they were read."""
+    if not report["rare"]:
         return []
+    rows = [
+        {
+            "first minus second": f"{row['kind']} - {row['baseline']}",
+            "text": row["language"],
+            "read at most": str(row["read_at_most"]),
+            "tokens": str(row["tokens"]),
+            "difference, nats a token": f"{row['difference']:+.3f} ({interval(row, sign='+')})",
+            "each seed": ", ".join(f"{value:+.3f}" for value in row["by_seed"]),
+        }
+        for row in report["rare"]
+    ]
+    return [
+        "## Behind rare tokens",
+        "Only tokens whose left neighbour was read in training so often at most; the same tokens for both arms. A "
+        "negative difference: the arm named first makes more of the rare neighbour. Intervals are over documents.",
+        markdown_table(rows),
+    ]
+
+
+def rate_part(report: dict[str, Any]) -> list[str]:
+    """Loss of the development texts at each rate that an arm tried."""
     languages = list(report["held_out"])
-    table = [
-        {"embedding": row["kind"], "learning rate": f"{row['learning_rate']:g}"}
+    rows = [
+        {"arm": row["kind"], "rate": f"{row['learning_rate']:g}{' (chosen)' if row['chosen'] else ''}"}
         | {language: f"{row[language]:.3f}" for language in languages}
-        for row in rows
+        for row in report["rates"]
     ]
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    best = {(kind, name): min(row[name] for row in rows if row["kind"] == kind) for kind in kinds for name in languages}
-    parts = [
-        "## Does it hinge on the learning rate?",
-        f"Seed {settings['seeds'][0]} only; the study's rate is {settings['learning_rate']:g}. Differences above that "
-        "are no larger than what a kind gains or loses here are not to be relied on.",
-        markdown_table(table),
+    return [
+        "## Learning rates",
+        "Nats per character of the development texts at seed 0, which are neither trained on nor reported; the rate "
+        "with the lowest mean over languages is the arm's.",
+        markdown_table(rows),
     ]
-    base = next((name for name in BASELINES if name in kinds), None)
-    if base and len(kinds) > 1:
-        cells = [
-            f"`{kind}` minus `{base}`: "
-            + ", ".join(f"{name} {best[kind, name] - best[base, name]:+.3f}" for name in languages)
-            for kind in kinds
-            if kind != base
-        ]
-        parts.append(f"Each at the best of these rates for the text, {'; '.join(cells)}.")
-    return parts
 
 
 def protocol(report: dict[str, Any]) -> str:
     """How the numbers came about, in one paragraph."""
-    settings, machine = report["settings"], report["machine"]
-    blocks = ", ".join(f"{text['documents']} {language}" for language, text in report["held_out"].items())
-    command = f"python -m eval.studies.substrate --data DIR --out OUT --kinds {' '.join(report['kinds'])}"
-    if rates := sorted({row["learning_rate"] for row in report["rates"]} - {settings["learning_rate"]}):
-        checked = dict.fromkeys(row["kind"] for row in report["rates"])
-        command += f" --check-rates {' '.join(f'{rate:g}' for rate in rates)} --check-kinds {' '.join(checked)}"
-    seconds = [value for kind in report["kinds"].values() for value in kind["seconds"]]
+    settings = report["settings"]
+    held_out = ", ".join(f"{text['documents']} {language}" for language, text in report["held_out"].items())
     return (
-        f"`{command}`; seeds {', '.join(map(str, settings['seeds']))}. "
-        f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer. "
+        "`python -m eval.studies.substrate --data DIR --out OUT`. "
+        f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer, learnt "
+        "from all of the training text, so that some of its characters are rare in the sample. "
         f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "
-        f"(0.9, 0.95), rate {settings['learning_rate']:g}, {settings['warmup_steps']} warm-up steps, cosine to "
+        f"(0.9, 0.95), {settings['warmup_steps']} warm-up steps, cosine to "
         f"{settings['final_learning_rate_ratio']:.0%}, weight decay {settings['weight_decay']}, gradients clipped at "
-        f"{settings['max_grad_norm']:g}, {report['precision']}. At one seed all kinds start with the same blocks and "
+        f"{settings['max_grad_norm']:g}, {report['precision']}. At one seed all arms start with the same blocks and "
         "head and read the same batches in the same order (checked by hash); `random` draws a new code at every seed. "
-        f"Scored with `frozen_glyph.text.loss` in {blocks} documents. {intervals_line(report)} "
-        "p-values are over the text, with Holm's correction over all rows. One thread a "
-        f"run, {min(seconds)} to {max(seconds)} seconds each beside other work on {machine['cores']} cores "
-        f"({machine['platform']}). "
-        + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-        + "."
+        f"Scored as `frozen_glyph.text.loss` does, in {held_out} documents: the held-out texts and the last documents "
+        "of the training texts, each cut to its beginning. Holm's correction over all rows of differences. "
+        f"{report['cpu_seconds'][0]} to {report['cpu_seconds'][1]} processor seconds a run. "
+        + circumstances_line(report)
     )

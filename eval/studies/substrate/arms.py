@@ -1,0 +1,77 @@
+"""The arms of the substrate study: embeddings that differ in nothing but their vectors, and a model on each."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eval.studies.substrate.data import Scale
+from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate
+
+
+@dataclass(frozen=True)
+class Arm:
+    """``layout`` None starts as transformers initialises a table; ``long`` vectors are as long as whitened ones."""
+
+    layout: str | None
+    whiten: str | None = None
+    long: bool = False
+    trained: bool = False
+
+    def build(self, tokenizer: Any, width: int, seed: int) -> GlyphSubstrate:
+        """The frozen vectors, or those that a trained table starts with."""
+        scale = math.sqrt(width) / 4 if self.long else None
+        return GlyphSubstrate.build(tokenizer, width, self.layout or "grid", seed=seed, whiten=self.whiten, scale=scale)
+
+
+ARMS = {
+    "grid": Arm("grid", whiten="none"),
+    "grid-partial": Arm("grid", whiten="partial"),
+    "grid-whitened": Arm("grid", whiten="full"),
+    "published": Arm("published"),
+    "published-whitened": Arm("published", whiten="full"),
+    "random": Arm("random"),
+    "random-long": Arm("random", long=True),
+    "trainable": Arm(None, trained=True),
+    "random-trained": Arm("random", trained=True),
+    "binary": Arm("binary"),
+}
+
+
+def build_model(kind: str, seed: int, tokenizer: Any, scale: Scale) -> tuple[FrozenGlyphForCausalLM, dict[str, Any]]:
+    """A fresh model on the arm ``kind``, and facts about its vectors; blocks and head follow from ``seed`` alone."""
+    arm = ARMS[kind]
+    fields = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": scale.hidden_size,
+        "num_hidden_layers": scale.layers,
+        "num_attention_heads": scale.heads,
+        "max_position_embeddings": scale.context_length,
+        **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")},
+    }
+    torch.manual_seed(seed)
+    model = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_trainable=True))
+    if arm.layout is None:
+        return model, {}
+    glyphs = arm.build(tokenizer, scale.hidden_size, seed)
+    facts = {key: glyphs.provenance[key] for key in ("bits", "width", "collisions", "smallest_distance")}
+    if arm.trained:
+        model.substrate.load_state_dict({"weight": glyphs.as_embedding().weight})
+        return model, facts
+    frozen = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_bits=glyphs.bits, **glyphs.geometry))
+    frozen.load_state_dict({**frozen.state_dict(), **shared_tensors(model)})
+    frozen.substrate.load_state_dict(glyphs.as_embedding().state_dict())
+    frozen.substrate.materialize()
+    return frozen, facts
+
+
+def shared_tensors(model: FrozenGlyphForCausalLM) -> dict[str, torch.Tensor]:
+    """All stored tensors but the embedding."""
+    return {name: tensor for name, tensor in model.state_dict().items() if "embed_tokens" not in name}
+
+
+def effective_dimensions(vectors: torch.Tensor) -> float:
+    """How many directions carry the spread of ``vectors`` [V, D]: (sum of variances)^2 / sum of squared variances."""
+    variances = torch.linalg.eigvalsh(torch.cov(vectors.detach().double().T)).clamp_min(0)
+    return float(variances.sum() ** 2 / variances.square().sum())

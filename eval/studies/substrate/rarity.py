@@ -1,0 +1,87 @@
+"""Nats of tokens by how often the token before them was read in training: what a model knows of rare characters.
+
+A picture tells a model something of a character that it has hardly read; a code or a fresh row of a table tells
+nothing. What is scored is the token after the rare one, whose vector the model has to make sense of.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval.studies.common.losses import finite, over_seeds
+from eval.studies.common.windows import score_windows
+from frozen_glyph.statistics import paired_bootstrap
+
+MOST_READ = (0, 1, 3, 10, 30)  # times in training
+
+
+def times_read(windows: Any, order: list[int], vocab_size: int) -> np.ndarray:
+    """How often each token stood before another one in the windows numbered ``order``: int64 [V]."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for index in order:
+        counts += np.bincount(windows[index]["input_ids"][:-1].numpy(), minlength=vocab_size)
+    return counts
+
+
+def score_text(model: Any, tokenizer: Any, text: str, context_length: int, read_V: np.ndarray) -> dict[str, Any]:
+    """The loss of ``text``, as ``text_loss`` scores it, and the part of it that follows tokens read seldom.
+
+    Blocks are windows: ``nats``, ``characters``, ``documents`` [blocks], and ``tokens`` in all. ``rare`` has for each
+    limit of ``MOST_READ`` what follows tokens that were read so often at most, ``nats`` and ``tokens`` of those
+    documents that have any, by document.
+    """
+    nats, characters, documents, tokens = [], [], [], 0
+    rare_nats: list[dict[int, float]] = [{} for _ in MOST_READ]
+    rare_tokens: list[dict[int, int]] = [{} for _ in MOST_READ]
+    model.eval()
+    for logits_MBTV, targets_BT, scored_BT, batch in score_windows([model], tokenizer, text, context_length):
+        losses_BT = torch.nn.functional.cross_entropy(logits_MBTV[0].transpose(1, 2), targets_BT, reduction="none")
+        losses_BT = (losses_BT * scored_BT).double()
+        nats += losses_BT.sum(-1).tolist()
+        tokens += int(scored_BT.sum())
+        characters += [window.characters for window in batch]
+        documents += [window.document for window in batch]
+        for row, window in enumerate(batch):
+            left_T = read_V[window.input_ids[:-1]]
+            scored_T = scored_BT[row, : len(left_T)].numpy() > 0
+            for place, most in enumerate(MOST_READ):
+                chosen = torch.from_numpy(scored_T & (left_T <= most))
+                if count := int(chosen.sum()):
+                    found, counts, document = rare_nats[place], rare_tokens[place], window.document
+                    found[document] = found.get(document, 0.0) + float(losses_BT[row, : len(left_T)][chosen].sum())
+                    counts[document] = counts.get(document, 0) + count
+    rare = {
+        str(most): {"documents": list(found), "nats": list(found.values()), "tokens": list(counts.values())}
+        for most, found, counts in zip(MOST_READ, rare_nats, rare_tokens, strict=True)
+    }
+    return {"nats": nats, "characters": characters, "documents": documents, "tokens": tokens, "rare": rare}
+
+
+def curve_of(arms: dict[str, dict[int, dict[str, Any]]], kind: str, base: str) -> list[dict[str, Any]]:
+    """``kind`` minus ``base`` in nats a token, by language and by how often the token before was read at most.
+
+    ``arms`` has the runs of each arm by seed; compared are the seeds that both have.
+    """
+    seeds = sorted(arms.get(kind, {}).keys() & arms.get(base, {}).keys())
+    rows = []
+    for language in arms[kind][seeds[0]]["texts"] if seeds else ():
+        for most in map(str, MOST_READ):
+            rare_S = [[arms[name][seed]["texts"][language]["rare"][most] for seed in seeds] for name in (base, kind)]
+            documents = sorted({document for rare in rare_S[0] for document in rare["documents"]})
+            if not documents:
+                continue
+            place = {document: number for number, document in enumerate(documents)}
+            nats = np.zeros((2, len(seeds), len(documents)))
+            tokens = np.zeros((len(seeds), len(documents)))
+            for arm, rares in enumerate(rare_S):
+                for seed, rare in enumerate(rares):
+                    chosen = [place[document] for document in rare["documents"]]
+                    nats[arm, seed, chosen], tokens[seed, chosen] = rare["nats"], rare["tokens"]
+            found = paired_bootstrap(*nats.mean(axis=1), tokens.mean(axis=0), units=documents)
+            by_seed = (nats[1] - nats[0]).sum(axis=1) / tokens.sum(axis=1)
+            row = {"kind": kind, "baseline": base, "language": language, "read_at_most": int(most)}
+            row |= {"tokens": int(tokens.sum()), "loss": float(nats[1].sum() / tokens.sum())}
+            rows.append(row | finite(asdict(found)) | over_seeds(by_seed[np.isfinite(by_seed)].tolist()))
+    return rows
