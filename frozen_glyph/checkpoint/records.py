@@ -75,6 +75,7 @@ class StageRecord(TypedDict):
     init: NotRequired[str]
     train: NotRequired[list[str]]
     learning_rate: NotRequired[float | None]
+    active: NotRequired[int]
     seconds: NotRequired[float]
     train_loss: NotRequired[float]
     phases: NotRequired[dict[str, PhaseRecord]]

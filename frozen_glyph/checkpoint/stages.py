@@ -50,15 +50,16 @@ def write_configs(folder: Path, model: Any, index: str) -> None:
 
 
 def assign_shards(
-    names: Iterable[str], ladder: list[int], below: dict[str, str], changed_below: bool = False
+    names: Iterable[str], ladder: list[int], below: dict[str, str], changed_from: int | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the weight maps (tensors that stage ``len(ladder)`` writes, tensors it shares with the stage before).
 
     ``names`` are the tensors of the model, ``ladder`` its blocks after each stage, ``below`` the weight map of the
-    stage before. Shared are the substrate and, unless ``changed_below``, the blocks below the newest.
+    stage before. Shared are the substrate and the blocks below the newest, those from ``changed_from`` on excepted.
     """
     stage = len(ladder)
-    first = 0 if changed_below else max((blocks for blocks in ladder if blocks < ladder[-1]), default=0)
+    newest = max((blocks for blocks in ladder if blocks < ladder[-1]), default=0)
+    first = newest if changed_from is None else min(newest, changed_from)
     own: dict[str, str] = {}
     for name in names:
         layer = layer_of(name)
@@ -78,12 +79,13 @@ def assign_shards(
     return own, shared
 
 
-def write_stage(folder: Path, model: Any, stage: int, changed_below: bool = False) -> dict[str, str]:
+def write_stage(folder: Path, model: Any, stage: int, changed_from: int | None = None) -> dict[str, str]:
     """Add ``model`` to ``folder`` as growth stage ``stage`` (from 1) and return the sha256 of each shard it uses.
 
-    ``model.config.ladder`` must hold the block count of every stage up to this one. Written are the newest blocks (all
-    blocks when ``changed_below``: a merged LoRA phase), final norm and head, and in stage 1 the substrate. The rest is
-    shared with the stage before as it is in ``folder``; what ``model`` holds there, maybe quantised, is not looked at.
+    ``model.config.ladder`` must hold the block count of every stage up to this one. Written are the newest blocks and
+    those from block ``changed_from`` on (0: all, as after a merged LoRA phase), final norm and head, and in stage 1 the
+    substrate. The rest is shared with the stage before as it is in ``folder``; what ``model`` holds there, maybe
+    quantised, is not looked at.
 
     Raises:
         CheckpointError: the folder's provenance says that this stage is complete; the stage before is missing or has
@@ -107,7 +109,7 @@ def write_stage(folder: Path, model: Any, stage: int, changed_below: bool = Fals
             "write stages in order, each grown from the one before"
         )
     state = model.state_dict()
-    own, shared = assign_shards(state, ladder, below, changed_below)
+    own, shared = assign_shards(state, ladder, below, changed_from)
     for shard in sorted(set(own.values())):
         write_tensors(folder / shard, {name: state[name] for name in own if own[name] == shard})
     weight_map = own | shared

@@ -86,7 +86,7 @@ def estimate(recipe: GrowthRecipe) -> list[PhaseEstimate]:
     for stage, plan in enumerate(recipe.stages, start=done + 1):
         if plan.layers:
             frozen, blocks = blocks, blocks + plan.layers
-        model = meta_model(fields, blocks, frozen)
+        model = meta_model(fields, blocks, plan.frozen_blocks(blocks, frozen))
         choose_trainable(model, plan.train)
         phases.append({"stage": stage, "phase": "blocks", **estimate_phase(model, plan, recipe.training, 0)})
         if recipe.lora is not None and recipe.lora.follows(stage):

@@ -1,7 +1,8 @@
 """What may change in the recipe of a run that has begun, and what may not: whatever would change its result.
 
 What says how a step is computed, how often it is saved, or what is told of it may change at any time; stages may be
-appended; and a stage that diverged may begin again with a lower learning rate.
+appended, unless the learning rate falls over all of them; and a stage that diverged may begin again with a lower
+learning rate.
 """
 
 import re
@@ -33,7 +34,7 @@ def changed_fields(stored: dict[str, Any], recipe: dict[str, Any], out: Path) ->
         appended = re.fullmatch(r"stages\[(\d+)\]", change.field)
         return bool(
             FREE.fullmatch(change.field)
-            or (appended and int(appended[1]) >= kept)
+            or (appended and int(appended[1]) >= kept and recipe.get("decay") != "run")
             or (rates_may and RATE.fullmatch(change.field))
         )
 

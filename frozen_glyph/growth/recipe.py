@@ -18,9 +18,11 @@ from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Se
 from frozen_glyph.recipes.files import beside, is_file, override, read_recipe
 from frozen_glyph.recipes.schema import or_path
 from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
-from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length
+from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length, without_unset
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
+LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
+LATER_STAGE_FIELDS = {"active": None}
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
 Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
@@ -57,9 +59,22 @@ class StageRecipe:
     """The newest blocks, final norm, head; embeddings only in stage 1 of ``substrate.layout`` trainable."""
     learning_rate: PositiveNumber | None = None
     """Peak of this stage; default: ``training.learning_rate``."""
+    active: Count | None = None
+    """Topmost blocks that train, or all where there are fewer; those below the newest get new shards. Default: the
+    newest."""
 
     def __post_init__(self) -> None:
         check_length(self.steps, self.tokens)
+        allowed = f"left out where no blocks train (train={self.train})"
+        require(self.active is None or "blocks" in self.train, "active", self.active, allowed)
+
+    def frozen_blocks(self, blocks: int, below_newest: int) -> int:
+        """How many of ``blocks`` do not train in this stage, where ``below_newest`` lie below the newest."""
+        return below_newest if self.active is None else max(0, blocks - self.active)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for records."""
+        return without_unset(dataclasses.asdict(self), LATER_STAGE_FIELDS)
 
 
 @recipe("lora")
@@ -138,6 +153,8 @@ class GrowthRecipe:
     """How every phase is optimised."""
     lora: LoraRecipe | None = None
     """A phase of low-rank adapters after stages."""
+    decay: Literal["stage", "run"] = "stage"
+    """Where the learning rate falls: in every stage, or once over the steps of all; each stage warms up."""
     parent: ParentRecipe | None = None
     """The checkpoint to go on from; default: none, stage 1 is the first."""
     health: Annotated[Literal["stop", "warn", "off"], BeforeValidator(as_off)] = "warn"
@@ -173,10 +190,15 @@ class GrowthRecipe:
             if stage.patience is not None:
                 steps = self.training.eval_steps
                 require(steps is not None, "training.eval_steps", steps, "given, because a stage has patience")
+                allowed = "left out with decay: run, which counts on every step"
+                require(self.decay == "stage", f"stages[{index}].patience", stage.patience, allowed)
+        falls = self.decay == "stage" or self.training.schedule != "constant"
+        require(falls, "training.schedule", "constant", "one that falls, because of decay: run")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same wherever the recipe lies: of a path only the name is kept."""
-        content = dataclasses.asdict(self)
+        content = without_unset(dataclasses.asdict(self), LATER_FIELDS)
+        content["stages"] = [stage.to_dict() for stage in self.stages]
         content["substrate"] = self.substrate.to_dict()
         content["substrate"].pop("width", None)  # the model says it
         if self.parent is not None:

@@ -146,12 +146,14 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: d
     """The model card of a run so far; ``known``: what is ``inherited`` of the card before, at first the parent's."""
     texts = list(dict.fromkeys(text for entry in provenance["stages"] for text in entry["nats_per_character"]))
     rows, results = [], []
+    reopened = any("active" in entry for entry in provenance["stages"])
     for entry in provenance["stages"]:
         losses = entry["nats_per_character"]
         rows.append(
             {
                 "stage": entry["stage"],
                 "blocks": entry["num_hidden_layers"],
+                **({"trained blocks": entry.get("active", "newest")} if reopened else {}),
                 "trained parameters": f"{entry['trainable_parameters']:,}",
                 **{f"{text} (nats/char)": f"{losses[text]:.4f}" if text in losses else "-" for text in texts},
             }

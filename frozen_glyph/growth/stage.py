@@ -5,7 +5,6 @@ A phase that has finished leaves what it trained in the work folder, so that a r
 does not train it again.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -92,11 +91,12 @@ def grow_stage(run: Run, stage: int) -> StageRecord:
     if PartialState().is_main_process:
         if health is not None:
             add_to_metrics(run.out / metrics_file(stage, list(phases)[-1]), health)
-        files = write_stage(run.out, model, stage, changed_below=lora is not None and lora.merge)
+        changed_from = 0 if lora and lora.merge else model.config.num_frozen_layers
+        files = write_stage(run.out, model, stage, changed_from)
         losses, chance = score(run, stage)
     return {
         "stage": stage,
-        **dataclasses.asdict(plan),  # type: ignore[typeddict-item]
+        **plan.to_dict(),  # type: ignore[typeddict-item]
         "num_hidden_layers": model.config.num_hidden_layers,
         "trainable_parameters": trainable,
         "parameters": model.num_parameters(),
@@ -119,6 +119,8 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
     else:
         below = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage - 1, dtype=torch.float32)
         model = grow(below, plan.layers, plan.init)
+    blocks, below_newest = model.config.stage_layers(stage)
+    model.config.num_frozen_layers = plan.frozen_blocks(blocks, below_newest)
     choose_trainable(model, plan.train)
     return model
 
@@ -127,7 +129,10 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
     """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
     training = run.recipe.training
     rate = plan.learning_rate or training.learning_rate
-    phase = Phase(training.steps_of(plan.steps, plan.tokens), rate, run.seed(stage), plan.patience)
+    steps = [training.steps_of(entry.steps, entry.tokens) for entry in run.recipe.stages]
+    place = stage - run.first_stage
+    over_run = {"run_steps": sum(steps), "steps_before": sum(steps[:place])} if run.recipe.decay == "run" else {}
+    phase = Phase(steps[place], rate, run.seed(stage), plan.patience, **over_run)
     prepare = None
     if model.config.num_frozen_layers > 0:
         digest = frozen_digest(model)

@@ -91,8 +91,7 @@ class DataRecipe:
         content["valid"] = [Path(path).name for path in self.valid]
         for source in content["sources"]:
             source["files"] = source["files"] and [Path(path).name for path in source["files"]]
-        unset = [name for name, value in LATER_FIELDS.items() if content[name] is value]
-        return {name: value for name, value in content.items() if name not in unset}
+        return without_unset(content, LATER_FIELDS)
 
 
 @recipe("training")
@@ -152,6 +151,11 @@ class TrainingRecipe:
         if tokens is not None:
             return -(-tokens // self.batch_tokens)
         return steps or DEFAULT_STEPS
+
+
+def without_unset(content: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """``content`` without the fields that have their value of ``later``: records that are older have none of them."""
+    return {name: value for name, value in content.items() if name not in later or value != later[name]}
 
 
 def check_length(steps: int | None, tokens: int | None) -> None:

@@ -5,9 +5,11 @@ One process or many (``torchrun``, ``accelerate launch``): a step takes the same
 
 import copy
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,17 @@ class FrozenWeightsChanged(FrozenGlyphError):
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimisation phase, a stage's own blocks or its LoRA phase: ``steps`` at most, fewer with ``patience``."""
+    """One optimisation phase, a stage's own blocks or its LoRA phase: ``steps`` at most, fewer with ``patience``.
+
+    ``run_steps``: the learning rate falls over so many steps, of which ``steps_before`` came in earlier phases.
+    """
 
     steps: int
     learning_rate: float
     seed: int
     patience: int | None = None
+    run_steps: int | None = None
+    steps_before: int = 0
 
 
 def uses_bf16(precision: str) -> bool:
@@ -117,6 +124,18 @@ def schedule(recipe: TrainingRecipe, phase: Phase) -> dict[str, Any]:
         "lr_scheduler_type": name,
         "lr_scheduler_kwargs": options,
     }
+
+
+def rate_over_run(recipe: TrainingRecipe, phase: Phase, step: int) -> float:
+    """Share of the peak at a step of a phase that warms up and then follows the decay of the whole run."""
+    done, ratio = (phase.steps_before + step) / (phase.run_steps or phase.steps), recipe.final_learning_rate_ratio
+    left = {
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "linear": 1 - done,
+        "constant": 1.0,
+        "warmup_stable_decay": min(1.0, (1 - done) / DECAY_SHARE),
+    }[recipe.schedule]
+    return min(1.0, step / max(1, schedule(recipe, phase)["warmup_steps"])) * (ratio + (1 - ratio) * left)
 
 
 def check_machine(recipe: TrainingRecipe) -> None:
@@ -220,6 +239,7 @@ def train_phase(
         callbacks=[LogAtCheckpoints(), *([Patience(phase.patience)] if phase.patience else []), *callbacks],
         recipe=recipe,
         prepare_inputs=prepare_inputs,
+        rate=partial(rate_over_run, recipe, phase) if phase.run_steps else None,
     )
     trainer.remove_callback(PrinterCallback)
     with enough_memory(f"training of {work.name!r} in batches of {arguments.per_device_train_batch_size}", LESS_MEMORY):

@@ -21,6 +21,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, RandomSampler
 from transformers import Trainer
 from transformers.trainer_callback import TrainerState
@@ -135,15 +136,20 @@ class StageTrainer(Trainer):
     """Trains whatever of ``model`` requires gradients.
 
     ``recipe`` says how many windows make one optimiser step over all devices. ``prepare_inputs`` is applied to each
-    training batch, on its device, before the forward pass.
+    training batch, on its device, before the forward pass. ``rate`` is the share of the peak at a step, in place of
+    the schedule that the arguments name.
     """
 
     model: Any
 
     def __init__(
-        self, recipe: TrainingRecipe, prepare_inputs: Callable[[Batch], Batch] | None = None, **kwargs: Any
+        self,
+        recipe: TrainingRecipe,
+        prepare_inputs: Callable[[Batch], Batch] | None = None,
+        rate: Callable[[int], float] | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.recipe, self.prepare_inputs = recipe, prepare_inputs
+        self.recipe, self.prepare_inputs, self.rate = recipe, prepare_inputs, rate
         self.started, self.seconds_before = time.monotonic(), 0.0
         self.saving: Path | None = None
         super().__init__(**kwargs)
@@ -156,6 +162,12 @@ class StageTrainer(Trainer):
         """
         windows: Any = self.train_dataset
         return RandomSampler(windows, num_samples=self.args.max_steps * self.recipe.batch_size)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.rate is not None and self.lr_scheduler is None:
+            chosen: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(chosen, self.rate)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         if model.training and self.prepare_inputs is not None:

@@ -20,7 +20,7 @@ def shard_bytes(ladder: list[int], changed_below: set[int], fields: dict) -> tup
             state = FrozenGlyphForCausalLM(
                 FrozenGlyphConfig(num_hidden_layers=ladder[stage - 1], **fields)
             ).state_dict()
-        own, shared = assign_shards(state, ladder[:stage], weight_map, stage in changed_below)
+        own, shared = assign_shards(state, ladder[:stage], weight_map, 0 if stage in changed_below else None)
         weight_map = own | shared
         assert weight_map.keys() == state.keys()
         for shard in set(own.values()):

@@ -196,7 +196,7 @@ def versions(substrate, build_model, tmp_path_factory):
     changed_below = (False, False, True, False, False, True)
     hashes, snapshots = [], []
     for stage, (model, changed) in enumerate(zip(models, changed_below, strict=True), start=1):
-        hashes.append(write_stage(folder, model, stage, changed))
+        hashes.append(write_stage(folder, model, stage, 0 if changed else None))
         snapshots.append({path.name: identity(path) for path in folder.glob("*.safetensors")})
     return folder, models, hashes, snapshots
 
