@@ -1,0 +1,106 @@
+"""The study of SQuAD heads: answers as tokens and back, arms that differ in what they say, a run, its report."""
+
+import json
+
+import pytest
+import torch
+
+from eval.studies.squad_heads.questions import Question, answer_of, best_span, encode, first_words, random_spans
+from eval.studies.squad_heads.report import as_markdown, draw, summarise
+from eval.studies.squad_heads.runs import ARMS, SMOKE, baselines, fine_tune, load_parts, make_model, stages_of
+
+PARAGRAPH = "The cat is on the mat. Кот тоже, и 猫. The hat is there."
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A tiny SQuAD: 4 training and 3 test articles of 6 questions, whose answers are the words of a paragraph."""
+    folder = tmp_path_factory.mktemp("data") / "squad"
+    folder.mkdir()
+    for name, articles in (("train-v1.1.subset", 4), ("dev-v1.1", 3)):
+        found = []
+        for article in range(articles):
+            questions = []
+            for place in range(6):
+                answer = PARAGRAPH.split()[place + article]
+                start = len(" ".join([*PARAGRAPH.split()[: place + article], ""]))
+                questions.append(
+                    {"question": f"What is {place}?", "answers": [{"text": answer, "answer_start": start}]}
+                )
+            found.append({"title": f"{name}-{article}", "paragraphs": [{"context": PARAGRAPH, "qas": questions}]})
+        (folder / f"{name}.json").write_text(json.dumps({"data": found}), encoding="utf-8")
+    return folder.parent
+
+
+def test_an_answer_is_found_in_tokens_and_read_back(tokenizer):
+    """Logits that point at the tokens of an answer give its text again, padding behind them or not."""
+    words, start = PARAGRAPH.split(), 0
+    for word in words:
+        start = PARAGRAPH.index(word, start)
+        (example,) = encode([Question("a", "Where?", PARAGRAPH, (word,), start)], tokenizer, 200)
+        length = len(example.inputs["input_ids"])
+        logits = torch.zeros(2, length + 5)
+        logits[0, example.inputs["start_positions"]] = logits[1, example.inputs["end_positions"]] = 1
+        assert answer_of(example, *logits, longest=30) == word
+        assert tokenizer.decode(example.inputs["input_ids"][: example.first]) == "Where?\n"
+    assert encode([Question("a", "Where?", PARAGRAPH, ("cat",), 4)], tokenizer, length - 1) == []
+
+
+def test_the_best_span_is_the_best_of_all():
+    generator = torch.Generator().manual_seed(0)
+    for longest in (1, 3, 20):
+        start, end = torch.randn(2, 9, generator=generator)
+        spans = [(i, j) for i in range(9) for j in range(i, min(9, i + longest))]
+        assert best_span(start, end, longest) == max(spans, key=lambda span: start[span[0]] + end[span[1]])
+
+
+def test_baselines_know_no_model():
+    asked = [Question("a", "?", "one two three four", ("two three",), 4)]
+    train = [Question("b", "?", "ten eleven twelve", ("ten eleven",), 0)]
+    scores, words = first_words(asked, train)
+    assert words == 2 and scores == [{"exact": 0.0, "f1": pytest.approx(0.5)}]
+    assert random_spans(asked, train, draws=300)[0]["exact"] == pytest.approx(1 / 3, abs=0.1)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_arms_differ_in_what_they_say_and_in_nothing_else(experts, stage):
+    """A control has the substrate and what trains of its arm, and no weight of the blocks."""
+    models = {arm: make_model(experts[1], arm, stage, seed=3) for arm in ARMS}
+    for arm in ("grown", "grown-thawed"):
+        model, control = models[arm], models[arm.replace("grown", "random")]
+        trained, fresh = (dict(m.named_parameters()) for m in (model, control))
+        assert {n: p.requires_grad for n, p in trained.items()} == {n: p.requires_grad for n, p in fresh.items()}
+        assert model.substrate.fingerprint(None) == control.substrate.fingerprint(None)
+        assert not any(torch.equal(p, fresh[n]) for n, p in trained.items() if n.endswith("_proj.weight"))
+    assert all(p.requires_grad for p in models["grown-thawed"].parameters())
+
+
+def test_no_article_is_in_two_parts(experts, data):
+    parts = load_parts(experts[1], data, SMOKE)
+    articles = [{example.question.article for example in part} for part in parts]
+    assert len(set.union(*articles)) == sum(map(len, articles)) and all(articles)
+    assert [len(part) for part in parts] == [SMOKE.train, SMOKE.kept, SMOKE.test]
+
+
+def test_runs_and_their_report(experts, data, tmp_path):
+    """Two arms on one stage, at the better of two rates; then the table and the picture."""
+    folder = experts[1]
+    assert list(stages_of(folder)) == [1, 2]
+    results = {(arm, 2, 1e-2, 0): fine_tune(folder, data, SMOKE, arm, 2, 1e-2, 0) for arm in ("grown", "random")}
+    for run in results.values():
+        assert (run["blocks"], len(run["test"]["f1"]), len(run["kept"]["f1"])) == (3, SMOKE.test, SMOKE.kept)
+        assert all(0 <= value <= 1 for value in run["test"]["f1"])
+    better = {part: {"exact": [1.0] * size, "f1": [1.0] * size} for part, size in (("kept", 4), ("test", 6))}
+    results["grown", 2, 1e-3, 0] = results["grown", 2, 1e-2, 0] | better
+    report = summarise(results, baselines(folder, data, SMOKE), SMOKE, "zh")
+    grown, random = report["arms"]
+    assert (grown["arm"], grown["rate"], grown["f1"]["loss"], grown["exact"]["loss"]) == ("grown", 1e-3, 100.0, 100.0)
+    expected = 100 - 100 * sum(results["random", 2, 1e-2, 0]["test"]["f1"]) / SMOKE.test
+    assert grown["against_random"]["difference"] == pytest.approx(expected) and "against_random" not in random
+    assert len(report["baselines"]) == 2 and report["articles"] == 3
+    text = as_markdown(report)
+    assert "| grown | 2 | 3 |" in text and "| random span |" in text
+    draw(report, tmp_path / "f1.png")
+    assert (tmp_path / "f1.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="run the study first"):
+        summarise({}, baselines(folder, data, SMOKE), SMOKE, "zh")
