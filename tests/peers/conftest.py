@@ -1,13 +1,15 @@
 """The suites of others run only when asked for: they are fetched first, and have other manners than ours."""
 
+import itertools
 import os
 
 import pytest
 from peers.reasons import reason_for
 from peers.table import OURS
-from peers.texts import write_texts
-from peers.variants import CHOICE, chosen, draw_pictures
+from peers.texts import PAIRS, write_texts
+from peers.variants import CHOICE, RESERVED, VOCABULARY, chosen, draw_pictures
 
+from frozen_glyph import build_tokenizer
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
 ADAPTERS = ("test_transformers", "test_peft", "test_trl")
@@ -60,9 +62,11 @@ def pictures():
 
 
 @pytest.fixture(scope="session")
-def stand_ins(pictures, tokenizer, tmp_path_factory):
+def stand_ins(pictures, tmp_path_factory):
     """A folder in which names on the Hub are folders: the variant under test, and texts."""
     folder = tmp_path_factory.mktemp("hub")
+    tokenizer = build_tokenizer(itertools.chain(*PAIRS), vocab_size=VOCABULARY, reserved=RESERVED)
+    assert len(tokenizer) == VOCABULARY
     chosen().write(folder / "variant", tokenizer)
     write_texts(folder)
     return folder

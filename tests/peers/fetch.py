@@ -7,31 +7,20 @@ the index names); the rest is in the repository that the package's metadata name
 import hashlib
 import importlib
 import importlib.metadata
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".peers"
 PACKAGES = ("transformers", "peft", "trl")
+SOURCE = "source.json"
 PARTS = ("tests", "utils")  # of a repository; tests of transformers' configurations import from its utils
-
-
-@dataclass
-class Source:
-    """Where the tests of one package are from."""
-
-    package: str
-    version: str
-    archive: str = ""  # name and sha256
-    repository: str = ""  # what stood in for what the archive lacks
-
-    def record(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def suite(package: str) -> Path:
@@ -48,7 +37,7 @@ def load(package: str, module: str) -> ModuleType:
     return importlib.import_module(f"tests.{module}")
 
 
-def fetch(package: str, checkout: Path | None = None) -> Source:
+def fetch(package: str, checkout: Path | None = None) -> None:
     """Lay out the tests of the installed ``package``.
 
     Args:
@@ -58,18 +47,33 @@ def fetch(package: str, checkout: Path | None = None) -> Source:
         PackageNotFoundError: the package is not installed.
         CalledProcessError: pip did not get the archive.
     """
-    version = importlib.metadata.version(package)
-    source, folder = Source(package, version), suite(package)
+    version, folder = importlib.metadata.version(package), suite(package)
     shutil.rmtree(folder.parent, ignore_errors=True)
     archive = download(package, version)
-    source.archive = f"{archive.name} sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
-    checkout, source.repository = (checkout, "a given folder") if checkout else clone(package, version)
+    checkout, repository = (
+        (checkout, f"a given folder, {version_in(checkout)}") if checkout else clone(package, version)
+    )
     for part in PARTS if checkout else ():
         if (checkout / part).is_dir():
             shutil.copytree(checkout / part, folder.parent / part, dirs_exist_ok=True)
     unpack_tests(archive, folder)
     (folder / "__init__.py").touch()
-    return source
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    source = {"package": package, "version": version, "archive": f"{archive.name} sha256:{digest}"}
+    (folder.parent / SOURCE).write_text(json.dumps(source | {"repository": repository}), "utf-8")
+
+
+def source_of(package: str) -> dict[str, str]:
+    """Where its tests are from: package, version, archive, and the repository that has what the archive lacks."""
+    return json.loads((suite(package).parent / SOURCE).read_text("utf-8"))
+
+
+def version_in(checkout: Path) -> str:
+    """What a working copy says of its version."""
+    for file in filter(Path.is_file, [checkout / "VERSION", *checkout.glob("src/*/__init__.py")]):
+        if found := re.search(r"(?:__version__ = \"|\A)(\d[\w.]+)", file.read_text("utf-8")):
+            return f"version {found[1]}"
+    return "of no known version"
 
 
 def download(package: str, version: str) -> Path:

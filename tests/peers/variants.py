@@ -25,7 +25,7 @@ from frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
-VOCABULARY, WIDTH = 340, 32
+VOCABULARY, RESERVED, WIDTH = 340, 32, 32
 AUTOS = (
     AutoModel,
     AutoModelForCausalLM,
