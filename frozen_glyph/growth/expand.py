@@ -6,14 +6,16 @@ from typing import Any, get_args
 
 import torch
 
+from frozen_glyph.checkpoint.tensors import BLOCKS_PREFIX, layer_of
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.recipe import Init
+from frozen_glyph.growth.recipe import Init, StageRecipe
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.linear_frozen_glyph import silence
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 
 WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")  # where compiling, distributing, checkpointing keep it
 NAMED = 3  # tensors that an error names
+PARTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam's state
 
 
 def grow(model: FrozenGlyphForCausalLM, layers: int = 1, init: Init = "identity") -> FrozenGlyphForCausalLM:
@@ -144,3 +146,24 @@ def choose_trainable(model: FrozenGlyphForCausalLM, parts: Collection[str]) -> N
     modules = {"blocks": newest, "norm": model.model.norm, "head": model.lm_head, "embeddings": model.substrate}
     for part in parts:
         modules[part].requires_grad_(True)
+
+
+def moments_for(model: Any, left: dict[str, torch.Tensor], plan: StageRecipe) -> dict[str, torch.Tensor]:
+    """Of Adam's state that the stage before left, by parameter and part, what the parameters that train begin with.
+
+    Those that trained go on; copied blocks have the state of their sources, but not of outputs that were set to zero.
+    """
+    old_layers = model.config.num_hidden_layers - plan.layers
+    begin: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        layer, source = layer_of(name), name
+        if layer is not None and layer >= old_layers:
+            new = f"{BLOCKS_PREFIX}{layer}."
+            zero = plan.init == "copy_zero" and name.startswith((f"{new}self_attn.o_proj.", f"{new}mlp.fc_out."))
+            if plan.init not in ("copy", "copy_zero") or zero:
+                continue
+            number = source_of(layer - old_layers, old_layers, plan.layers)
+            source = f"{BLOCKS_PREFIX}{number}.{name.removeprefix(new)}"
+        if parameter.requires_grad:
+            begin |= {f"{name}.{part}": left[f"{source}.{part}"] for part in PARTS if f"{source}.{part}" in left}
+    return begin

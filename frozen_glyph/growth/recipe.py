@@ -22,7 +22,7 @@ from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, 
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
-LATER_STAGE_FIELDS = {"active": None}
+LATER_STAGE_FIELDS = {"active": None, "optimizer": "new"}
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
 Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
@@ -62,6 +62,9 @@ class StageRecipe:
     active: Count | None = None
     """Topmost blocks that train, or all where there are fewer; those below the newest get new shards. Default: the
     newest."""
+    optimizer: Literal["new", "carried"] = "new"
+    """Adam's moments at its start are new, or those that the stage before left: of norm, head and blocks that go on
+    training, and of copied blocks."""
 
     def __post_init__(self) -> None:
         check_length(self.steps, self.tokens)
@@ -154,7 +157,8 @@ class GrowthRecipe:
     lora: LoraRecipe | None = None
     """A phase of low-rank adapters after stages."""
     decay: Literal["stage", "run"] = "stage"
-    """Where the learning rate falls: in every stage, or once over the steps of all; each stage warms up."""
+    """Where the learning rate falls: in every stage, or once over all of them; a stage warms up if its moments are
+    new."""
     parent: ParentRecipe | None = None
     """The checkpoint to go on from; default: none, stage 1 is the first."""
     health: Annotated[Literal["stop", "warn", "off"], BeforeValidator(as_off)] = "warn"
@@ -184,6 +188,8 @@ class GrowthRecipe:
         for index, stage in enumerate(self.stages):
             first = index == 0 and self.parent is None
             require(stage.layers >= 1 or not first, f"stages[{index}].layers", stage.layers, "at least 1 in stage 1")
+            new = index > 0 or stage.optimizer == "new"
+            require(new, f"stages[{index}].optimizer", stage.optimizer, "new in the first stage of a recipe")
             embeddings = "embeddings" in stage.train
             allowed = "without embeddings, which train only in stage 1 of substrate.layout trainable"
             require(not embeddings or (first and trainable), f"stages[{index}].train", stage.train, allowed)

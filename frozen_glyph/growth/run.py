@@ -1,5 +1,6 @@
 """A growth run: one folder that holds every stage, its recipe and provenance, and that can be killed and resumed."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run_folder import amend, claim, clear_leftovers, open_run, released_on_error, run_card
 from frozen_glyph.growth.stage import Run, grow_stage, unfinished_phase, work_folder
 from frozen_glyph.growth.work_folder import adopt_work, clear_work, open_work
+from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import tensorboard_in
 from frozen_glyph.training.data import open_windows
 from frozen_glyph.training.recipe import DataRecipe, choose_data
@@ -94,6 +96,12 @@ def grow_from_recipe(
 def check_stages(recipe: GrowthRecipe) -> None:
     """Raise before the first stage what a later one would: a package or device that the recipe needs is missing."""
     check_machine(recipe.training)
+    sharded = "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))
+    if sharded and any(stage.optimizer == "carried" for stage in recipe.stages):
+        raise RecipeError(
+            "recipe field stages.optimizer='carried': FSDP and DeepSpeed divide the optimiser state among processes; "
+            "say new, or launch with DistributedDataParallel"
+        )
     if recipe.lora is not None:
         check_peft()
     kind = recipe.training.quantize_frozen

@@ -16,18 +16,25 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from frozen_glyph.checkpoint.contract import WORK_FOLDER, adapter_folder, metrics_file
-from frozen_glyph.checkpoint.files import read_json, read_tensors, write_json, write_tensors, write_text
+from frozen_glyph.checkpoint.files import (
+    CheckpointError,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.records import PhaseRecord, StageRecord, TrainedPhase
 from frozen_glyph.checkpoint.stages import write_stage
-from frozen_glyph.growth.expand import choose_trainable, grow
+from frozen_glyph.growth.expand import choose_trainable, grow, moments_for
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
 from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.watch import add_to_metrics, watch_stage
-from frozen_glyph.growth.work_folder import PHASE, TRAINED, open_work
+from frozen_glyph.growth.work_folder import MOMENTS, PHASE, TRAINED, open_work
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.callbacks import StageProgress
@@ -128,11 +135,7 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
 def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> PhaseRecord:
     """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
     training = run.recipe.training
-    rate = plan.learning_rate or training.learning_rate
-    steps = [training.steps_of(entry.steps, entry.tokens) for entry in run.recipe.stages]
-    place = stage - run.first_stage
-    over_run = {"run_steps": sum(steps), "steps_before": sum(steps[:place])} if run.recipe.decay == "run" else {}
-    phase = Phase(steps[place], rate, run.seed(stage), plan.patience, **over_run)
+    phase = blocks_phase(run, model, stage, plan)
     prepare = None
     if model.config.num_frozen_layers > 0:
         digest = frozen_digest(model)
@@ -145,6 +148,23 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
             prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
             run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in prepare.files), in_place=True)
     return run_phase(run, model, stage, "blocks", phase, prepare)
+
+
+def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> Phase:
+    """How the blocks of a stage are optimised, by their place in the run."""
+    recipe, training, place = run.recipe, run.recipe.training, stage - run.first_stage
+    steps = [training.steps_of(entry.steps, entry.tokens) for entry in recipe.stages]
+    asked_for = any(after.optimizer == "carried" for after in recipe.stages[place + 1 : place + 2])
+    return Phase(
+        steps[place],
+        plan.learning_rate or training.learning_rate,
+        run.seed(stage),
+        plan.patience,
+        run_steps=sum(steps) if recipe.decay == "run" else None,
+        steps_before=sum(steps[:place]),
+        moments=carried_moments(run, model, stage, plan) if plan.optimizer == "carried" else None,
+        moments_to=run.work.make(work_folder(run, stage + 1).name) / MOMENTS if asked_for else None,
+    )
 
 
 def train_adapters(
@@ -174,23 +194,44 @@ def run_phase(
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
             found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
         if PartialState().is_main_process:
-            write_phase(run, model, stage, name, found)
+            write_phase(run, model, stage, name, found, phase.moments_to)
         PartialState().wait_for_everyone()
     else:
         load_trained(model, folder)
     return read_json(folder / PHASE)
 
 
-def write_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase) -> None:
-    """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints."""
+def write_phase(
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase, moments: Path | None = None
+) -> None:
+    """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints.
+
+    ``moments``: the file that it left for the next stage.
+    """
     folder = work_folder(run, stage) / name
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
     write_tensors(folder / TRAINED, trained)
     lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
     write_text(run.out / metrics_file(stage, name), lines)
     write_json(folder / PHASE, found)
-    run.work.record(*((folder / file).relative_to(run.work.folder).as_posix() for file in (TRAINED, PHASE)))
+    written = [folder / TRAINED, folder / PHASE, *([moments] if moments else [])]
+    run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in written))
     remove_checkpoints(folder)
+
+
+def carried_moments(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> dict[str, torch.Tensor]:
+    """What the stage before left for this one, of the parameters that train in it.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    path = work_folder(run, stage) / MOMENTS
+    if not run.work.holds(path.relative_to(run.work.folder).as_posix()):
+        raise CheckpointError(
+            f"{str(path)!r}, the optimiser state that stage {stage - 1} left for stage {stage}, is missing or damaged; "
+            "train in a new folder"
+        )
+    return moments_for(model, read_tensors(path), plan)
 
 
 def load_trained(model: FrozenGlyphForCausalLM, folder: Path) -> None:

@@ -10,6 +10,7 @@ from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.training.trainer import remove_checkpoints
 
 TRAINED, PHASE = "trained.safetensors", "phase.json"  # what a finished phase leaves; the latter, written last, marks it
+MOMENTS = "moments.safetensors"  # Adam's, that the stage before left
 logger = logging.getLogger(__name__)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from frozen_glyph.checkpoint.files import write_tensors
 from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
 from frozen_glyph.errors import FrozenGlyphError, enough_memory
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
@@ -56,6 +57,7 @@ class Phase:
     """One optimisation phase, a stage's own blocks or its LoRA phase: ``steps`` at most, fewer with ``patience``.
 
     ``run_steps``: the learning rate falls over so many steps, of which ``steps_before`` came in earlier phases.
+    ``moments``: Adam's state to begin with, as an earlier phase left it in its ``moments_to``, a .safetensors file.
     """
 
     steps: int
@@ -64,6 +66,8 @@ class Phase:
     patience: int | None = None
     run_steps: int | None = None
     steps_before: int = 0
+    moments: dict[str, torch.Tensor] | None = None
+    moments_to: Path | None = None
 
 
 def uses_bf16(precision: str) -> bool:
@@ -127,7 +131,7 @@ def schedule(recipe: TrainingRecipe, phase: Phase) -> dict[str, Any]:
 
 
 def rate_over_run(recipe: TrainingRecipe, phase: Phase, step: int) -> float:
-    """Share of the peak at a step of a phase that warms up and then follows the decay of the whole run."""
+    """Share of the peak at a step of a phase that follows the run's decay; it is warmed up if its moments are new."""
     done, ratio = (phase.steps_before + step) / (phase.run_steps or phase.steps), recipe.final_learning_rate_ratio
     left = {
         "cosine": (1 + math.cos(math.pi * done)) / 2,
@@ -135,7 +139,8 @@ def rate_over_run(recipe: TrainingRecipe, phase: Phase, step: int) -> float:
         "constant": 1.0,
         "warmup_stable_decay": min(1.0, (1 - done) / DECAY_SHARE),
     }[recipe.schedule]
-    return min(1.0, step / max(1, schedule(recipe, phase)["warmup_steps"])) * (ratio + (1 - ratio) * left)
+    warmup = 0 if phase.moments else schedule(recipe, phase)["warmup_steps"]
+    return min(1.0, step / warmup if warmup else 1.0) * (ratio + (1 - ratio) * left)
 
 
 def check_machine(recipe: TrainingRecipe) -> None:
@@ -240,10 +245,13 @@ def train_phase(
         recipe=recipe,
         prepare_inputs=prepare_inputs,
         rate=partial(rate_over_run, recipe, phase) if phase.run_steps else None,
+        moments=phase.moments,
     )
     trainer.remove_callback(PrinterCallback)
     with enough_memory(f"training of {work.name!r} in batches of {arguments.per_device_train_batch_size}", LESS_MEMORY):
         trainer.resume(newest_checkpoint(work))
+    if phase.moments_to is not None and arguments.should_save:
+        write_tensors(phase.moments_to, trainer.moments_left(newest_checkpoint(work)))
     trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # or autocast would stay around its forward
     trained.config.use_cache = use_cache  # Trainer turns it off, and the written model would generate without a cache
     if recipe.activation_checkpointing:

@@ -45,7 +45,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.training.recipe import TrainingRecipe
 
 FOLDER = re.compile(r"checkpoint-(\d+)(?:\.(\d+))?")  # of a step; numbered where files of others lie in its place
-STATE_FILE = "trainer_state.json"
+STATE_FILE, OPTIMIZER_FILE = "trainer_state.json", "optimizer.pt"
 Batch = dict[str, torch.Tensor]
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class StageTrainer(Trainer):
 
     ``recipe`` says how many windows make one optimiser step over all devices. ``prepare_inputs`` is applied to each
     training batch, on its device, before the forward pass. ``rate`` is the share of the peak at a step, in place of
-    the schedule that the arguments name.
+    the schedule that the arguments name. ``moments`` are what ``moments_left`` gave of such parameters.
     """
 
     model: Any
@@ -147,9 +147,11 @@ class StageTrainer(Trainer):
         recipe: TrainingRecipe,
         prepare_inputs: Callable[[Batch], Batch] | None = None,
         rate: Callable[[int], float] | None = None,
+        moments: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         self.recipe, self.prepare_inputs, self.rate = recipe, prepare_inputs, rate
+        self.moments = moments or {}
         self.started, self.seconds_before = time.monotonic(), 0.0
         self.saving: Path | None = None
         super().__init__(**kwargs)
@@ -168,6 +170,29 @@ class StageTrainer(Trainer):
             chosen: Any = optimizer or self.optimizer
             self.lr_scheduler = LambdaLR(chosen, self.rate)
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        optimizer: Any = super().create_optimizer(model)
+        parameters = trainable(self.model)
+        for key, moment in self.moments.items():
+            name, _, part = key.rpartition(".")
+            parameter = parameters[name]
+            steps_here = part != "step" or optimizer.defaults.get("fused")  # the fused step counts on its device
+            optimizer.state[parameter][part] = moment.to(parameter.device if steps_here else "cpu", copy=True)
+        return optimizer
+
+    def moments_left(self, checkpoint: Path | None) -> dict[str, torch.Tensor]:
+        """Adam's state after training, by parameter and part; that of ``checkpoint`` where it was the end itself."""
+        optimizer: Any = self.optimizer
+        if optimizer is None and checkpoint is not None:
+            optimizer = self.create_optimizer()
+            state = torch.load(str(checkpoint / OPTIMIZER_FILE), map_location="cpu", weights_only=True)
+            optimizer.load_state_dict(state)
+        return {
+            f"{name}.{part}": moment.detach().cpu()
+            for name, parameter in trainable(self.model).items()
+            for part, moment in optimizer.state[parameter].items()
+        }
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         if model.training and self.prepare_inputs is not None:

@@ -7,10 +7,13 @@ import re
 import pytest
 import torch
 
-from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, merge_experts
-from frozen_glyph.checkpoint.files import read_weight_map
+from frozen_glyph import FrozenGlyphForCausalLM, extract_expert, grow, merge_experts
+from frozen_glyph.checkpoint.files import CheckpointError, read_tensors, read_weight_map
+from frozen_glyph.checkpoint.provenance import read_provenance
+from frozen_glyph.growth import stage as stage_module
 from frozen_glyph.growth.estimate import estimate
-from frozen_glyph.growth.recipe import GrowthRecipe
+from frozen_glyph.growth.expand import choose_trainable, moments_for
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.recipes.fields import parse
@@ -18,11 +21,8 @@ from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.recipe import TrainingRecipe
 from frozen_glyph.training.train import Phase, rate_over_run
 
-STAGES = [
-    {"steps": 6},
-    {"steps": 6, "init": "copy_zero", "active": 2},
-    {"steps": 6, "init": "copy_zero", "active": 2},
-]
+TOP_TWO = {"steps": 6, "init": "copy_zero", "active": 2, "optimizer": "carried"}
+STAGES = [{"steps": 6}, TOP_TWO, TOP_TWO]
 CHANGES = {"stages": STAGES, "decay": "run", "training.schedule": "warmup_stable_decay", "training.warmup_steps": 2}
 
 
@@ -34,9 +34,21 @@ def block(tensors: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
     return tensors[f"model.layers.{layer}.mlp.fc_in.weight"]
 
 
+def stop_at_stage(number: int):
+    """A ``grown_model`` that ends the process when stage ``number`` begins."""
+    plain = stage_module.grown_model
+
+    def grown_model(run, stage, plan):
+        if stage == number:
+            raise InterruptedError
+        return plain(run, stage, plan)
+
+    return grown_model
+
+
 @pytest.fixture(scope="module")
 def scheduled(grow_tiny, tmp_path_factory):
-    """(folder, provenance) of three stages under one decay, of which the topmost two blocks train."""
+    """(folder, provenance) of three stages under one decay, of which the topmost two blocks train, moments carried."""
     folder = tmp_path_factory.mktemp("runs") / "scheduled"
     return folder, grow_tiny(folder, CHANGES)
 
@@ -53,6 +65,8 @@ def test_rates_of_all_phases_together_follow_one_decay(schedule):
         "warmup_stable_decay": lambda done: 1.0 if done < 0.8 else 0.1 + 0.9 * (1 - done) / 0.2,
     }[schedule]
     warm = [0, 0.5, *[1] * 48] * 2
+    carried = Phase(50, 1e-3, 0, run_steps=100, steps_before=50, moments={"head.step": torch.zeros(())})
+    assert rate_over_run(recipe, carried, 0) == pytest.approx(expected(0.5)), "no second warm-up"
     assert rates == pytest.approx([share * expected(step / 100) for step, share in enumerate(warm)])
     assert rate_over_run(recipe, halves[1], 50) == pytest.approx(0.1)
 
@@ -117,19 +131,72 @@ def test_newest_blocks_go_on_alone_after_more_were_active(grow_tiny, tmp_path):
 
 
 def test_a_killed_run_ends_with_the_same_bytes(scheduled, grow_tiny, monkeypatch, tmp_path):
-    seen = iter(range(1, 100))
+    """Stopped after the last checkpoint of stage 1, before it was marked as finished, and in the middle of stage 2."""
+    work, steps = tmp_path / "run" / ".work" / "stage-2", iter(range(1, 100))
 
-    def stop(self, args, state, control, **kwargs):
-        if next(seen) == 11:
+    def stop(*arguments, **kwargs):
+        raise InterruptedError
+
+    def stop_in_the_middle(self, args, state, control, **kwargs):
+        if next(steps) == 5:
             raise InterruptedError
 
-    monkeypatch.setattr(StageProgress, "on_step_end", stop)
+    for name, place, ends in (
+        ("write_phase", stage_module, stop),
+        ("on_step_end", StageProgress, stop_in_the_middle),
+    ):
+        (work / "moments.safetensors").unlink(missing_ok=True)  # is read off the checkpoint again
+        monkeypatch.setattr(place, name, ends)
+        with pytest.raises(InterruptedError):
+            grow_tiny(tmp_path / "run", CHANGES)
+        monkeypatch.undo()
+    assert (work / "blocks" / "checkpoint-4").is_dir()
+    provenance = grow_tiny(tmp_path / "run", CHANGES)
+    assert [entry["files"] for entry in provenance["stages"]] == [entry["files"] for entry in scheduled[1]["stages"]]
+
+
+def test_moments_go_on_and_are_copied_with_their_block(build_model):
+    """Norm, head and the block that goes on have theirs; the copy has its source's, but not of outputs of zero."""
+    model = grow(build_model(num_hidden_layers=2), 1, "copy_zero")
+    plan = StageRecipe(init="copy_zero", active=2)
+    model.config.num_frozen_layers = plan.frozen_blocks(3, 2)
+    choose_trainable(model, plan.train)
+    left = {
+        f"{name}.{part}": torch.full((), float(place))
+        for place, (name, _) in enumerate(model.named_parameters())
+        for part in ("step", "exp_avg", "exp_avg_sq")
+        if name.startswith(("model.layers.1.", "model.norm.", "lm_head."))
+    }
+    begin = moments_for(model, left, plan)
+    assert left.items() <= begin.items()
+    copied = {name: value for name, value in begin.items() if name.startswith("model.layers.2.")}
+    assert copied == {
+        name.replace("layers.1.", "layers.2."): value
+        for name, value in left.items()
+        if name.startswith("model.layers.1.") and not any(part in name for part in ("o_proj", "fc_out"))
+    }
+    assert not any("layers.2." in name for name in moments_for(model, left, StageRecipe(init="random")))
+
+
+def test_carried_moments_change_what_is_learnt_and_lost_ones_are_named(scheduled, grow_tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(stage_module, "grown_model", stop_at_stage(3))
+    with pytest.raises(InterruptedError):
+        grow_tiny(tmp_path / "new", CHANGES | {"stages": [STAGES[0], TOP_TWO | {"optimizer": "new"}, TOP_TWO]})
+    first, second = (
+        [read_provenance(folder)["stages"][place]["train_loss"] for folder in (scheduled[0], tmp_path / "new")]
+        for place in (0, 1)
+    )
+    assert first[0] == first[1] and second[0] != second[1]
+    assert [entry.get("optimizer") for entry in scheduled[1]["stages"]] == [None, "carried", "carried"]
+    monkeypatch.setattr(stage_module, "grown_model", stop_at_stage(2))
     with pytest.raises(InterruptedError):
         grow_tiny(tmp_path / "run", CHANGES)
     monkeypatch.undo()
-    assert (tmp_path / "run" / ".work" / "stage-2" / "blocks" / "checkpoint-4").is_dir()
-    provenance = grow_tiny(tmp_path / "run", CHANGES)
-    assert [entry["files"] for entry in provenance["stages"]] == [entry["files"] for entry in scheduled[1]["stages"]]
+    path = tmp_path / "run" / ".work" / "stage-2" / "moments.safetensors"
+    assert float(read_tensors(path)["lm_head.weight.step"]) == 6
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"moments.safetensors', the optimiser state that stage 1 left for stage"):
+        grow_tiny(tmp_path / "run", CHANGES)
 
 
 def test_such_runs_merge_and_give_their_experts_back(scheduled, finished, tmp_path):
@@ -144,6 +211,12 @@ def test_stages_are_not_appended_to_a_decay_that_is_over(scheduled, grow_tiny):
         grow_tiny(scheduled[0], CHANGES | {"stages": [*STAGES, {"steps": 6}]})
 
 
+def test_an_appended_stage_finds_no_moments(finished, grow_tiny, make_recipe):
+    stages = [entry.to_dict() for entry in make_recipe().stages]
+    with pytest.raises(RunFolderError, match=r"another recipe \(stages\[2\] is None there"):
+        grow_tiny(finished[0], {"stages": [*stages, {"optimizer": "carried"}]})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -152,6 +225,10 @@ def test_stages_are_not_appended_to_a_decay_that_is_over(scheduled, grow_tiny):
         (
             {"decay": "run", "training.eval_steps": 2, "stages.1.patience": 1},
             "stages[1].patience=1 is not allowed: it must be left out with decay: run",
+        ),
+        (
+            {"stages.0.optimizer": "carried"},
+            "stages[0].optimizer='carried' is not allowed: it must be new in the",
         ),
         ({"stages.1.active": 0}, "stages[1].active=0 is not allowed: it must be from 1"),
         ({"stages.1.active": 2, "stages.1.train": ["head"]}, "stages[1].active=2 is not allowed: it must be left out"),
