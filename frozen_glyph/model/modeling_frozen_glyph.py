@@ -245,6 +245,11 @@ class FrozenGlyphPreTrainedModel(StrictPreTrainedModel):
             if isinstance(module, FrozenGlyphBlock):
                 module.tracks_input = wanted
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are, where transformers' own models say it."""
+        return self.config.vocab_size
+
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Refuse: token ids and glyph bits are one frozen object."""
         if new_num_tokens in (None, self.config.vocab_size):
