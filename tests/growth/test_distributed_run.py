@@ -12,6 +12,8 @@ import torch
 from frozen_glyph.checkpoint.files import check_hashes, read_tensors
 
 LORA = {"lora": {"rank": 2, "from_stage": 2, "steps": 4}}
+SCHEDULED = LORA | {"decay": "run", "stages.1": {"layers": 2, "steps": 12, "init": "copy", "active": 3}}
+CARRIED = SCHEDULED | {"stages.1": SCHEDULED["stages.1"] | {"optimizer": "carried"}}
 RUN = """
 import json, os, sys
 from frozen_glyph.growth.recipe import GrowthRecipe
@@ -53,13 +55,17 @@ FSDP2 = {  # what `accelerate launch` makes of hub_configs/accelerate/fsdp2.yaml
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", [{}, FSDP2], ids=["copies", "shards"])
-def test_two_processes_write_one_run(launch, recipe_content, texts, substrate_folder, grow_tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("launch", "changes"),
+    [({}, LORA), (FSDP2, LORA), ({}, CARRIED), (FSDP2, SCHEDULED)],
+    ids=["copies", "shards", "copies-scheduled", "shards-scheduled"],
+)
+def test_two_processes_write_one_run(launch, changes, recipe_content, texts, substrate_folder, grow_tiny, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    expected = grow_tiny(alone, LORA)
+    expected = grow_tiny(alone, changes)
     (tmp_path / "run.py").write_text(RUN)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "run.py")]
-    arguments = [json.dumps(recipe_content(LORA)), *map(str, (together, *texts, substrate_folder))]
+    arguments = [json.dumps(recipe_content(changes)), *map(str, (together, *texts, substrate_folder))]
     environment = os.environ | launch | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, *command, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -153,6 +153,7 @@ def test_a_killed_run_ends_with_the_same_bytes(scheduled, grow_tiny, monkeypatch
     assert (work / "blocks" / "checkpoint-4").is_dir()
     provenance = grow_tiny(tmp_path / "run", CHANGES)
     assert [entry["files"] for entry in provenance["stages"]] == [entry["files"] for entry in scheduled[1]["stages"]]
+    assert not list((tmp_path / "run" / ".work").glob("stage-*"))
 
 
 def test_moments_go_on_and_are_copied_with_their_block(build_model):
@@ -209,6 +210,15 @@ def test_such_runs_merge_and_give_their_experts_back(scheduled, finished, tmp_pa
 def test_stages_are_not_appended_to_a_decay_that_is_over(scheduled, grow_tiny):
     with pytest.raises(RunFolderError, match=r"another recipe \(stages\[3\] is None there"):
         grow_tiny(scheduled[0], CHANGES | {"stages": [*STAGES, {"steps": 6}]})
+
+
+def test_moments_are_not_carried_where_processes_divide_them(grow_tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(
+        RecipeError, match=r"stages\.optimizer='carried': FSDP and DeepSpeed divide the optimiser state"
+    ):
+        grow_tiny(tmp_path / "run", CHANGES)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_appended_stage_finds_no_moments(finished, grow_tiny, make_recipe):
