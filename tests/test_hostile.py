@@ -24,6 +24,7 @@ from frozen_glyph import (
     cli,
     export_dense,
     merge_experts,
+    reweigh_experts,
 )
 from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.dtypes import holds_nan
@@ -287,3 +288,28 @@ def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path, caplog):
 def test_a_record_of_a_mirror_that_nests_without_end_is_none(tmp_path):
     (tmp_path / "mirror.json").write_text("[" * 200_000)
     assert read_manifest(tmp_path) == {}
+
+
+def test_an_id_of_a_tokenizer_without_measure_is_refused(copied):
+    """tokenizers keeps a place for every id up to the largest: a billion of them ended the process."""
+    folder = copied(tokenizer=lambda content: content["model"]["vocab"].update({"<0x5F>": 4_000_000_000}))
+    with pytest.raises(CheckpointError, match=r"gives '<0x5F>' the id 4000000000; ids must be below 16,777,216"):
+        load_tokenizer(folder)
+
+
+def test_experts_of_another_type_of_model_are_not_read_as_ours(copied):
+    def change(config):
+        config.update(model_type="other", experts=[0.5])
+
+    folder = copied(merged=True, config=change)
+    with pytest.raises(CheckpointError, match="is no merged checkpoint; merge experts first"):
+        reweigh_experts(folder, "posterior")
+    assert describe_checkpoint(folder)["experts"] == []
+
+
+def test_experts_without_names_have_those_that_the_model_gives_them(copied):
+    folder = copied(
+        merged=True, config=lambda config: [config.pop(name) for name in ("expert_names", "expert_weights")]
+    )
+    reweigh_experts(folder, "posterior")
+    assert [expert["name"] for expert in describe_checkpoint(folder)["experts"]] == ["expert-0", "expert-1"]

@@ -7,6 +7,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
+GROWN, MERGED = "frozen_glyph", "frozen_glyph_moe"  # values of model_type
 # What decides a substrate and its meaning: experts dock only where all of it is equal.
 SUBSTRATE_FIELDS = (
     "substrate_fingerprint",
@@ -66,15 +67,21 @@ def task_of(config: Mapping[str, Any]) -> str | None:
     return next((task for end, task in TASKS.items() if any(name.endswith(end) for name in classes)), None)
 
 
+def is_merged(config: Mapping[str, Any]) -> bool:
+    """Whether a model is a merged one: its type says so, whatever fields another has."""
+    return config.get("model_type") == MERGED
+
+
 def stored_blocks(config: Mapping[str, Any]) -> int | None:
     """How many blocks a model stores: all of a grown one; the trunk, once, and each expert's own of a merged one.
 
-    >>> stored_blocks({"num_shared_layers": 3, "experts": [{"num_hidden_layers": 2}, {"num_hidden_layers": 2}]})
+    >>> own = [{"num_hidden_layers": 2}, {"num_hidden_layers": 2}]
+    >>> stored_blocks({"model_type": "frozen_glyph_moe", "num_shared_layers": 3, "experts": own})
     7
     """
-    if not (experts := config.get("experts")):
+    if not is_merged(config):
         return config.get("num_hidden_layers")
-    return shared_blocks(config) + sum(expert["num_hidden_layers"] for expert in experts)
+    return shared_blocks(config) + sum(expert["num_hidden_layers"] for expert in config["experts"])
 
 
 def shared_blocks(config: Mapping[str, Any]) -> int:
@@ -84,4 +91,14 @@ def shared_blocks(config: Mapping[str, Any]) -> int:
 
 def expert_blocks(config: Mapping[str, Any]) -> list[int]:
     """How many blocks a token passes in each expert of a merged model: the trunk's and the expert's own."""
-    return [shared_blocks(config) + expert["num_hidden_layers"] for expert in config.get("experts") or []]
+    return [shared_blocks(config) + expert["num_hidden_layers"] for expert in config["experts"]]
+
+
+def expert_names(config: Mapping[str, Any]) -> list[str]:
+    """The names of a merged model's experts; numbers where none are given, as the model class has it."""
+    return config.get("expert_names") or [f"expert-{index}" for index in range(len(config["experts"]))]
+
+
+def expert_weights(config: Mapping[str, Any]) -> list[float]:
+    """The weights of a merged model's experts; equal where none are given."""
+    return config.get("expert_weights") or [1 / len(config["experts"]) for _ in config["experts"]]

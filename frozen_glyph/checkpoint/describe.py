@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks, stored_blocks, task_of
+from frozen_glyph.checkpoint.config import (
+    expert_blocks,
+    expert_names,
+    expert_weights,
+    is_merged,
+    shared_blocks,
+    stored_blocks,
+    task_of,
+)
 from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.header import TensorFile
@@ -151,7 +159,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
         "bytes": inventory.nbytes(inventory.headers),
         "substrate_fingerprint": config.get("substrate_fingerprint"),
         "stages": stages,
-        "experts": describe_experts(config, provenance),
+        "experts": describe_experts(config, provenance) if is_merged(config) else [],
         "rule": config.get("rule"),
         "costs": RULES[config["rule"]].costs if config.get("rule") in RULES else None,
         "recipe": provenance.get("recipe"),
@@ -195,15 +203,13 @@ def describe_stages(
 
 def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[ExpertFacts]:
     """Name, blocks (all, shared), weight, adapter and origin of each expert of a merged checkpoint."""
-    experts, parents = config.get("experts") or [], provenance.get("parents", [])
+    experts, parents = config["experts"], provenance.get("parents", [])
     records = provenance.get("experts") or []
     if len(records) != len(experts):
         records = [{}] * len(experts)
     found: list[ExpertFacts] = []
-    weights = config.get("expert_weights") or [1 / len(experts) for _ in experts]
-    names = config.get("expert_names") or [f"expert-{index}" for index in range(len(experts))]
     for name, expert, layers, weight, record in zip(
-        names, experts, expert_blocks(config), weights, records, strict=True
+        expert_names(config), experts, expert_blocks(config), expert_weights(config), records, strict=True
     ):
         found.append(
             {

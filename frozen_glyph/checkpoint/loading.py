@@ -17,6 +17,7 @@ from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")  # what weights were kept in before
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: configuration, weights, tokenizer
+LARGEST_ID = 2**24  # below which every id of a tokenizer lies; tokenizers keeps a place for each
 CONVERT = (
     "a pickle can run code and is never opened; convert it where you trust it, by "
     "torch.load(FILE, weights_only=True) and safetensors.torch.save_file"
@@ -24,11 +25,22 @@ CONVERT = (
 
 
 def load_tokenizer(source: str | Path, **options: Any) -> Any:
-    """``AutoTokenizer.from_pretrained`` of a folder or Hub id; ``CheckpointError`` where it needs code of its own."""
+    """``AutoTokenizer.from_pretrained`` of a folder or Hub id.
+
+    Raises:
+        CheckpointError: it needs code of its own, or an id is so large that writing the tokenizer would take all memory.
+    """
     from transformers import AutoTokenizer
 
     with readable("tokenizer", source):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        name, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", 0))
+    if largest >= LARGEST_ID:
+        raise CheckpointError(
+            f"the tokenizer of {str(source)!r} gives {name!r} the id {largest}; ids must be below {LARGEST_ID:,}; fetch "
+            "or write it again"
+        )
+    return tokenizer
 
 
 def load_config(folder: Path) -> Any:

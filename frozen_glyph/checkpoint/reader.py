@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.config import is_merged
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
     CONFIG_FILE,
@@ -145,7 +146,7 @@ class Checkpoint:
 
     @property
     def merged(self) -> bool:
-        return "experts" in self.config
+        return is_merged(self.config)
 
     @functools.cached_property
     def weights(self) -> Weights:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from frozen_glyph.checkpoint.config import expert_blocks, task_of
+from frozen_glyph.checkpoint.config import expert_blocks, is_merged, task_of
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json
 from frozen_glyph.formats import FormatError, check_type
@@ -178,10 +178,10 @@ def check_counts(config: dict[str, Any]) -> None:
             raise FormatError(f"{name} is {config[name]}; it must not be negative")
     if (ladder := config.get("ladder") or []) and (min(ladder) < 0 or ladder != sorted(ladder)):
         raise FormatError(f"ladder is {ladder}; it must hold blocks after each stage, never fewer than before")
-    if "experts" in config:
-        if config["model_type"] == OURS:
-            raise FormatError("experts are of a merged model, model_type is of a grown one")
-        if not config["experts"]:
+    if "experts" in config and not is_merged(config):
+        raise FormatError(f"experts are of a merged model, model_type is {config['model_type']!r}")
+    if is_merged(config):
+        if not config.get("experts"):
             raise FormatError("experts is empty")
         if min(expert_blocks(config)) < config.get("num_shared_layers", 0):
             raise FormatError("an expert has a negative num_hidden_layers")

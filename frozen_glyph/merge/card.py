@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
-from frozen_glyph.checkpoint.config import expert_blocks, shared_blocks
+from frozen_glyph.checkpoint.config import expert_blocks, expert_names, expert_weights, shared_blocks
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
@@ -15,7 +15,7 @@ def expert_rows(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"expert": name, "blocks": blocks, "shared": shared, "weight": f"{weight:.3f}"}
         for name, blocks, weight in zip(
-            config["expert_names"], expert_blocks(config), config["expert_weights"], strict=True
+            expert_names(config), expert_blocks(config), expert_weights(config), strict=True
         )
     ]
 

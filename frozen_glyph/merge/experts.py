@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.config import EXPERT_FIELDS, SUBSTRATE_FIELDS, expert_blocks, shared_blocks
+from frozen_glyph.checkpoint.config import (
+    EXPERT_FIELDS,
+    SUBSTRATE_FIELDS,
+    expert_blocks,
+    expert_names,
+    expert_weights,
+    shared_blocks,
+)
 from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, CONFIG_FILE
 from frozen_glyph.checkpoint.dtypes import NAMES, STORED
 from frozen_glyph.checkpoint.files import CheckpointError, hash_contents
@@ -145,7 +152,7 @@ def check_expert_config(label: str, config: Any) -> None:
         raise ExpertsDoNotMatch(
             f"expert {label!r} has no frozen substrate with a fingerprint; grow it on a substrate folder"
         )
-    fields = ("experts", "expert_names", "rule", "expert_weights") if kind == "frozen_glyph_moe" else EXPERT_FIELDS
+    fields = ("experts", "rule") if kind == "frozen_glyph_moe" else EXPERT_FIELDS
     if missing := [name for name in (*fields, *SUBSTRATE_FIELDS) if name not in config]:
         raise ExpertsDoNotMatch(f"the config.json of expert {label!r} has no {missing[0]!r}; write the folder again")
 
@@ -177,11 +184,11 @@ def merged_experts(checkpoint: Checkpoint) -> list[Expert]:
     config = checkpoint.config
     count = len(config["experts"])
     alike = config["rule"] in rules_with(weights="none")
-    weights = [1 / count] * count if alike else config["expert_weights"]
+    weights = [1 / count] * count if alike else expert_weights(config)
     return [
         merged_expert(checkpoint, index, name, layers, weight)
         for index, (name, layers, weight) in enumerate(
-            zip(config["expert_names"], expert_blocks(config), weights, strict=True)
+            zip(expert_names(config), expert_blocks(config), weights, strict=True)
         )
     ]
 

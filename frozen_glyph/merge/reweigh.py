@@ -6,6 +6,7 @@ frozen-glyph reweigh runs/merged --rule weighted --weights 0.7,0.3
 from collections.abc import Sequence
 from pathlib import Path
 
+from frozen_glyph.checkpoint.config import is_merged
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, write_json, write_text
 from frozen_glyph.checkpoint.places import one_writer
@@ -32,7 +33,7 @@ def reweigh_experts(merged: str | Path, rule: str | None = None, weights: Sequen
     """
     folder = Path(merged)
     config = read_config(folder)
-    if "experts" not in config:
+    if not is_merged(config):
         raise CheckpointError(f"{str(folder)!r} is no merged checkpoint; merge experts first")
     if rule is None and weights is None:
         raise CheckpointError(f"nothing to change in {str(folder)!r}: give a rule, weights or both")

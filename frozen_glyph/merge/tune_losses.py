@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from frozen_glyph.checkpoint.config import expert_names
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import read_json
 from frozen_glyph.checkpoint.loading import load_tokenizer
@@ -32,7 +33,7 @@ def score_tuning(
         return {name: text_loss(model, tokenizer, text) for name, text in texts.items()}
 
     before, after = score(merged), score(tuned)
-    names = read_json(merged / CONFIG_FILE)["expert_names"] if alone else []
+    names = expert_names(read_json(merged / CONFIG_FILE)) if alone else []
     experts = {
         name: score(merged, rule="weighted", expert_weights=[float(name == other) for other in names]) for name in names
     }
