@@ -28,7 +28,7 @@ def load_tokenizer(source: str | Path, **options: Any) -> Any:
     """``AutoTokenizer.from_pretrained`` of a folder or Hub id.
 
     Raises:
-        CheckpointError: it needs code of its own, or an id is so large that writing the tokenizer would take all memory.
+        CheckpointError: it needs code of its own, or an id is so large that no memory holds a place for each.
     """
     from transformers import AutoTokenizer
 
@@ -37,8 +37,8 @@ def load_tokenizer(source: str | Path, **options: Any) -> Any:
         name, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", 0))
     if largest >= LARGEST_ID:
         raise CheckpointError(
-            f"the tokenizer of {str(source)!r} gives {name!r} the id {largest}; ids must be below {LARGEST_ID:,}; fetch "
-            "or write it again"
+            f"the tokenizer of {str(source)!r} gives {name!r} the id {largest}; ids must be below {LARGEST_ID:,}; "
+            "fetch or write it again"
         )
     return tokenizer
 

@@ -16,7 +16,9 @@ from frozen_glyph.checkpoint.describe import describe_checkpoint
 from frozen_glyph.checkpoint.files import write_tensors
 
 SETTINGS = {"config.json", "generation_config.json"}
-CODE = {path.name for path in model_code()} - {"modeling_frozen_glyph_moe.py", "reading_frozen_glyph.py"}  # of merges
+UNUSED = {"modeling_frozen_glyph_moe.py", "reading_frozen_glyph.py", "prefix_frozen_glyph.py"}  # but by merged models
+UNUSED |= {"tasks_frozen_glyph.py"}  # but by models for other tasks
+CODE = {path.name for path in model_code()} - UNUSED
 STAGE_1 = {"stage-1.safetensors.index.json", "substrate.safetensors", "blocks-1.safetensors", "head-1.safetensors"}
 STAGE_2 = STAGE_1 | {"stage-2.safetensors.index.json", "blocks-2.safetensors", "head-2.safetensors"}
 
