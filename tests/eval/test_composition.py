@@ -5,8 +5,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from eval.studies.common.arms import rates_of
+from eval.studies.common.tables import circumstances
 from eval.studies.common.windows import score_windows
-from eval.studies.composition.measure import average, mixture
+from eval.studies.composition.measure import FIRST, SECOND, SETS, average, mixture
 from eval.studies.composition.report import as_markdown, summarise
 from eval.studies.composition.rules import RULES, all_tokens, fixed_share, log_probs_of
 from eval.studies.composition.runs import SMOKE
@@ -61,23 +63,44 @@ def test_mixture_holds_every_paragraph_once():
     assert sorted(line for line in mixture(texts).splitlines() if line) == ["a 1", "a 2", "a 3", "b 1", "b 2"]
 
 
-def test_report_tells_a_better_rule_from_a_worse_one():
-    """Losses made up so that ``posterior`` is better than the best expert by 0.1 and ``mean`` worse by 0.2."""
-    generator = np.random.default_rng(0)
-    characters = [10.0] * 50
-    base = generator.uniform(8, 12, 50)
-    groups = {"single/en": 0, "single/ru": 1, "single/zh": 2, "single/union": -0.2, "single/average": 3}
-    groups |= {f"{name}/mean": 0.2 for name in ("two", "three", "six", "twins")}
-    groups |= {f"{name}/{rule}": -0.1 for name in ("two", "three", "six", "twins") for rule in RULES if rule != "mean"}
+def made_up(shifts):
+    """A seed's measurement of one text, each model's loss off the same base by so many nats per character."""
+    base = np.random.default_rng(0).uniform(8, 12, 50)
+    groups = {f"single/{name}": shift for name, shift in shifts.items()}
+    for name in SETS:
+        groups |= {f"{name}/{rule}": 0.2 if rule == "mean" else -0.1 for rule in RULES} | {
+            f"{name}/evidence, window 4": -0.15
+        }
     nats = {key: (base + 10 * shift).tolist() for key, shift in groups.items()}
-    cost = {"flops": 1e12, "tokens": 1, "seconds": 1.0, "parameters": 1}
-    results = {
-        ("measure", 0): {"en": {"characters": characters, "documents": list(range(50)), "nats": nats}},
-        ("union", 0): cost,
-    }
-    report = summarise(results, SMOKE, seeds=1)
-    found = report["losses"]["en"]["three/posterior"]
-    assert found["minus_expert"]["en"]["difference"] == pytest.approx(-0.1)
-    assert found["minus_expert"]["en"]["high"] < 0
+    text = {"en": {"characters": [10.0] * 50, "documents": list(range(50)), "nats": nats}}
+    return {"development": text, "reported": text}
+
+
+def test_report_compares_with_the_best_member_of_each_seed():
+    """``posterior`` is better than the best member by 0.1 and ``mean`` worse by 0.2; which member is best differs."""
+    worse = dict.fromkeys((*FIRST, *SECOND), 1.0) | {"union": -0.2, "average": 3.0}
+    results = {("measure", seed): made_up(worse | {best: 0.0}) for seed, best in enumerate(("en", "en'", "en"))}
+    cost = {"development": 1.0, "flops": 1e12, "tokens": 1, "seconds": 1.0}
+    results |= {("union", rate, 0): cost for rate in rates_of(SMOKE)}
+    report = summarise(results, SMOKE, range(3))
+    found = report["losses"]["en"]["six/posterior"]
+    assert found["best_member"] == ["en", "en'", "en"]
+    assert found["minus_best"]["difference"] == pytest.approx(-0.1) and found["minus_best"]["high"] < 0
+    assert found["minus_best"]["by_seed"] == pytest.approx([-0.1] * 3)
     assert found["minus_rival"]["union"]["difference"] == pytest.approx(0.1)
-    assert "; +0.200 (text +0.200 to +0.200; seeds 3 seeds needed, 1 run)" in as_markdown(report)
+    assert report["losses"]["en"]["three/posterior"]["minus_best"]["by_seed"] == pytest.approx([-0.1, -1.1, -0.1])
+    # The window is the best on the development text, and stands as the rule `evidence`.
+    assert report["window"] == 4 and "three/evidence, window 4" not in report["losses"]["en"]
+    assert report["losses"]["en"]["three/evidence"]["minus_best"]["by_seed"][0] == pytest.approx(-0.15)
+    report |= circumstances({})
+    assert "+0.200 (text +0.200 to +0.200; seeds +0.200 to +0.200)" in as_markdown(report)
+    with pytest.raises(SystemExit, match="2 of 3 seeds"):
+        summarise({key: value for key, value in results.items() if key != ("measure", 2)}, SMOKE, range(3))
+
+
+def test_families_of_seeds_are_disjoint():
+    """No expert serves two seeds: each seed has a first and a second family of its own."""
+    seeds = 3
+    families = [seed + family * seeds for seed in range(seeds) for family in (0, 1)]
+    assert len(set(families)) == 2 * seeds
+    assert all(set(members) <= set(FIRST + SECOND) for members in SETS.values())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.studies.common.ground import build_ground, text_file
+from eval.studies.common.ground import prepare_ground
+from eval.studies.common.tables import circumstances
 from eval.studies.forgetting.report import as_markdown, difference, summarise
 from eval.studies.forgetting.runs import FIRST, LANGUAGES, MERGED, NEXT, SMOKE, measure, train
 from frozen_glyph import FrozenGlyphForCausalLM
@@ -41,9 +42,9 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(scale, data, work):
     """Every training and the measuring of seed 0."""
-    build_ground([text_file(data, language) for language in LANGUAGES], scale, work)
-    found = {(kind, 0): train(kind, 0, scale, data, work) for kind in FIRST | NEXT}
-    return found | {("measure", 0): measure(0, scale, data, work)}
+    prepare_ground(data, LANGUAGES, scale, work)
+    found = {(kind, 0): train(kind, 0, scale, work) for kind in FIRST | NEXT}
+    return found | {("measure", 0): measure(0, scale, work)}
 
 
 def blocks(folder, first, **stage):
@@ -103,7 +104,7 @@ def test_report_says_second_minus_first():
     }
     cost = {"tokens": 1, "flops": 1e12, "seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "trainable_parameters": 1}
     results = {("measure", seed): measured for seed in (0, 1)} | {("grown", seed): cost for seed in (0, 1)}
-    report = summarise(results, SMOKE)
+    report = circumstances({}) | summarise(results, SMOKE)
     forgot = difference(report, "en", "english", "tuned")
     assert forgot["difference"] == pytest.approx(0.5) and forgot["low"] > 0
     assert forgot["by_seed"] == pytest.approx([0.5, 0.5])

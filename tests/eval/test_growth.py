@@ -1,69 +1,87 @@
-"""The growth study: what its variants read and cost, one run of it, its report."""
+"""The growth study: what its arms read and cost, one run of it, its report."""
 
 import numpy as np
 import pytest
 
-from eval.studies.common.ground import build_ground, text_file
+from eval.studies.common.arms import rates_of
+from eval.studies.common.ground import prepare_ground, source_file
+from eval.studies.common.tables import circumstances
 from eval.studies.common.training import flops_of
-from eval.studies.growth.report import VARIANTS, as_markdown, summarise
-from eval.studies.growth.runs import SMOKE, recipe_of, run_variant
+from eval.studies.growth.report import as_markdown, summarise
+from eval.studies.growth.runs import ARMS, CONTROL, SMOKE, recipe_of, run_arm
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    """A run of ``grown-lora`` at the smoke scale."""
+    """A run of the control at the smoke scale."""
     data, work = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("work")
     (data / "text").mkdir()
     sentence = "The cat sat on the mat, and the hat is on the cat.\n"
-    text_file(data, "en").write_text(f"{sentence}\n" * 200, encoding="utf-8")
-    text_file(data, "en", held_out=True).write_text(sentence * 12, encoding="utf-8")
-    build_ground([text_file(data, "en")], SMOKE, work)
-    return run_variant("grown-lora", 0, SMOKE, data, work)
+    source_file(data, "en").write_text(f"{sentence}\n" * 200, encoding="utf-8")
+    source_file(data, "en", development=True).write_text(sentence * 12, encoding="utf-8")
+    prepare_ground(data, ["en"], SMOKE, work)
+    return run_arm(CONTROL, 2e-3, 0, SMOKE, data, work)
 
 
-def test_variants_differ_in_what_they_say_and_in_nothing_else():
-    recipes = {variant: recipe_of(variant, 0, SMOKE) for variant in VARIANTS}
+def test_arms_differ_in_what_they_say_and_in_nothing_else():
+    recipes = {arm: recipe_of(arm, 0, SMOKE) for arm in ARMS}
     assert all(recipe.training == recipes["grown"].training for recipe in recipes.values())
-    for variant, recipe in recipes.items():
-        layers = [stage.layers for stage in recipe.stages]
-        assert layers == ([SMOKE.stages] if variant.startswith("monolithic") else [1] * SMOKE.stages)
-    tokens = {variant: sum(stage.tokens for stage in recipe.stages) for variant, recipe in recipes.items()}
-    assert tokens["monolithic-tokens"] == tokens["grown"] == tokens["grown-lora"] + recipes["grown-lora"].lora.tokens
-    flops = {variant: flops_of(recipe) for variant, recipe in recipes.items()}
+    layers = {arm: [stage.layers for stage in recipe.stages] for arm, recipe in recipes.items()}
+    for arm in ARMS:
+        if arm.startswith("grown"):
+            assert layers[arm] == [1] * SMOKE.stages
+    assert layers[CONTROL] == [1] + [0] * (SMOKE.stages - 1)
+    assert layers["monolithic-tokens"] == layers["monolithic-compute"] == [SMOKE.stages]
+    tokens = {arm: sum(stage.tokens for stage in recipe.stages) for arm, recipe in recipes.items()}
+    assert tokens["monolithic-tokens"] == tokens["grown"] == tokens[CONTROL]
+    assert tokens["grown"] == tokens["grown-lora"] + recipes["grown-lora"].lora.tokens
+    flops = {arm: flops_of(recipe) for arm, recipe in recipes.items()}
     assert flops["monolithic-compute"] == pytest.approx(flops["grown"], rel=0.1)
-    assert flops["grown"] < flops["monolithic-tokens"]
+    assert flops[CONTROL] < flops["grown"] < flops["monolithic-tokens"]
 
 
-def test_a_run_tells_every_stage(result):
-    assert [stage["blocks"] for stage in result["stages"]] == [1, 2, 3]
-    assert result["tokens"] == SMOKE.stages * SMOKE.stage_tokens
-    assert all(sum(stage["nats"]) / sum(stage["characters"]) > 0 for stage in result["stages"])
-    assert result["stages"][0]["trainable_parameters"] == result["stages"][1]["trainable_parameters"]
+def test_the_control_trains_its_one_block_on(result):
+    assert [stage["blocks"] for stage in result["stages"]] == [1] * SMOKE.stages
+    assert result["tokens"] == SMOKE.stages * SMOKE.stage_tokens and result["development"] > 0
+    losses = [sum(stage["nats"]) / sum(stage["characters"]) for stage in result["stages"]]
+    assert len(set(losses)) == SMOKE.stages  # it goes on learning
+    assert len(set(result["stages"][0]["documents"])) >= 6
+    assert len({stage["trainable_parameters"] for stage in result["stages"]}) == 1
 
 
-def test_report_compares_at_the_same_seeds():
-    """Made-up runs: each stage lowers the loss by 0.1, and ``grown-copy`` (one seed) is better by 0.2."""
-    characters = [10.0] * 40
+def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
+    """Made-up runs: each stage lowers the loss by 0.1, the control is better by 0.2, ``grown-copy`` lacks a seed."""
     base = np.random.default_rng(0).uniform(8, 12, 40)
 
-    def run(shift):
+    def run(shift, rate):
         stages = [
             {
                 "blocks": stage + 1,
                 "trainable_parameters": 7,
-                "characters": characters,
+                "characters": [10.0] * 40,
                 "documents": list(range(40)),
                 "nats": (base + 10 * (shift - 0.1 * stage)).tolist(),
             }
             for stage in range(SMOKE.stages)
         ]
-        return {"stages": stages, "tokens": 1, "flops": 1e15, "seconds": 1.0, "peak_mebibytes": 1}
+        cost = {"tokens": 1, "flops": 1e15, "seconds": 1.0, "peak_mebibytes": 1}
+        return {"stages": stages, "development": abs(rate - best)} | cost
 
-    results = {("grown", 0): run(0.0), ("grown", 1): run(0.4), ("grown-copy", 0): run(-0.2)}
-    report = summarise(results, SMOKE)
+    rates = rates_of(SMOKE)
+    best, arms = rates[1], ("grown", CONTROL, "grown-copy")
+    results = {(arm, rate, 0): run(-0.2 * (arm != "grown"), rate) for arm in arms for rate in rates}
+    results |= {
+        (arm, best, seed): run(0.4 * seed - 0.2 * (arm != "grown"), best) for arm in arms[:2] for seed in (1, 2)
+    }
+    report = summarise(results, SMOKE, list(ARMS), range(3))
+    report |= circumstances({})
+    assert list(report["arms"]) == ["grown", CONTROL]
     assert [row["against_stage_before"]["difference"] for row in report["depth"][1:]] == pytest.approx([-0.1, -0.1])
-    final = {row["variant"]: row["against_grown"] for row in report["final"]}
-    assert final["grown"] is None and final["grown-copy"]["difference"] == pytest.approx(-0.2)
-    assert "-0.2000 (text -0.2000 to -0.2000; seeds 3 seeds needed, 1 run: -0.2000)" in as_markdown(report)
+    assert [row["against_control"]["difference"] for row in report["depth"]] == pytest.approx([0.2] * 3)
+    assert report["arms"][CONTROL]["minus"]["grown"]["difference"] == pytest.approx(-0.2)
+    assert report["arms"]["grown"]["minus"]["grown"] is None
+    text = as_markdown(report)
+    assert "-0.2000 (text -0.2000 to -0.2000; seeds -0.2000 to -0.2000: -0.2000, -0.2000, -0.2000)" in text
+    assert "Not finished, so not reported: monolithic-tokens" in text and "grown-copy" in report["rates"]
     with pytest.raises(SystemExit, match="run the study first"):
-        summarise({("grown-copy", 0): run(0.0)}, SMOKE)
+        summarise({("grown-copy", best, 0): run(0.0, best)}, SMOKE, list(ARMS), range(3))

@@ -24,8 +24,8 @@ def main() -> None:
         if kind == "layer":
             return study_layers(scale)
         if kind == "sick":
-            return make_sick(int(seed), scale, data, work)
-        return train(kind, int(seed), scale, data, work)
+            return make_sick(int(seed), scale, work)
+        return train(kind, int(seed), scale, work)
 
     seeds = range(arguments.seeds)
     carry_out(

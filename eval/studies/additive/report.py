@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
+from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
 from frozen_glyph.health.measure import METRICS, flags
 
 
@@ -60,7 +60,6 @@ def summarise(
             )
             for same in results["matmul", finished[0]]["1"]["logit_difference"]
         },
-        **circumstances(),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eval.studies.common import scale as common
-from eval.studies.common.ground import build_ground, held_out_text, text_file, tokenizer_of
+from eval.studies.common.ground import build_ground, reported_text, split_texts, tokenizer_of, training_file
 from eval.studies.common.jobs import job_name
 from eval.studies.common.losses import record_of
 from eval.studies.common.training import recipe_at
@@ -37,27 +37,27 @@ class Scale(common.Scale):
     learning_rate: float = 4e-3
     tokens: int = 204_800  # that a model reads
     characters: int = 1_500_000  # of training text, from which the vocabulary is learnt too
-    held_out_characters: int = 60_000
     layer_features: int = 256  # of the layer that is timed; four times as many come out
     layer_tokens: int = 1024
     repeats: int = 9
 
 
 SMOKE = Scale(
-    **common.TINY, tokens=1024, characters=20_000, held_out_characters=4_000,
+    **common.TINY, tokens=1024, characters=20_000,
     layer_features=32, layer_tokens=64, repeats=2,
 )  # fmt: skip
 
 
 def prepare(scale: Scale, data: Path, work: Path) -> None:
     """The training text of all models, and the substrate that they share."""
-    write_text(work / TEXT, read_text(text_file(data, "en"))[: scale.characters])
+    split_texts(data, ["en"], scale, work)
+    write_text(work / TEXT, read_text(training_file(work, "en"))[: scale.characters])
     build_ground([work / TEXT], scale, work)
 
 
-def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+def train(kind: str, seed: int, scale: Scale, work: Path) -> dict[str, Any]:
     """Models of every depth: nats and characters of each held-out window, seconds, and health."""
-    tokenizer, held_out = tokenizer_of(work), held_out_text(data, "en", scale.held_out_characters)
+    tokenizer, held_out = tokenizer_of(work), reported_text(work, "en")
     batch = text_batch(held_out, tokenizer, length=scale.context_length)
     found: dict[str, Any] = {}
     for depth in DEPTHS:
@@ -89,7 +89,7 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
     return found
 
 
-def make_sick(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+def make_sick(seed: int, scale: Scale, work: Path) -> dict[str, Any]:
     """Health of the trained model of two blocks, ``healthy``, and of what becomes of it."""
 
     def identity(block: Any) -> None:
@@ -113,7 +113,7 @@ def make_sick(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]
         "weights of rank one": rank_one,
         "copy of the block below": lambda block: block.load_state_dict(below.state_dict()),
     }
-    held_out = held_out_text(data, "en", scale.held_out_characters)
+    held_out = reported_text(work, "en")
     batch = text_batch(held_out, tokenizer_of(work), length=scale.context_length)
     found = {
         "healthy": model_health(model, [batch]),

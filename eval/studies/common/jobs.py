@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from eval.processes import own_command
-from eval.studies.common.tables import write_report
+from eval.studies.common.tables import circumstances, made_by, write_report
 from frozen_glyph.checkpoint.files import write_text
 
 Job = tuple[str | int | float, ...]
 Parts = Sequence[str | int | float]
 Results = dict[Any, dict[str, Any]]
+Phase = Sequence[Job] | Callable[[Results], Sequence[Job]]
 
 
 def study_arguments(name: str, description: str | None, data: str) -> argparse.ArgumentParser:
@@ -42,7 +43,7 @@ def study_arguments(name: str, description: str | None, data: str) -> argparse.A
 def carry_out(
     arguments: argparse.Namespace,
     prepare: Callable[[], object],
-    phases: Sequence[Sequence[Job] | Callable[[], Sequence[Job]]],
+    phases: Sequence[Phase],
     run: Callable[..., dict[str, Any]],
     summarise: Callable[[Results], dict[str, Any]],
     as_markdown: Callable[[dict[str, Any]], str],
@@ -50,23 +51,25 @@ def carry_out(
     """Do what ``arguments`` (of ``study_arguments``) ask for: one run, the report alone, or all of the study.
 
     ``prepare`` makes what all runs share; ``phases`` are jobs of which a later phase needs the earlier ones', or
-    functions that name jobs once the earlier ones have finished; ``run`` gets the parts of one job, as text, and
-    returns its result; ``summarise`` gets the results that there are.
+    follows from their results; ``run`` gets the parts of one job, as text, and returns its result, beside which
+    ``made_by`` is written; ``summarise`` gets the results that there are.
     """
     if arguments.run:
         torch.set_num_threads(1)
-        write_text(result_file(arguments.work, arguments.run), json.dumps(run(*arguments.run)))
+        result = {"made_by": made_by()} | run(*arguments.run)
+        write_text(result_file(arguments.work, arguments.run), json.dumps(result))
         return
     if not arguments.report:
         prepare()
-        for phase in phases:
-            run_jobs(jobs_of(phase), arguments.work, arguments.processes)
-    report = summarise(read_results(arguments.work, [job for phase in phases for job in jobs_of(phase)]))
+    jobs: list[Job] = []
+    for phase in phases:
+        due = phase(read_results(arguments.work, jobs)) if callable(phase) else phase
+        if not arguments.report:
+            run_jobs(due, arguments.work, arguments.processes)
+        jobs += due
+    results = read_results(arguments.work, jobs)
+    report = summarise(results) | circumstances(results)
     write_report(arguments.out, report, as_markdown(report))
-
-
-def jobs_of(phase: Sequence[Job] | Callable[[], Sequence[Job]]) -> Sequence[Job]:
-    return phase() if callable(phase) else phase
 
 
 def job_name(job: Parts) -> str:

@@ -14,7 +14,17 @@ class Scale:
     context_length: int = 256
     batch_tokens: int = 2048
     learning_rate: float = 2e-3
+    shown: int = 4_000  # characters of each reported document that are scored, from its beginning
+    development: int = 40_000  # and of each development document
 
 
 # What ``--smoke`` makes of these: seconds a run, to see that everything runs.
-TINY: dict[str, Any] = {"hidden_size": 32, "heads": 2, "vocab_size": 600, "context_length": 32, "batch_tokens": 128}
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "heads": 2,
+    "vocab_size": 600,
+    "context_length": 32,
+    "batch_tokens": 128,
+    "shown": 200,
+    "development": 500,
+}

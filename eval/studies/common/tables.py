@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from frozen_glyph.checkpoint.files import write_json, write_text
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.statistics import MIN_RUNS
+from frozen_glyph.training.train import uses_bf16
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -54,9 +56,21 @@ def signed(entry: dict[str, Any], digits: int = 3, seeds: bool = False) -> str:
     return f"{entry['difference']:+.{digits}f} (text {text}; seeds {runs}{by_seed})"
 
 
-def circumstances() -> dict[str, Any]:
-    """Where a study was reported: ``machine`` and ``versions``, as ``circumstances_line`` reads them."""
-    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run", "versions": versions()}
+def made_by() -> dict[str, str]:
+    """Of what and where a run is made: ``commit``, ``precision`` (of a recipe that leaves it open) and ``machine``."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=, changed"]
+    described = subprocess.run(git, capture_output=True, text=True)
+    return {
+        "commit": described.stdout.strip() if described.returncode == 0 else "unknown",
+        "precision": "bf16" if uses_bf16("auto") else "fp32",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
+    }
+
+
+def circumstances(results: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    """What made the runs of a report, each once, and the ``versions``; ``circumstances_line`` reads them."""
+    made = [result["made_by"] for result in results.values() if "made_by" in result]
+    return {name: sorted({own[name] for own in made}) for name in made_by()} | {"versions": versions()}
 
 
 def versions_line(report: dict[str, Any]) -> str:
@@ -64,7 +78,8 @@ def versions_line(report: dict[str, Any]) -> str:
 
 
 def circumstances_line(report: dict[str, Any]) -> str:
-    return f"Machine: {report['machine']}. {versions_line(report)}"
+    made = [f"{name.capitalize()}: {'; '.join(report[name])}." for name in made_by() if report[name]]
+    return f"{' '.join(made)} {versions_line(report)}"
 
 
 def write_report(out: Path, report: dict[str, Any], text: str) -> None:

@@ -4,52 +4,49 @@
 
 DIR holds text/{en,ru,zh}.txt and .valid.txt. The same command resumes a study that was stopped. For each seed:
 
-    expert-LANGUAGE  a model that reads one language
+    expert_LANGUAGE  a model that reads one language
     union            a model of the same size that reads all three: as many tokens, and as much compute, as the experts
     average          the weights of the seed's experts averaged (they start from the same weights)
 
-Sets of experts that are merged: ``two`` (en, ru), ``three`` (en, ru, zh), ``six`` (those of this seed and of the next),
-and ``twins`` (the two seeds' en, who know the same). Texts: each language, and ``mixed``: paragraphs of all three in
-random order, a language rarely lasting for more than a few hundred characters.
+Each training runs at three learning rates at seed 0 and at its best one elsewhere. Sets of experts that are merged:
+``two`` (en, ru), ``three`` (en, ru, zh), ``six`` (those and a second family of experts, which no other seed has), and
+``twins`` (both families' en, who know the same). Texts: each language, and ``mixed``: paragraphs of all three in random
+order, a language rarely lasting for more than a few hundred characters.
 """
 
-import argparse
-
-from eval.studies.common.ground import build_ground, text_file
-from eval.studies.common.jobs import carry_out, study_arguments
+from eval.studies.common.arms import chosen_rates, rate_jobs, seed_jobs
+from eval.studies.common.ground import prepare_ground
+from eval.studies.common.jobs import carry_out, read_results, study_arguments
 from eval.studies.composition.measure import measure
 from eval.studies.composition.report import as_markdown, summarise
-from eval.studies.composition.runs import LANGUAGES, SMOKE, Scale, train
+from eval.studies.composition.runs import EXPERTS, LANGUAGES, SMOKE, UNION, Scale, train
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = study_arguments("composition-study", __doc__, "text/{en,ru,zh}.txt and .valid.txt").parse_args()
     scale, data, work = SMOKE if arguments.smoke else Scale(), arguments.data, arguments.work
-    kinds = [*(f"expert_{language}" for language in LANGUAGES), "union"]
+    kinds, seeds = (*EXPERTS, UNION), range(arguments.seeds)
 
-    def run(kind: str, seed: str) -> dict[str, object]:
+    def run(kind: str, *parts: str) -> dict[str, object]:
         if kind == "measure":
-            return measure(int(seed), arguments.seeds, scale, data, work)
-        return train(kind, int(seed), scale, data, work)
+            rates = chosen_rates(read_results(work, rate_jobs(kinds, scale)), kinds, scale)
+            return dict(measure(int(parts[0]), arguments.seeds, rates, scale, data, work))
+        rate, seed = parts
+        return train(kind, float(rate), int(seed), scale, data, work)
 
     carry_out(
         arguments,
-        prepare=lambda: build_ground(
-            [text_file(data, language) for language in LANGUAGES], scale, work, scale.vocabulary_characters
-        ),
-        phases=[[(kind, seed) for seed in range(arguments.seeds) for kind in part] for part in (kinds, ["measure"])],
+        prepare=lambda: prepare_ground(data, LANGUAGES, scale, work, scale.vocabulary_characters),
+        phases=[
+            rate_jobs(kinds, scale),
+            seed_jobs([UNION], scale, seeds),
+            seed_jobs(EXPERTS, scale, range(2 * arguments.seeds)),  # the second family
+            [("measure", seed) for seed in seeds],
+        ],
         run=run,
-        summarise=lambda results: summarise(results, scale, arguments.seeds),
+        summarise=lambda results: summarise(results, scale, seeds),
         as_markdown=as_markdown,
     )
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = study_arguments("composition-study", __doc__, "text/{en,ru,zh}.txt and .valid.txt")
-    arguments = parser.parse_args()
-    if arguments.seeds < 2:
-        parser.error("--seeds must be at least 2: the sets `six` and `twins` take experts of two seeds")
-    return arguments
 
 
 if __name__ == "__main__":

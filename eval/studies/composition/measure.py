@@ -2,22 +2,24 @@
 
 import copy
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eval.studies.common.ground import held_out_text, tokenizer_of
+from eval.studies.common.ground import development_text, reported_text, tokenizer_of
 from eval.studies.common.jobs import job_name
 from eval.studies.common.windows import nats_of_windows
 from eval.studies.composition.rules import RULES, log_probs_of
-from eval.studies.composition.runs import LANGUAGES, Scale
+from eval.studies.composition.runs import LANGUAGES, UNION, Scale
 from frozen_glyph import FrozenGlyphForCausalLM
 
 DOCUMENT = 2000  # characters: a document of the mixture is at least so long
-# Places among the models that ``measure`` lists.
-SINGLE = {"en": 0, "ru": 1, "zh": 2, "union": 6, "average": 7}
-SETS = {"two": [0, 1], "three": [0, 1, 2], "six": [0, 1, 2, 3, 4, 5], "twins": [0, 3]}
+# Models of a seed: experts of its own family, of a second family that no other seed has, and the rivals.
+FIRST, SECOND, RIVALS = ("en", "ru", "zh"), ("en'", "ru'", "zh'"), (UNION, "average")
+MODELS = (*FIRST, *SECOND, *RIVALS)
+SETS = {"two": ("en", "ru"), "three": FIRST, "six": (*FIRST, *SECOND), "twins": ("en", "en'")}
 
 
 def mixture(texts: list[str]) -> str:
@@ -32,11 +34,8 @@ def mixture(texts: list[str]) -> str:
     return "\n\n".join("\n".join(document) for document in documents if document)
 
 
-def held_out_texts(scale: Scale, data: Path) -> dict[str, str]:
-    """Each language's held-out text and the mixture, none longer than the scale says."""
-    texts = {language: held_out_text(data, language) for language in LANGUAGES}
-    shuffled = mixture(list(texts.values()))
-    return {name: text[: scale.held_out_characters] for name, text in (texts | {"mixed": shuffled}).items()}
+def with_mixture(texts: dict[str, str]) -> dict[str, str]:
+    return texts | {"mixed": mixture(list(texts.values()))}
 
 
 def average(models: list[Any]) -> Any:
@@ -47,28 +46,37 @@ def average(models: list[Any]) -> Any:
     return result
 
 
-def measure(seed: int, seeds: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
-    """Nats of each window of every text, under every model and every rule over every set of experts."""
+def measure(
+    seed: int, seeds: int, rates: Mapping[str, float], scale: Scale, data: Path, work: Path
+) -> dict[str, dict[str, Any]]:
+    """By ``development`` and ``reported``: nats of each window of every text, under every model and every rule over
+    every set of experts. The second family of a seed are the experts of seed + ``seeds``."""
 
     def load(kind: str, of_seed: int) -> Any:
-        return FrozenGlyphForCausalLM.from_pretrained(work / job_name((kind, of_seed))).eval()
+        return FrozenGlyphForCausalLM.from_pretrained(work / job_name((kind, rates[kind], of_seed))).eval()
 
-    here = [load(f"expert_{language}", seed) for language in LANGUAGES]
-    other = [load(f"expert_{language}", (seed + 1) % seeds) for language in LANGUAGES]
-    models = [*here, *other, load("union", seed), average(here)]
-    tokenizer = tokenizer_of(work)
+    own, other = ([load(f"expert_{language}", s) for language in LANGUAGES] for s in (seed, seed + seeds))
+    models, tokenizer = [*own, *other, load(UNION, seed), average(own)], tokenizer_of(work)
+    texts = {
+        "development": {name: development_text(data, name, scale) for name in LANGUAGES},
+        "reported": {name: reported_text(work, name) for name in LANGUAGES},
+    }
     return {
-        name: nats_of_windows(models, tokenizer, text, scale.context_length, losses_of_all)
-        for name, text in held_out_texts(scale, data).items()
+        part: {
+            name: nats_of_windows(models, tokenizer, text, scale.context_length, losses_of_all)
+            for name, text in with_mixture(by_language).items()
+        }
+        for part, by_language in texts.items()
     }
 
 
 def losses_of_all(logits_MBTV: torch.Tensor, targets_BT: torch.Tensor) -> dict[str, torch.Tensor]:
     """Nats of each target under the single models and under every rule over every set."""
     log_probs_MBT = log_probs_of(logits_MBTV, targets_BT)
-    losses = {f"single/{name}": -log_probs_MBT[index] for name, index in SINGLE.items()}
+    losses = {f"single/{name}": -log_probs_MBT[place] for place, name in enumerate(MODELS)}
     for name, members in SETS.items():
-        logits, log_probs = logits_MBTV[members], log_probs_MBT[members]
+        places = [MODELS.index(member) for member in members]
+        logits, log_probs = logits_MBTV[places], log_probs_MBT[places]
         for rule in RULES:
             losses[f"{name}/{rule}"] = RULES[rule].nats(logits, log_probs, targets_BT)
     return losses

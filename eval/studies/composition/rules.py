@@ -86,3 +86,5 @@ TRIED = {
     "fixed share 0.05 of logits": Rule(shared(0.05), "logits"),
 }
 RULES = MODEL_RULES | TRIED
+# Names of the rule `evidence` by its window, of which the development text chooses one.
+WINDOWS = {4: "evidence, window 4", 16: "evidence", 64: "evidence, window 64"}

@@ -16,7 +16,7 @@ DIR holds text/{en,ru}.txt and .valid.txt. The same command resumes a study that
 Every training reads the same number of tokens in the same number of steps.
 """
 
-from eval.studies.common.ground import build_ground, text_file
+from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.forgetting.report import as_markdown, summarise
 from eval.studies.forgetting.runs import FIRST, LANGUAGES, NEXT, SMOKE, Scale, measure, train
@@ -27,14 +27,12 @@ def main() -> None:
     scale, data, work = SMOKE if arguments.smoke else Scale(), arguments.data, arguments.work
 
     def run(kind: str, seed: str) -> dict[str, object]:
-        common = int(seed), scale, data, work
+        common = int(seed), scale, work
         return measure(*common) if kind == "measure" else train(kind, *common)
 
     carry_out(
         arguments,
-        prepare=lambda: build_ground(
-            [text_file(data, language) for language in LANGUAGES], scale, work, scale.vocabulary_characters
-        ),
+        prepare=lambda: prepare_ground(data, LANGUAGES, scale, work, scale.vocabulary_characters),
         phases=[
             [(kind, seed) for seed in range(arguments.seeds) for kind in kinds] for kinds in (FIRST, NEXT, ("measure",))
         ],

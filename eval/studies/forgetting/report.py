@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
+from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
 
 BEFORE, OTHER = "english", "russian"  # what there was to forget; what the same training learns of Russian from nothing
 PAIRS = (
@@ -56,7 +56,6 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
         "bytes_of_first_stage": next(iter(measured.values()))["bytes_of_first_stage"],
         "costs": costs,
         "core_seconds": sum(result["cpu_seconds"] for result in results.values()),
-        **circumstances(),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eval.studies.common import scale as common
-from eval.studies.common.ground import held_out_text, text_file, tokenizer_of
+from eval.studies.common.ground import reported_text, tokenizer_of, training_file
 from eval.studies.common.jobs import job_name
 from eval.studies.common.training import flops_of, recipe_at
 from eval.studies.common.windows import nats_of_windows
@@ -30,15 +30,14 @@ class Scale(common.Scale):
     layers: int = 2  # of the first stage, and that `grown` adds
     tokens: int = 229_376  # of each training
     vocabulary_characters: int = 1_500_000  # of each language, from which the vocabulary is learnt
-    held_out_characters: int = 100_000  # of each text, at most
 
 
-SMOKE = Scale(**common.TINY, layers=1, tokens=1024, vocabulary_characters=20_000, held_out_characters=2_000)
+SMOKE = Scale(**common.TINY, layers=1, tokens=1024, vocabulary_characters=20_000)
 
 
-def recipe_of(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> GrowthRecipe:
+def recipe_of(kind: str, seed: int, scale: Scale, work: Path) -> GrowthRecipe:
     """The growth recipe of a training: one stage, in a folder of its own or on the first stage of `english`."""
-    files = [str(text_file(data, language)) for language in (FIRST | NEXT)[kind]]
+    files = [str(training_file(work, language)) for language in (FIRST | NEXT)[kind]]
     weight = 1.0 if len(files) > 1 else None  # equal shares of the tokens
     new_blocks = 0 if kind.startswith("tuned") else scale.layers  # 0: the blocks that there are go on training
     return recipe_at(
@@ -51,9 +50,9 @@ def recipe_of(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> Gro
     )
 
 
-def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+def train(kind: str, seed: int, scale: Scale, work: Path) -> dict[str, Any]:
     """Carry one training out; what it cost."""
-    recipe = recipe_of(kind, seed, scale, data, work)
+    recipe = recipe_of(kind, seed, scale, work)
     substrate = None if kind in NEXT else work / "substrate"  # what has a parent stands on the parent's
     provenance = grow_from_recipe(recipe, work / job_name((kind, seed)), substrate=substrate)
     record = {name: provenance["stages"][-1][name] for name in ("tokens", "seconds", "trainable_parameters")}
@@ -61,7 +60,7 @@ def train(kind: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[st
     return record | cost | {"parameters": provenance["stages"][-1]["parameters"]}
 
 
-def measure(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+def measure(seed: int, scale: Scale, work: Path) -> dict[str, Any]:
     """Nats of every window of both held-out texts, and whether `english` is still in `grown` to the bit.
 
     The predictions of a merged model are computed from those of its experts, as the composition study does.
@@ -87,7 +86,7 @@ def measure(seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
         language: nats_of_windows(
             models,
             tokenizer_of(work),
-            held_out_text(data, language, scale.held_out_characters),
+            reported_text(work, language),
             scale.context_length,
             losses,
         )

@@ -1,68 +1,66 @@
-"""The report of the growth study: losses by depth, final losses against the baseline on the same seeds, and costs."""
+"""The report of the growth study: losses by depth, every arm against growing and against the control, and costs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eval.studies.common.arms import finished, rates_line
+from eval.studies.common.jobs import Results
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances, circumstances_line, intervals_line, loss_cell, signed, table
-
-BASELINE = "grown"
-VARIANTS = ("grown", "monolithic-tokens", "monolithic-compute", "grown-random", "grown-copy", "grown-lora")
+from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
+from eval.studies.growth.runs import ARMS, BASELINE, CONTROL
 
 
-def summarise(results: dict[tuple[str, int], dict[str, Any]], scale: Any) -> dict[str, Any]:
-    """Losses and differences over the seeds that have finished."""
-    if (BASELINE, 0) not in results:
-        raise SystemExit(f"no finished run of {BASELINE!r} with seed 0; run the study first")
-    text = results[BASELINE, 0]["stages"][0]
+def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """Losses and differences of the arms that have finished every seed.
 
-    def seeds_of(*variants: str) -> list[int]:
-        """Seeds that all ``variants`` have run with."""
-        return sorted(set.intersection(*({seed for name, seed in results if name == variant} for variant in variants)))
+    ``depth``: each stage of ``grown`` against the stage before and against the control after as many tokens; ``arms``:
+    each arm at full depth, ``minus`` ``grown`` and the control.
+    """
+    runs = finished(results, arms, scale, seeds)
+    if BASELINE not in runs:
+        raise SystemExit(f"{BASELINE!r} has not finished every seed; run the study first")
+    text = runs[BASELINE][0]["stages"][0]
 
-    def nats(variant: str, stage: int, seeds: list[int]) -> list[list[float]]:
-        """Of each block of held-out text, by seed."""
-        return [results[variant, seed]["stages"][stage]["nats"] for seed in seeds]
+    def nats(arm: str, stage: int) -> list[list[float]]:
+        """Of each block of the reported text, by seed."""
+        return [run["stages"][stage]["nats"] for run in runs[arm]]
 
-    def loss(variant: str, stage: int) -> dict[str, Any]:
-        return loss_of(nats(variant, stage, seeds_of(variant)), text)
+    def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any] | None:
+        if first[0] not in runs or first == second:
+            return None
+        return difference_of(nats(*first), nats(*second), text)
 
-    def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any]:
-        seeds = seeds_of(first[0], second[0])
-        return difference_of(nats(*first, seeds), nats(*second, seeds), text)
-
-    variants = sorted({variant for variant, _ in results}, key=VARIANTS.index)
     depth = [
         {
-            "blocks": results[BASELINE, 0]["stages"][stage]["blocks"],
-            "trainable_parameters": results[BASELINE, 0]["stages"][stage]["trainable_parameters"],
-            **loss(BASELINE, stage),
+            "blocks": runs[BASELINE][0]["stages"][stage]["blocks"],
+            "trainable_parameters": runs[BASELINE][0]["stages"][stage]["trainable_parameters"],
+            **loss_of(nats(BASELINE, stage), text),
             "against_stage_before": difference((BASELINE, stage - 1), (BASELINE, stage)) if stage else None,
+            "against_control": difference((CONTROL, stage), (BASELINE, stage)),
         }
         for stage in range(scale.stages)
     ]
-    final = []
-    for variant in variants:
-        runs = [results[variant, seed] for seed in seeds_of(variant)]
-        final.append(
-            {
-                "variant": variant,
-                **loss(variant, -1),
-                "against_grown": None if variant == BASELINE else difference((BASELINE, -1), (variant, -1)),
-                "tokens": runs[0]["tokens"],
-                "flops": runs[0]["flops"],
-                "trainable_parameters": max(stage["trainable_parameters"] for stage in runs[0]["stages"]),
-                "seconds": sum(run["seconds"] for run in runs) / len(runs),
-                "peak_mebibytes": max(run["peak_mebibytes"] for run in runs),
-            }
-        )
+    reported = {
+        arm: {
+            **loss_of(nats(arm, -1), text),
+            "minus": {base: difference((base, -1), (arm, -1)) for base in (BASELINE, CONTROL)},
+            "tokens": found[0]["tokens"],
+            "flops": found[0]["flops"],
+            "trainable_parameters": max(stage["trainable_parameters"] for stage in found[0]["stages"]),
+            "seconds": sum(run["seconds"] for run in found) / len(found),
+            "peak_mebibytes": max(run["peak_mebibytes"] for run in found),
+        }
+        for arm, found in runs.items()
+    }
     return {
         "scale": asdict(scale),
-        "seeds": {variant: seeds_of(variant) for variant in variants},
-        "held_out_documents": len(set(text["documents"])),
+        "seeds": list(seeds),
+        "documents": len(set(text["documents"])),
+        "characters": sum(text["characters"]),
+        "rates": rates_line(results, arms, scale, seeds),
         "depth": depth,
-        "final": final,
-        **circumstances(),
+        "arms": reported,
     }
 
 
@@ -70,49 +68,52 @@ def as_markdown(report: dict[str, Any]) -> str:
     """The report as two tables, with the protocol above them."""
     scale = report["scale"]
     lines = [
-        "# Growing against training all blocks at once",
+        "# Growing against one block trained on and against training all blocks at once",
         "",
         f"English prose and Wikipedia; {scale['hidden_size']} wide, {scale['stages']} blocks, {scale['vocab_size']} "
         f"tokens, context {scale['context_length']}, {scale['stage_tokens']:,} tokens a stage in batches of "
-        f"{scale['batch_tokens']:,}, peak learning rate {scale['learning_rate']} with a cosine per stage. "
-        f"{len(report['seeds'][BASELINE])} seeds (blocks, head and order), fewer where a row shows fewer; the "
-        "substrate is the same for all. A deeper stage has also read more tokens. Held-out text: "
-        f"{report['held_out_documents']} documents, in nats per character. "
-        f"{intervals_line(report)} Below zero means better.",
+        f"{scale['batch_tokens']:,}, a cosine per stage. {len(report['seeds'])} seeds (blocks, head and order); the "
+        f"substrate is the same for all. Reported text: {report['documents']} documents, {report['characters']:,.0f} "
+        f"characters; nats per character, below zero is better. {intervals_line(report)} {report['rates']}",
         "",
-        "## Loss by depth (grown, identity)",
+        *(f"* `{arm}`: {ARMS[arm].about}" for arm in report["arms"]),
+        "",
+        f"## Loss by depth (`{BASELINE}`)",
         "",
         *table(
-            ["blocks", "trained at a time", "nats per character", "against the stage before"],
+            ["blocks", "trained at a time", "nats per character", "minus the stage before", f"minus `{CONTROL}`"],
             [
                 [
                     str(row["blocks"]),
                     f"{row['trainable_parameters']:,}",
                     loss_cell(row, 4),
                     difference_cell(row["against_stage_before"]),
+                    difference_cell(row["against_control"]),
                 ]
                 for row in report["depth"]
             ],
         ),
-        "## All variants at full depth",
+        f"A deeper stage has also read more tokens; `{CONTROL}` has read as many. ",
+        "",
+        "## All arms after their last stage",
         "",
         *table(
             [
-                *("variant", "nats per character", "minus grown", "tokens", "PFLOP"),
+                *("arm", "nats per character", f"minus `{BASELINE}`", f"minus `{CONTROL}`", "tokens", "PFLOP"),
                 *("trained at a time", "seconds", "peak MiB"),
             ],
             [
                 [
-                    row["variant"],
+                    arm,
                     loss_cell(row, 4),
-                    difference_cell(row["against_grown"]),
+                    *(difference_cell(row["minus"][base]) for base in (BASELINE, CONTROL)),
                     f"{row['tokens']:,}",
                     f"{row['flops'] / 1e15:.4f}",
                     f"{row['trainable_parameters']:,}",
                     f"{row['seconds']:.0f}",
                     str(row["peak_mebibytes"]),
                 ]
-                for row in report["final"]
+                for arm, row in report["arms"].items()
             ],
         ),
         circumstances_line(report),

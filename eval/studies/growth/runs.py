@@ -1,12 +1,14 @@
-"""The runs of the growth study: the recipe of each variant, and what growing by it gives and costs."""
+"""The runs of the growth study: the arms with their recipes, and what growing by one gives and costs."""
 
+import dataclasses
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.studies.common import scale as common
-from eval.studies.common.ground import held_out_text, text_file, tokenizer_of
+from eval.studies.common.ground import development_text, reported_text, tokenizer_of, training_file
 from eval.studies.common.jobs import job_name
 from eval.studies.common.losses import record_of
 from eval.studies.common.training import flops_of, recipe_at
@@ -27,60 +29,83 @@ class Scale(common.Scale):
 SMOKE = Scale(**common.TINY, stages=3, stage_tokens=512)
 
 
-def recipe_of(variant: str, seed: int, scale: Scale) -> GrowthRecipe:
-    """The growth recipe of a variant."""
+@dataclass(frozen=True)
+class Arm:
+    """``stages`` of a recipe at a scale, and its LoRA phases."""
 
-    def recipe(stages: list[StageRecipe], lora: LoraRecipe | None = None) -> GrowthRecipe:
-        return recipe_at(scale, variant, stages, seed, lora=lora)
-
-    def grown(init: str, share: float = 1.0) -> list[StageRecipe]:
-        return [
-            StageRecipe(tokens=round(scale.stage_tokens * (share if stage >= LORA_FROM_STAGE else 1)), init=init)
-            for stage in range(1, scale.stages + 1)
-        ]
-
-    def monolithic(tokens: int) -> GrowthRecipe:
-        return recipe([StageRecipe(layers=scale.stages, tokens=tokens)])
-
-    all_tokens = scale.stages * scale.stage_tokens
-    if variant == "grown-lora":
-        lora = LoraRecipe(from_stage=LORA_FROM_STAGE, tokens=round(scale.stage_tokens * LORA_SHARE))
-        return recipe(grown("identity", 1 - LORA_SHARE), lora)
-    if variant == "monolithic-tokens":
-        return monolithic(all_tokens)
-    if variant == "monolithic-compute":
-        share = flops_of(recipe(grown("identity"))) / flops_of(monolithic(all_tokens))
-        return monolithic(round(all_tokens * share))
-    return recipe(grown(variant.partition("-")[2] or "identity"))
+    about: str
+    stages: Callable[[Scale], list[StageRecipe]]
+    lora: Callable[[Scale], LoraRecipe | None] = lambda scale: None
 
 
-def run_variant(variant: str, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
-    """Grow one variant: losses by stage and block, and what it cost."""
-    recipe, out = recipe_of(variant, seed, scale), work / job_name((variant, seed))
-    provenance = grow_from_recipe(recipe, out, [text_file(data, "en")], substrate=work / "substrate", progress=True)
+def grown(init: str, lora_share: float = 0.0) -> Callable[[Scale], list[StageRecipe]]:
+    """One block a stage; from the third on ``lora_share`` of the tokens are left to LoRA phases."""
+
+    def stages(scale: Scale) -> list[StageRecipe]:
+        shares = [1 - lora_share if stage >= LORA_FROM_STAGE else 1 for stage in range(1, scale.stages + 1)]
+        return [StageRecipe(tokens=round(scale.stage_tokens * share), init=init) for share in shares]
+
+    return stages
+
+
+def one_block(scale: Scale) -> list[StageRecipe]:
+    return [StageRecipe(layers=0 if stage else 1, tokens=scale.stage_tokens) for stage in range(scale.stages)]
+
+
+def at_once(tokens: Callable[[Scale], int]) -> Callable[[Scale], list[StageRecipe]]:
+    return lambda scale: [StageRecipe(layers=scale.stages, tokens=tokens(scale))]
+
+
+def all_tokens(scale: Scale) -> int:
+    return scale.stages * scale.stage_tokens
+
+
+def tokens_at_equal_compute(scale: Scale) -> int:
+    """That training all blocks at once reads for the FLOPs of ``grown``."""
+    grown_one, monolithic = (flops_of(recipe_of(arm, 0, scale)) for arm in ("grown", "monolithic-tokens"))
+    return round(all_tokens(scale) * grown_one / monolithic)
+
+
+BASELINE, CONTROL = "grown", "one-block"
+ARMS = {
+    BASELINE: Arm("one block a stage, each new block starting as the identity", grown("identity")),
+    CONTROL: Arm(
+        "the control: the first block and the head trained on, stage by stage, with the same tokens", one_block
+    ),
+    "monolithic-tokens": Arm("all blocks at once, as many tokens as all stages together", at_once(all_tokens)),
+    "monolithic-compute": Arm("all blocks at once, as many FLOPs as `grown`", at_once(tokens_at_equal_compute)),
+    "grown-random": Arm("`grown` with freshly initialised blocks (the published way)", grown("random")),
+    "grown-copy": Arm("`grown` with copies of the top block", grown("copy")),
+    "grown-lora": Arm(
+        "`grown` with a quarter of the tokens in LoRA phases at the end of the stages from the third on",
+        grown("identity", LORA_SHARE),
+        lambda scale: LoraRecipe(from_stage=LORA_FROM_STAGE, tokens=round(scale.stage_tokens * LORA_SHARE)),
+    ),
+}
+
+
+def recipe_of(arm: str, seed: int, scale: Scale) -> GrowthRecipe:
+    """The growth recipe of an arm."""
+    return recipe_at(scale, arm, ARMS[arm].stages(scale), seed, lora=ARMS[arm].lora(scale))
+
+
+def run_arm(arm: str, rate: float, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """Grow by one arm: losses of the reported text by stage and block, the ``development`` loss, and what it cost."""
+    recipe = recipe_of(arm, seed, dataclasses.replace(scale, learning_rate=rate))
+    out = work / job_name((arm, rate, seed))
+    provenance = grow_from_recipe(recipe, out, [training_file(work, "en")], substrate=work / "substrate", progress=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    tokenizer, held_out = tokenizer_of(work), held_out_text(data, "en")
+    tokenizer, reported = tokenizer_of(work), reported_text(work, "en")
     stages = []
     for entry in provenance["stages"]:
         model = FrozenGlyphForCausalLM.from_pretrained(out, growth_stage=entry["stage"])
-        loss = text_loss(model, tokenizer, held_out)
-        stages.append(
-            {
-                "blocks": entry["num_hidden_layers"],
-                "trainable_parameters": entry["trainable_parameters"],
-                "tokens": entry["tokens"],
-                "seconds": entry["seconds"],
-                "nats_per_character": loss.nats_per_character,
-                **record_of(loss),
-            }
-        )
+        record = record_of(text_loss(model, tokenizer, reported)) | {"blocks": entry["num_hidden_layers"]}
+        stages.append(record | {name: entry[name] for name in ("trainable_parameters", "tokens", "seconds")})
     return {
-        "variant": variant,
-        "seed": seed,
         "stages": stages,
+        "development": text_loss(model, tokenizer, development_text(data, "en", scale)).nats_per_character,
         "tokens": sum(stage["tokens"] for stage in stages),
         "seconds": sum(stage["seconds"] for stage in stages),
         "flops": flops_of(recipe),
         "peak_mebibytes": peak,
-        "versions": provenance.get("versions", {}),
     }

@@ -10,8 +10,9 @@ squares, and are drawn by question.
 
 from pathlib import Path
 
-from eval.studies.common.jobs import carry_out, job_name, study_arguments
-from eval.studies.growth.report import BASELINE
+from eval.studies.common.arms import chosen_rates, rate_jobs
+from eval.studies.common.jobs import carry_out, job_name, read_results, study_arguments
+from eval.studies.growth import runs as growth
 from eval.studies.squad.report import as_markdown, summarise
 from eval.studies.squad.runs import QUESTIONS, score_stages
 from frozen_glyph.evaluation.tasks.mirror import write_mirror
@@ -22,12 +23,19 @@ def main() -> None:
     parser.add_argument("--grown", type=Path, default=Path("runs/growth-study"), help="work folder of the growth study")
     arguments = parser.parse_args()
     mirror = (arguments.work / "mirror").resolve()
+    scale, arm = growth.SMOKE if arguments.smoke else growth.Scale(), growth.BASELINE
     questions = dict.fromkeys(QUESTIONS, 4) if arguments.smoke else QUESTIONS
+
+    def folder_of(seed: int) -> Path:
+        """Of the growth study's model of that seed, at its best rate."""
+        rate = chosen_rates(read_results(arguments.grown, rate_jobs([arm], scale)), [arm], scale)[arm]
+        return arguments.grown / job_name((arm, rate, seed))
+
     carry_out(
         arguments,
         prepare=lambda: write_mirror(arguments.data, mirror),
         phases=[[("squad", seed) for seed in range(arguments.seeds)]],
-        run=lambda _, seed: score_stages(arguments.grown / job_name((BASELINE, seed)), questions, mirror),
+        run=lambda _, seed: score_stages(folder_of(int(seed)), questions, mirror),
         summarise=summarise,
         as_markdown=as_markdown,
     )

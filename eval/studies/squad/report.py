@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import over_seeds
-from eval.studies.common.tables import between_seeds, interval, table, versions_line
-from eval.studies.growth.report import BASELINE
-from frozen_glyph.checkpoint.provenance import versions
+from eval.studies.common.tables import between_seeds, circumstances_line, interval, table
+from eval.studies.growth.runs import BASELINE
 from frozen_glyph.statistics import binomial_interval, bootstrap_interval
 
 METRICS = {"paper_squad": ("hit",), "fg_squad": ("exact_match", "f1")}
@@ -41,7 +40,6 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
         "seeds": [seed for _, seed in results],
         "tasks": tasks,
         "cpu_seconds": sum(run["cpu_seconds"] for run in results.values()),
-        "versions": versions(),
     }
 
 
@@ -77,7 +75,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"{100 * binomial_interval(0, 256).high:.1f}% (exact binomial).",
             "",
             *table(["task, metric", "questions", *columns, "slope"], rows),
-            f"{report['cpu_seconds']:.0f} core-seconds. {versions_line(report)}",
+            f"{report['cpu_seconds']:.0f} core-seconds. {circumstances_line(report)}",
             "",
         ]
     )

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import INTERVALS, circumstances, circumstances_line, interval, loss_cell, signed, table
+from eval.studies.common.tables import circumstances_line, interval, intervals_line, loss_cell, signed, table
 from frozen_glyph.checkpoint.files import write_atomically
 
 COLOURS = {"grown": "#1f4e79", "random": "#c8501e", "grown-thawed": "#5d8fbf", "random-thawed": "#e3a17f"}
@@ -72,7 +72,6 @@ def summarise(
             for name, found in without["scores"].items()
         },
         "cpu_seconds": sum(run["cpu_seconds"] for run in results.values()),
-        **circumstances(),
     }
 
 
@@ -105,7 +104,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             "of it, and of that what fits the model's positions: scores compare with nothing published). Percent. Each "
             "arm at its best learning rate for articles kept from training. `random` is the control: the same blocks "
             "with random weights on the same substrate, the same of them trained. "
-            f"{INTERVALS.replace('documents', 'articles')}",
+            f"{intervals_line(report).replace('documents', 'articles')}",
             "",
             *table(["arm", "stage", "blocks", "trained", "rate", "F1", "exact match", "F1 minus random"], rows),
             f"{report['cpu_seconds']:.0f} core-seconds. {circumstances_line(report)}",

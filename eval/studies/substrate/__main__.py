@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from eval.studies.common.jobs import Job, carry_out, read_results, study_arguments
+from eval.studies.common.jobs import Job, Results, carry_out, study_arguments
 from eval.studies.substrate.arms import ARMS, build_model, effective_dimensions
 from eval.studies.substrate.comparison import arms_of, best_rates, summarise
 from eval.studies.substrate.data import SMOKE, Scale, chance_levels, prepare, study_folder
@@ -38,8 +38,8 @@ def main() -> None:
     arguments.work = folder = study_folder(scale, data, arguments.work)
     first = [(kind, 0, rate) for kind in arguments.kinds for rate in arguments.rates]
 
-    def others() -> list[Job]:
-        rates = best_rates(list(read_results(folder, first).values()))
+    def others(results: Results) -> list[Job]:
+        rates = best_rates(list(results.values()))
         return [(kind, seed, rates[kind]) for seed in range(1, arguments.seeds) for kind in rates]
 
     def report(results: dict[Any, dict[str, Any]]) -> dict[str, Any]:

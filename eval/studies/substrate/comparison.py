@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from eval.studies.common.losses import difference_of, loss_of
-from eval.studies.common.tables import circumstances
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.statistics import holm
 
@@ -133,7 +132,6 @@ def summarise(
             if run["seed"] == 0
         ],
         "cpu_seconds": [round(min(run["cpu_seconds"] for run in runs)), round(max(run["cpu_seconds"] for run in runs))],
-        **circumstances(),
     }
 
 

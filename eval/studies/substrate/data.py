@@ -10,7 +10,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from eval.studies.common import scale as common
-from eval.studies.common.ground import held_out_text, text_file
+from eval.studies.common.ground import source_file
 from frozen_glyph import build_tokenizer
 from frozen_glyph.checkpoint.files import sha256_file, sha256_json, write_json, write_text
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
@@ -79,7 +79,7 @@ def study_folder(scale: Scale, data: Path, work: Path) -> Path:
 
 
 def identity(scale: Scale, data: Path) -> dict[str, Any]:
-    files = [text_file(data, language, held_out) for language in LANGUAGES for held_out in (False, True)]
+    files = [source_file(data, language, held_out) for language in LANGUAGES for held_out in (False, True)]
     for path in files:
         read_text(path)  # a missing file is named before anything is written
     return {"settings": dataclasses.asdict(scale), "texts": {path.name: sha256_file(path) for path in files}}
@@ -109,8 +109,10 @@ def prepare(scale: Scale, data: Path, folder: Path) -> None:
         share = int(scale.megabytes * 1e6 / len(LANGUAGES))
         texts = []
         for language in LANGUAGES:
-            documents = split_documents(read_text(text_file(data, language)))
-            held_out = [document[:LONGEST] for document in split_documents(held_out_text(data, language))]
+            documents = split_documents(read_text(source_file(data, language)))
+            held_out = [
+                document[:LONGEST] for document in split_documents(read_text(source_file(data, language, True)))
+            ]
             parts = {
                 "development": take_last(documents, lambda taken: size_of(taken) >= scale.development_characters),
                 "held-out": held_out

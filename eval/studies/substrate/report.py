@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.studies.common.tables import INTERVALS, circumstances_line, interval, loss_cell, signed
+from eval.studies.common.tables import circumstances_line, interval, intervals_line, loss_cell, signed
 from eval.studies.substrate.comparison import ALPHA
 from frozen_glyph.checkpoint.card import markdown_table
 from frozen_glyph.statistics import MIN_RUNS
@@ -66,8 +66,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         "## What it does not show",
         not_shown(report, budget),
         "## Loss",
-        f"Nats per character, mean over seeds. {INTERVALS} Effective dimensions: in how many directions the fresh "
-        "token vectors spread, (sum of variances)^2 / sum of squared variances.",
+        f"Nats per character, mean over seeds. {intervals_line(report)} Effective dimensions: in how many "
+        "directions the fresh token vectors spread, (sum of variances)^2 / sum of squared variances.",
         markdown_table(means),
         "For scale, guessing without a model: all tokens equally likely, or as often as in the training text.",
         markdown_table(chance),

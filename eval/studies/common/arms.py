@@ -1,0 +1,68 @@
+"""Arms of a study: each at the best of its own learning rates, all at the same seeds, none reported before it is done.
+
+A job is (arm, rate, seed). Every rate of ``RATES`` runs at seed 0; the one with the lowest ``development`` loss, which
+a run's result holds, serves the other seeds. What is reported is measured on another text.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eval.studies.common.jobs import Job, Results
+from eval.studies.common.scale import Scale
+
+RATES = (0.5, 1.0, 2.0)  # times the learning rate of the scale
+
+Phase = Callable[[Results], Sequence[Job]]
+
+
+def rates_of(scale: Scale) -> list[float]:
+    return [factor * scale.learning_rate for factor in RATES]
+
+
+def rate_jobs(arms: Sequence[str], scale: Scale) -> list[Job]:
+    """Every arm at every rate, at seed 0."""
+    return [(arm, rate, 0) for arm in arms for rate in rates_of(scale)]
+
+
+def chosen_rates(results: Results, arms: Sequence[str], scale: Scale) -> dict[str, float]:
+    """The best rate of each arm that has tried them all."""
+    chosen = {}
+    for arm in arms:
+        tried = {rate: results.get((arm, rate, 0)) for rate in rates_of(scale)}
+        losses = {rate: found["development"] for rate, found in tried.items() if found is not None}
+        if len(losses) == len(tried):
+            chosen[arm] = min(losses, key=lambda rate: losses[rate])
+    return chosen
+
+
+def seed_jobs(arms: Sequence[str], scale: Scale, seeds: Sequence[int]) -> Phase:
+    """Every arm at its best rate, at the seeds after the first."""
+
+    def jobs(results: Results) -> list[Job]:
+        chosen = chosen_rates(results, arms, scale)
+        return [(arm, chosen[arm], seed) for seed in seeds for arm in arms if arm in chosen and seed]
+
+    return jobs
+
+
+def finished(results: Results, arms: Sequence[str], scale: Scale, seeds: Sequence[int]) -> dict[str, list[Any]]:
+    """By arm its results at the chosen rate, seed by seed; an arm that lacks a seed is left out."""
+    chosen = chosen_rates(results, arms, scale)
+    runs = {arm: [results.get((arm, chosen[arm], seed)) for seed in seeds] for arm in chosen}
+    return {arm: found for arm, found in runs.items() if None not in found}
+
+
+def rates_line(results: Results, arms: Sequence[str], scale: Scale, seeds: Sequence[int]) -> str:
+    """Which rate serves which arm, whether it lies at an end of those tried, and which arms are not done."""
+    chosen, rates = chosen_rates(results, arms, scale), rates_of(scale)
+    said = [
+        f"{arm} {rate:g}{' (the end of those tried)' if rate in (rates[0], rates[-1]) else ''}"
+        for arm, rate in chosen.items()
+    ]
+    done = finished(results, arms, scale, seeds)
+    line = (
+        f"Peak learning rates, the best of {', '.join(f'{rate:g}' for rate in rates)} on the development text at seed "
+        f"0: {', '.join(said)}."
+    )
+    missing = [arm for arm in arms if arm not in done]
+    return line + (f" Not finished, so not reported: {', '.join(missing)}." if missing else "")
