@@ -31,6 +31,7 @@ class TaskPart(TypedDict):
     items: str
     published: NotRequired[bool]  # the papers' own protocol: reported apart
     unscored: NotRequired[dict[str, int]]  # by reason: items that the model could not answer, which count as wrong
+    baselines: NotRequired[dict[str, float]]  # share right of answers that nobody had to read a question for, by name
     groups: NotRequired[list[str]]  # of each item: MMLU's subject
     translations: NotRequired[Translations]  # then ``values`` is empty
 

@@ -65,6 +65,12 @@ def test_scores_have_intervals_chance_and_verdicts(report: Any) -> None:
         assert score["value"] == pytest.approx(score["correct"] / score["total"])
         assert "(version " in score["protocol"]
     assert mmlu["verdict"] == "at chance"  # a few items can show nothing
+    for score in (mmlu, arc):
+        assert [name.split(" '")[0] for name in score["baselines"]] == [
+            "always", "the shortest answer", "the longest answer",
+        ]  # fmt: skip
+        assert all(0 <= value <= 1 for value in score["baselines"].values())
+    assert "baselines" not in squad
 
 
 def test_losses_pool_the_texts(report: Any) -> None:

@@ -8,6 +8,7 @@ from frozen_glyph.evaluation.report.words import (
     CONTAMINATION_HEAD,
     HINTS,
     adjusted_text,
+    baselines_text,
     comparison_text,
     contamination_cells,
     count_text,
@@ -130,7 +131,7 @@ def _losses(report: Report) -> str:
 
 def _scores(title: str, scores: list[Score], hint: str = "") -> str:
     sampled = any("runs" in score for score in scores)
-    head = ["task", "metric", "model", "right", "score and 95% interval", "chance", "verdict"]
+    head = ["task", "metric", "model", "right", "score and 95% interval", "chance", "without the question", "verdict"]
     rows = [
         [
             score["task"],
@@ -139,6 +140,7 @@ def _scores(title: str, scores: list[Score], hint: str = "") -> str:
             count_text(score),
             _estimate(score, percent=True),
             "–" if score["chance"] is None else number(score["chance"], True),
+            baselines_text(score) or "–",
             score["verdict"] or "–",
             *([_sampling(score)] if sampled else []),
         ]

@@ -49,6 +49,7 @@ class Score(Estimate):
     verdict: str | None
     protocol: NotRequired[str]
     published: NotRequired[bool]
+    baselines: NotRequired[dict[str, float]]  # share right of answers that nobody had to read a question for, by name
     unscored: NotRequired[int]  # answers that the model could not give, of all runs; they count as wrong
     groups: NotRequired[list[GroupScore]]
     runs: NotRequired[list[float]]

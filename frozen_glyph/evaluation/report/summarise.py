@@ -103,6 +103,11 @@ def _finish(score: Score, parts: Sequence[TaskPart], runs: Sequence[float]) -> S
     part, unscored = parts[0], sum(sum(own.get("unscored", {}).values()) for own in parts)
     if score["chance"] is not None:
         score["verdict"] = verdict((score["low"], score["high"]), score["chance"])
+        if part.get("baselines"):
+            score["baselines"] = part["baselines"]
+            best = max(part["baselines"], key=lambda name: part["baselines"][name])
+            if score["verdict"] == "above chance" and score["low"] <= part["baselines"][best]:
+                score["verdict"] = f"not above {best}"
     if part.get("published"):
         score["published"] = True
     if unscored:

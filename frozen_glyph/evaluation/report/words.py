@@ -135,12 +135,17 @@ def count_text(score: Score) -> str:
     return f"{correct:,.0f} / {score['total']:,}" if correct == int(correct) else f"{correct:,.1f} / {score['total']:,}"
 
 
+def baselines_text(score: Score) -> str:
+    """Return what answers score that need no question: ``always 'D' 26.6%, the shortest answer 24.0%``."""
+    return ", ".join(f"{name} {number(value, True)}" for name, value in score.get("baselines", {}).items())
+
+
 def task_caption(score: Score, dashed: str = "") -> str:
-    """Return how many items a task has and its chance level."""
+    """Return how many items a task has, its chance level and what answers score that need no question."""
     level = (
         "no chance level (free text)" if score["chance"] is None else f"{dashed}chance {number(score['chance'], True)}"
     )
-    return f"{score['total']:,} items; {level}"
+    return "; ".join(filter(None, (f"{score['total']:,} items", level, baselines_text(score))))
 
 
 def inline(comparisons: list[Comparison], kind: str) -> tuple[dict[tuple[str, str], Comparison], str | None]:

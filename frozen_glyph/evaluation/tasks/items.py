@@ -9,6 +9,7 @@ from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.measurements import TaskPart
 from frozen_glyph.evaluation.tasks.answers import NOT_A_NUMBER, request_key
+from frozen_glyph.evaluation.tasks.baselines import answers_of, baselines
 from frozen_glyph.evaluation.tasks.harness import LoadedTask
 from frozen_glyph.evaluation.tasks.suites import tasks_folder
 
@@ -95,6 +96,8 @@ def measure_task(lm: Any, task: LoadedTask, chosen: dict[str, list[int]], sampli
         "options": options,
         "items": sha256_json([sample["doc_hash"] for sample in samples]),
     }
+    if options and (answers := answers_of(leaf, samples)):
+        part["baselines"] = baselines(answers)
     if metadata.get("published"):
         part["published"] = True
     if all(doc.get("subject") for doc in docs):

@@ -18,7 +18,7 @@ def test_markdown_tables_are_rectangular_and_escaped(report: Report) -> None:
     for row in (
         "| &lt;ru> & co | – |",
         "| Russian | &lt;ru> & co | −0.500 [−0.520, −0.480] nats per block | < 0.001 | 0.001 | falls with depth |",
-        "| 200 / 1,000 | 20.0% [17.0%, 23.0%] | 25.0% | below chance | [19.5%, 20.5%], 2 runs |",
+        "| 200 / 1,000 | 20.0% [17.0%, 23.0%] | 25.0% | – | below chance | [19.5%, 20.5%], 2 runs |",
         "| paper_bleu | bleu | &lt;ru> & co | – | 4.0% [1.0%, 7.0%] | – | – | – |",
         "| Russian | merged − &lt;ru> & co | +0.250 [+0.240, +0.260] | < 0.001 | 0.012 | d = +0.31 | a test |",
         "| subject_56 | 56.0% [52.0%, 60.0%] | – |",

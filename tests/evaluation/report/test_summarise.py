@@ -63,6 +63,16 @@ def test_groups_are_exact_and_add_up() -> None:
     assert "groups" not in summarise_task("m", "t", task_part(values))[0]
 
 
+def test_a_score_that_a_constant_answer_reaches_is_not_called_above_chance() -> None:
+    part = task_part([1.0] * 62 + [0.0] * 38)
+    assert summarise_task("m", "t", part)[0]["verdict"] == "above chance"
+    part["baselines"] = {"always 'yes'": 0.62, "the shortest answer": 0.1}
+    (score,) = summarise_task("m", "t", part)
+    assert score["verdict"] == "not above always 'yes'" and score["baselines"] == part["baselines"]
+    part["baselines"] = {"always 'yes'": 0.3}
+    assert summarise_task("m", "t", part)[0]["verdict"] == "above chance"
+
+
 def test_ten_runs_keep_both_intervals() -> None:
     generator = np.random.default_rng(0)
     ability = generator.uniform(0.0, 0.6, size=200)
