@@ -395,7 +395,7 @@ def prepare_blocks(
     """Return the vectors [B, T, D] that enter the blocks, and the arguments that all blocks share."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("give exactly one of input_ids and inputs_embeds")
-    if model.training:
+    if model.training and inputs_embeds is None:
         refuse_wrapper(model.substrate)
     vectors = model.substrate(input_ids) if inputs_embeds is None else inputs_embeds
     inputs_embeds = vectors.to(model.dtype)  # the substrate's are float32, whoever looks them up

@@ -136,6 +136,14 @@ def test_vectors_from_the_substrate_fit_a_model_of_any_precision(build_model, to
     assert torch.equal(model(inputs_embeds=model.get_input_embeddings()(ids)).logits, model(ids).logits)
 
 
+def test_blocks_run_without_a_substrate(build_model, token_ids):
+    """peft's shadow takes a part of the model, and gives it the whole model's vectors, in training too."""
+    model = build_model(seed=3)
+    vectors, expected = model.substrate(token_ids(1, 6)), model.model(token_ids(1, 6)).last_hidden_state
+    del model.model.embed_tokens
+    assert torch.equal(model.model.train()(inputs_embeds=vectors).last_hidden_state, expected)
+
+
 @pytest.mark.parametrize("name", ["past_key_values", "cache"])
 def test_masks_are_made_under_both_names_of_the_cache(model, token_ids, name):
     """peft, which puts tokens of its own before a prompt, asks for a mask anew, under the name that it knows."""

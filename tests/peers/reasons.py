@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peers.table import Outcome
-from peers.variants import OURS, READING
+from peers.variants import APART, OURS, READING
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Reason:
         return meant and any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
 
 
+EMBEDS = (
+    "the rule weighs experts by the tokens read: inputs_embeds without ids, as prompts of peft, are refused by name"
+)
 REASONS = [
     Reason(
         "transformers",
@@ -76,7 +79,7 @@ REASONS = [
     Reason(
         "transformers",
         ("test_*inputs_embeds*",),
-        "the rule weighs experts by the tokens read: inputs_embeds without ids are refused by name",
+        EMBEDS,
         READING,
     ),
     Reason(
@@ -141,6 +144,13 @@ REASONS = [
         ("test_eval_packing", "test_only_train_packing"),
         "counts what their tokenizer makes of their texts",
     ),
+    Reason(
+        "trl",
+        ("test_forward_matches_reference*", "test_backward_matches_reference*", "test_num_valid_tokens_*"),
+        "makes logits by the head's weight alone: under a rule that is no sum of them it is refused by name",
+        APART,
+    ),
+    Reason("trl", ("test_train_with_peft_config_prompt_tuning*prompt_*", "test_prompt_tuning*"), EMBEDS, READING),
     Reason(
         "trl",
         ("test_train_model_dtype",),
