@@ -24,7 +24,7 @@ def report_of(seed, losses):
         "growth": {"ru": stages},
         "losses": [{"model": "merged (mean)", "text": "ru", "characters": 10, "value": 1.0, **text}],
         "trends": [{"name": "copy", "model": "ru", "value": 0.1, "low": 0.05, "high": 0.2}],
-        "comparisons": [{"name": "ru", "first": "ru", "second": "merged (mean)", **difference}],
+        "comparisons": [{"kind": "loss", "name": "ru", "first": "ru", "second": "merged (mean)", **difference}],
     }
 
 
@@ -43,4 +43,7 @@ def test_each_seed_says_whether_its_loss_falls_at_every_stage(tmp_path, monkeypa
     assert {row["difference"] for row in ability} == {"+0.200 [+0.100, +0.400]"}  # two blocks more
     (merged, _) = report["Merged model against its experts (nats per character)"]
     assert merged["minus ru"] == "-0.250 [-0.500, +0.000]"
+    cells, task, loss = report["All seeds"]
+    assert cells["difference"].startswith("ability, all cells") and task["mean"] == cells["mean"] == "+0.000"
+    assert loss["by seed"] == "-0.250, -0.250" and loss["95% interval between seeds"] == "3 seeds needed, 2 run"
     assert "# Demo, seeds 0, 1" in (tmp_path / "out.md").read_text("utf-8")

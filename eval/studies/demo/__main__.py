@@ -8,9 +8,11 @@ import argparse
 import json
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from eval.studies.common.tables import write_report
+from eval.studies.common.losses import over_seeds
+from eval.studies.common.tables import between_seeds, write_report
 from frozen_glyph.checkpoint.card import markdown_table
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.evaluation.report.labels import shown
@@ -19,6 +21,8 @@ from frozen_glyph.evaluation.report.labels import shown
 def interval(entry: dict[str, Any], digits: int = 3, sign: str = "") -> str:
     """``value [low, high]``."""
     value = entry.get("value", entry.get("difference"))
+    if entry["low"] is None:
+        return f"{value:{sign}.{digits}f} [too few units]"
     return f"{value:{sign}.{digits}f} [{entry['low']:{sign}.{digits}f}, {entry['high']:{sign}.{digits}f}]"
 
 
@@ -83,6 +87,40 @@ def merged_losses(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
+def between_all_seeds(reports: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """Over all seeds, each of which has text and questions of its own: what the tables above say seed by seed.
+
+    Ability is the last stage minus the first, over all experts of a task and, in the first row, over all cells alike.
+    """
+    gains: dict[str, dict[str, list[float]]] = {}
+    merged: dict[tuple[str, str, str], dict[str, float]] = {}
+    for seed, report in reports.items():
+        for stages in report["growth"].values():
+            for task, score in stages[-1]["scores"].items():
+                gain = score["value"] - stages[0]["scores"][task]["value"]
+                for name in ("all cells", task):
+                    gains.setdefault(name, {}).setdefault(seed, []).append(gain)
+        for row in report["comparisons"]:
+            if row["kind"] == "loss":
+                merged.setdefault((row["second"], row["first"], row["name"]), {})[seed] = row["difference"]
+    found = {
+        f"ability, {name}: last stage minus first": [fmean(cells) for cells in by_seed.values()]
+        for name, by_seed in sorted(gains.items(), key=lambda entry: entry[0] != "all cells")
+    }
+    found |= {
+        f"loss on {text}: {second} minus {first}": [*own.values()] for (second, first, text), own in merged.items()
+    }
+    return [
+        {
+            "difference": name,
+            "mean": f"{fmean(values):+.3f}",
+            "95% interval between seeds": between_seeds(over_seeds(values), 3, "+"),
+            "by seed": ", ".join(f"{value:+.3f}" for value in values),
+        }
+        for name, values in found.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", nargs="+", type=Path, help="folders that `frozen-glyph demo` wrote")
@@ -94,6 +132,7 @@ def main() -> None:
         "Held-out loss by growth stage (nats per character)": losses_by_stage(reports),
         "Ability, first and last stage (share right)": abilities(reports),
         "Merged model against its experts (nats per character)": merged_losses(reports),
+        "All seeds": between_all_seeds(reports),
     }
     note = loaded[0]["note"]
     settings = {seed: report["provenance"]["settings"] for seed, report in reports.items()}
