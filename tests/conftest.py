@@ -102,9 +102,8 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 parameter.copy_(base + 0.2 * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.fixture(scope="session")
-def build_model(substrate):
-    """``build_model(seed, **config fields)``: a model on the tiny substrate, in evaluation mode."""
+def model_builder(substrate: GlyphSubstrate):
+    """``build(seed, **config fields)``: a model on ``substrate``, in evaluation mode."""
 
     def build(seed: int = 0, **fields) -> FrozenGlyphForCausalLM:
         defaults = {
@@ -132,6 +131,24 @@ def build_model(substrate):
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def build_model(substrate):
+    """``build_model(seed, **config fields)``: a model on the tiny substrate, in evaluation mode."""
+    return model_builder(substrate)
+
+
+@pytest.fixture(scope="session")
+def plain_substrate(tokenizer, font_file):
+    """The tiny substrate as it was before pictures were whitened."""
+    return GlyphSubstrate.build(tokenizer, width=HIDDEN_SIZE, font=load_font(font_file), whiten="none")
+
+
+@pytest.fixture(scope="session")
+def build_plain_model(plain_substrate):
+    """``build_model`` on ``plain_substrate``."""
+    return model_builder(plain_substrate)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.recipe import load_recipe
 
 FINGERPRINT = "sha256:2fab8a6d5066ddc2a0244a356d69d9f1d979c449fcc38646071b895f3e0a098a"
+WHITENED_FINGERPRINT = "sha256:7f97ae0d56f5ad9305d52486afc3f88d5ab4ea4bcfba5548e3aaf1140efb8b6a"
+WHITENED = {"substrate.safetensors": "9f00e6fc9a0ff25f", "tokenizer.json": "9b825395096fa3ee"}
 GROWN = {
     "blocks-1.safetensors": "17529316137940cd",
     "blocks-2.safetensors": "4123593927ae27c0",
@@ -118,13 +120,13 @@ def plain_config(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def grown(substrate, build_model, tmp_path_factory):
+def grown(plain_substrate, build_plain_model, tmp_path_factory):
     """Two experts on one trunk of one block: stages of 1 and 2, and of 1 and 3 blocks."""
     folders, trunk = [], None
     for number, blocks in enumerate((1, 2)):
         folder = tmp_path_factory.mktemp("anchors") / f"expert-{number}"
-        substrate.save_pretrained(folder)
-        trunk = build_model(0, num_hidden_layers=1, ladder=[1])
+        plain_substrate.save_pretrained(folder)
+        trunk = build_plain_model(0, num_hidden_layers=1, ladder=[1])
         fill(trunk, 1)
         stages = [{"stage": 1, "files": write_stage(folder, trunk, 1)}]
         model = grow(trunk, blocks, init="random")
@@ -140,8 +142,14 @@ def merged(grown, tmp_path_factory):
     return merge_experts(grown, tmp_path_factory.mktemp("anchors") / "merged", "posterior", weights=[0.25, 0.75])
 
 
-def test_fingerprint_of_a_substrate(substrate):
-    assert substrate.fingerprint == FINGERPRINT
+def test_fingerprint_of_a_substrate(plain_substrate):
+    assert plain_substrate.fingerprint == FINGERPRINT
+
+
+def test_bytes_of_a_whitened_substrate(substrate, tmp_path):
+    assert substrate.fingerprint == WHITENED_FINGERPRINT
+    substrate.save_pretrained(tmp_path)
+    assert digests(tmp_path) == WHITENED
 
 
 def test_bytes_of_a_grown_folder(grown):
@@ -162,9 +170,9 @@ def test_bytes_of_an_extracted_folder(merged, tmp_path):
     assert digests(extract_expert(merged, "expert-1", tmp_path / "out")) == EXTRACTED
 
 
-def test_losses_of_a_seeded_run(substrate, tmp_path):
+def test_losses_of_a_seeded_run(plain_substrate, tmp_path):
     """Training, held-out scoring and the provenance's names; losses agree between processors to a thousandth."""
-    substrate.save_pretrained(tmp_path / "glyphs")
+    plain_substrate.save_pretrained(tmp_path / "glyphs")
     cats = [f"The cat {verb} on the mat, and {verb} there. Кот сидел на окне {verb}." for verb in ("sat", "is") * 24]
     (tmp_path / "train.txt").write_text("\n\n".join(cats), encoding="utf-8")
     (tmp_path / "valid.txt").write_text("The hat is on the cat.\n\nКот тоже сидел там.\n", encoding="utf-8")

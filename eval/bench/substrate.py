@@ -16,7 +16,7 @@ from pathlib import Path
 from eval.bench.command import bench_arguments, circumstances, peak_mebibytes, run_part, write_report
 from eval.bench.timing import Clock, Seconds, alternate, summary, timed
 
-BMP_SIZE, WIDE_SIZE = 0x10000, 0x20000
+COMPACT_SIZE, BMP_SIZE, WIDE_SIZE = 0x1000, 0x10000, 0x20000
 FREE_IDS = range(0xD800, 0xF900)  # surrogates and private use
 LETTERS = "etaoinshrdluтеоаинслрк的一是在"
 
@@ -33,10 +33,22 @@ def main() -> None:
         print(json.dumps(PARTS[arguments.part[0]](arguments)))
         return
     report = circumstances()
-    names = ["build", "naive", *(["wide"] if arguments.wide else []), *(["step"] if arguments.step else [])]
+    names = [
+        "build",
+        "build_drawn",
+        "compact",
+        "compact_drawn",
+        "naive",
+        *(["wide"] if arguments.wide else []),
+        *(["step"] if arguments.step else []),
+    ]
     report |= {name: run_part(name) for name in names}
     report["times_faster"] = round(report["naive"]["seconds"] / report["build"]["seconds"], 1)
     report["times_faster_cpu_seconds"] = round(report["naive"]["cpu_seconds"] / report["build"]["cpu_seconds"], 1)
+    for name in ("build", "compact"):
+        report[name]["cpu_seconds_over_drawn"] = round(
+            report[name]["cpu_seconds"] / report[f"{name}_drawn"]["cpu_seconds"], 2
+        )
     write_report(report, arguments.out)
 
 
@@ -45,12 +57,18 @@ def measure_build(arguments: argparse.Namespace) -> dict:
     return build(BMP_SIZE, 1024)
 
 
+def measure_compact(arguments: argparse.Namespace) -> dict:
+    """4,096 tokens x 256."""
+    return build(COMPACT_SIZE, 256)
+
+
 def measure_wide(arguments: argparse.Namespace) -> dict:
     """131,072 tokens x 4096."""
     return build(WIDE_SIZE, 4096)
 
 
-def build(vocab_size: int, width: int) -> dict:
+def build(vocab_size: int, width: int, whiten: str | None = None) -> dict:
+    """``whiten`` none: the pictures as drawn, for comparison."""
     from frozen_glyph.checkpoint.contract import SUBSTRATE_SHARD
     from frozen_glyph.substrate import GlyphSubstrate, load_font
 
@@ -58,7 +76,7 @@ def build(vocab_size: int, width: int) -> dict:
     before = peak_mebibytes()
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
-        substrate = GlyphSubstrate.build(tokenizer, width=width, font=load_font())
+        substrate = GlyphSubstrate.build(tokenizer, width=width, font=load_font(), whiten=whiten)
         substrate.save_pretrained(folder)
         times = rounded(clock.read())
         size = (Path(folder) / SUBSTRATE_SHARD).stat().st_size
@@ -112,11 +130,15 @@ def measure_naive(arguments: argparse.Namespace) -> dict:
 
 
 def measure_step(arguments: argparse.Namespace) -> dict:
-    """Vectors of a batch against one training step (forward, backward, AdamW) of the 9-layer, 1024-wide model."""
+    """Whitened vectors of a batch against one training step (forward, backward, AdamW) of the 9-layer, 1024-wide model.
+
+    Of a new substrate that is not materialised; no number takes longer than another, so any will do.
+    """
     import torch
 
     from eval.bench.models import build_model
     from eval.bench.training_step import TrainingStep, device_name
+    from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 
     settings = argparse.Namespace(
         **{"vocab": BMP_SIZE, "width": 1024, "heads": 32, "context": 1024},
@@ -125,7 +147,11 @@ def measure_step(arguments: argparse.Namespace) -> dict:
         precision="bf16" if arguments.device == "cuda" else "fp32",
     )
     model = build_model(settings, layers=9)
-    step, embedding = TrainingStep(model, settings), model.get_input_embeddings()
+    step = TrainingStep(model, settings)
+    embedding = FrozenGlyphEmbedding(BMP_SIZE, 1024, 1024, rotated=True, whitened=True)
+    for buffer in embedding.buffers():
+        buffer.random_(1, 100)
+    embedding.to(step.device)
     ids = step.inputs["input_ids"]
     turns = {"vectors": timed(lambda: embedding.compute(ids), step.device), "step": step.seconds}
     measured = alternate(turns, arguments.repeats, warm_up=1)
@@ -177,6 +203,9 @@ def stand_in_tokenizer(vocab_size: int):
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
     "build": measure_build,
+    "build_drawn": lambda arguments: build(BMP_SIZE, 1024, whiten="none"),
+    "compact": measure_compact,
+    "compact_drawn": lambda arguments: build(COMPACT_SIZE, 256, whiten="none"),
     "naive": measure_naive,
     "wide": measure_wide,
     "step": measure_step,

@@ -57,6 +57,18 @@ def identity(merged: bool) -> dict[str, Any]:
     }
 
 
+def vectors_of(config: Mapping[str, Any]) -> str:
+    """What the token vectors are, in words.
+
+    >>> vectors_of({"substrate_whitened": True, "substrate_scale": 4.0})
+    'frozen, whitened, 4 long'
+    """
+    if config.get("substrate_trainable"):
+        return "a trained table"
+    whitened = ", whitened" if config.get("substrate_whitened") else ""
+    return f"frozen{whitened}, {config.get('substrate_scale', 1.0):g} long"
+
+
 def task_of(config: Mapping[str, Any]) -> str | None:
     """What the head of a model is for, in words, if the model is no language model.
 

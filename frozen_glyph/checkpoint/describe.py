@@ -16,6 +16,7 @@ from frozen_glyph.checkpoint.config import (
     shared_blocks,
     stored_blocks,
     task_of,
+    vectors_of,
 )
 from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError
@@ -57,6 +58,7 @@ class CheckpointFacts(TypedDict):
     loaded_bytes: int
     bytes: int
     substrate_fingerprint: str | None
+    vectors: str
     stages: list[StageFacts]
     experts: list[ExpertFacts]
     rule: str | None
@@ -158,6 +160,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
         "loaded_bytes": inventory.nbytes(loaded),
         "bytes": inventory.nbytes(inventory.headers),
         "substrate_fingerprint": config.get("substrate_fingerprint"),
+        "vectors": vectors_of(config),
         "stages": stages,
         "experts": describe_experts(config, provenance) if is_merged(config) else [],
         "rule": config.get("rule"),

@@ -39,7 +39,8 @@ def substrate_build(
     bits: Annotated[int | None, typer.Option(help="Bits of a token; default: what suits layout and width.")] = None,
     pca: Annotated[bool | None, typer.Option("--pca", help="Rotate to principal components at full width too.")] = None,
     whiten: Annotated[
-        str | None, typer.Option(help="full, partial or none: let all directions of the pictures count alike.")
+        str | None,
+        typer.Option(help="full (default of grid), partial or none: let all directions of the pictures count alike."),
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Length of a vector; default: sqrt(width) / 4, or 1.")] = None,
     font: Annotated[str | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,

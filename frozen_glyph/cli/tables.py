@@ -44,6 +44,7 @@ def checkpoint_table(facts: CheckpointFacts) -> Parts:
         "recipe": recipe.get("name"),
         "seed": facts["seed"],
         "substrate": facts["substrate_fingerprint"],
+        "vectors": facts["vectors"],
         "parents": ", ".join(
             f"{parent['name']} {parent.get('weights_sha256', '')[:12]}" for parent in facts["parents"]
         ),

@@ -215,8 +215,14 @@ class GrowthRecipe:
 
     @property
     def sha256(self) -> str:
-        """Identity of what is computed, without ``health``, where metrics are reported to, and what the card says."""
+        """Identity of what is computed, without ``health``, where metrics are reported to, and what the card says.
+
+        Pictures that are not whitened count as ones of which nothing was said: runs that began before there was a
+        choice go on. What a run stands on is in its folder.
+        """
         content = self.to_dict()
+        if content["substrate"].get("whiten") == "none":
+            del content["substrate"]["whiten"]
         del content["license"], content["language"], content["health"]
         del content["training"]["report_to"]
         return sha256_json(content)

@@ -10,8 +10,9 @@ import torch
 from accelerate import PartialState
 
 from frozen_glyph.checkpoint.card import inherited
-from frozen_glyph.checkpoint.contract import CARD_FILE, GROWTH_PICTURE, PROVENANCE_FILE, WORK_FOLDER
-from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.config import vectors_of
+from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, GROWTH_PICTURE, PROVENANCE_FILE, WORK_FOLDER
+from frozen_glyph.checkpoint.files import read_json, write_text
 from frozen_glyph.checkpoint.places import one_writer
 from frozen_glyph.checkpoint.provenance import rewriting, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
@@ -83,7 +84,8 @@ def grow_from_recipe(
         provenance["stages"].append(entry)
         provenance.pop("diverged", None)
         if state.is_main_process:
-            card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]))
+            vectors = vectors_of(read_json(run.out / CONFIG_FILE))
+            card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]), vectors)
             write_text(run.out / CARD_FILE, card)
             with rewriting(run.out, GROWTH_PICTURE):
                 plot_growth(run.out, provenance)

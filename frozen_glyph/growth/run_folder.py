@@ -142,8 +142,9 @@ def released_on_error(out: Path) -> Iterator[None]:
         raise
 
 
-def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: dict[str, Any]) -> str:
-    """The model card of a run so far; ``known``: what is ``inherited`` of the card before, at first the parent's."""
+def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: dict[str, Any], vectors: str) -> str:
+    """The model card of a run so far; ``known``: what is ``inherited`` of the card before, at first the parent's;
+    ``vectors``: of the tokens, in words."""
     texts = list(dict.fromkeys(text for entry in provenance["stages"] for text in entry["nats_per_character"]))
     rows, results = [], []
     reopened = any("active" in entry for entry in provenance["stages"])
@@ -165,7 +166,7 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: d
     return model_card(
         name,
         f"A causal language model over a frozen glyph embedding, grown in {len(rows)} stages by the recipe "
-        f"`{recipe.name}` on {sources}.",
+        f"`{recipe.name}` on {sources}. Its token vectors are {vectors}.",
         {
             "Stages": "Plain loading gives the deepest stage; `from_pretrained(..., growth_stage=k)` gives stage k.\n\n"
             + markdown_table(rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, markdown_table, model_card
-from frozen_glyph.checkpoint.config import expert_blocks, expert_names, expert_weights, shared_blocks
+from frozen_glyph.checkpoint.config import expert_blocks, expert_names, expert_weights, shared_blocks, vectors_of
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
@@ -31,7 +31,8 @@ def merge_card(
     rows, rule = expert_rows(config), RULES[config["rule"]]
     return model_card(
         name,
-        f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training.",
+        f"{len(rows)} independently grown experts on one frozen glyph substrate, merged without training. Its token "
+        f"vectors are {vectors_of(config)}.",
         {
             "Experts": markdown_table(rows),
             "Rule": f'`{rule.name}`: {rule.costs}\n\nOther rules: `from_pretrained(..., rule="posterior")`; for good, '

@@ -97,7 +97,8 @@ class GlyphSubstrate:
             pca: rotate the vectors to their principal components at full width too, as published. The rotation is
                 stored in int8, which moves cosines a little (see ``published``); plain bits tell tokens apart as well.
             whiten: ``full`` divides each principal component by its standard deviation, ``partial`` by its root, so
-                that all directions of the pictures count alike; None means ``none``.
+                that all directions of the pictures count alike; None means ``full`` for ``grid`` of 1024 bits,
+                else ``none``.
             scale: length of every vector; None means ``sqrt(width) / 4`` where whitened, else 1.
 
         Raises:

@@ -32,6 +32,7 @@ from frozen_glyph.substrate.projection import (
     check_squares,
     first_repeat,
     principal_directions,
+    sampled,
     smallest_distance,
     to_int8,
     whitened,
@@ -99,7 +100,7 @@ def build_tensors(
         raise SubstrateError("layout 'float' has a rotation of its own, so pca cannot be used; leave it out")
     if pca and width > bits:
         raise SubstrateError(f"pca rotates vectors no wider than their {bits} bits, not {width}; leave one of both out")
-    whiten = choose_whitening(layout, whiten)
+    whiten = choose_whitening(layout, whiten, bits)
     scale = choose_scale(width, whiten, scale)
     groups: list[list[int]] = []  # of tokens that looked alike and were told apart
     if layout in DRAWN:
@@ -120,7 +121,7 @@ def build_tensors(
         )
     projection = gain = None
     if whiten != "none":
-        directions, variances = principal_directions(bit_covariance(packed_bits))
+        directions, variances = principal_directions(bit_covariance(sampled(packed_bits)))
         projection, gain = whitened(directions[:, :width], variances, WHITENING[whiten])
     elif layout == "float":
         projection = to_int8(random_rotation(bits, seed)[:, :width])
@@ -216,10 +217,13 @@ def choose_width(width: int | None, bits: int) -> int:
     return width
 
 
-def choose_whitening(layout: str, whiten: str | None) -> str:
-    """How far the principal components of ``layout`` are whitened: as asked for, else not."""
+def choose_whitening(layout: str, whiten: str | None, bits: int) -> str:
+    """How far the principal components of ``layout`` are whitened: as asked for, else fully those of ``grid``.
+
+    Pictures of 64x64 are left as they are: their components take minutes, and nothing is known of their worth.
+    """
     if whiten is None:
-        return "none"
+        return "full" if layout == "grid" and bits == SMALL_BITS else "none"
     if whiten not in WHITENING:
         raise SubstrateError(f"whiten={whiten!r} is not known; allowed: {', '.join(WHITENING)}")
     if whiten != "none" and layout in CODES:

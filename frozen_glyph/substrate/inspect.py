@@ -1,6 +1,7 @@
 """Look into a substrate: what it holds, which tokens collided, which are near each other, what they look like."""
 
 import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import DRAWN, SubstrateError, draw_bits
 from frozen_glyph.substrate.collisions import find_groups
 from frozen_glyph.substrate.font import Font, load_font, load_outline_font
-from frozen_glyph.substrate.picture import draw_tokens
+from frozen_glyph.substrate.picture import draw_columns, draw_tokens
 from frozen_glyph.substrate.vocabulary import list_tokens
 
 CONTROL_NAMES = {"\0": "null", "\t": "tab", "\n": "newline", "\r": "carriage return", " ": "space"}
@@ -91,6 +92,7 @@ def neighbors(substrate: GlyphSubstrate, token: int | str, k: int = 10) -> list[
     """
     token_id = _token_id(substrate, token)
     embedding = substrate.as_embedding()
+    embedding.scale = 1.0  # products of unit vectors are cosines
     query = embedding.compute(torch.tensor([token_id]))[0]
     chunks = torch.arange(substrate.vocab_size).split(CHUNK)
     cosines = torch.cat([embedding.compute(chunk) @ query for chunk in chunks])
@@ -108,6 +110,17 @@ def show(
     if not ids:
         raise SubstrateError("text has no tokens, so there is nothing to show; give a text that is not empty")
     return draw_tokens(substrate, ids, scale, columns, font)
+
+
+def show_neighbors(
+    substrates: Mapping[str, GlyphSubstrate], tokens: Sequence[str], k: int = 4, font: Font | None = None
+) -> Image.Image:
+    """Some tokens, a row each, beside their ``k`` nearest in each of ``substrates``, which differ in geometry alone."""
+    first = next(iter(substrates.values()))
+    columns = {"token": [[_token_id(first, token)] for token in tokens]}
+    for heading, substrate in substrates.items():
+        columns[heading] = [[other for other, _, _ in neighbors(substrate, token, k)] for token in tokens]
+    return draw_columns(first, columns, font=font)
 
 
 def _token_id(substrate: GlyphSubstrate, token: int | str) -> int:

@@ -5,7 +5,7 @@ Labels are drawn with the font's own 16-pixel glyphs, so no other font is needed
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -59,6 +59,26 @@ def draw_tokens(
         _paint_label(card, str(token_id), side + 2 * PADDING - 2, ID_INK, font)
         _paint_label(card, text, side + 2 * PADDING - 2 + LINE, INK[token.kind], font)
     return Image.fromarray(page)
+
+
+def draw_columns(
+    substrate: GlyphSubstrate,
+    columns: Mapping[str, Sequence[Sequence[int]]],
+    scale: int = 2,
+    font: Font | None = None,
+) -> Image.Image:
+    """Draw groups of columns side by side, each under its heading: of every group a list of token ids for each row."""
+    font = font or load_font()
+    groups = []
+    for heading, rows in columns.items():
+        ids = [token_id for row in rows for token_id in row]
+        cards = np.asarray(draw_tokens(substrate, ids, scale, len(rows[0]), font))
+        group = np.empty((cards.shape[0] + LINE, cards.shape[1], 3), dtype=np.uint8)
+        group[:] = PAGE
+        group[LINE:] = cards
+        _paint_label(group, heading, PADDING // 2, INK["text"], font)
+        groups.append(group)
+    return Image.fromarray(np.concatenate(groups, axis=1))
 
 
 def token_picture_png(

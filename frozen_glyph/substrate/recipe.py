@@ -58,7 +58,7 @@ class SubstrateRecipe:
     pca: Flag = False
     """Rotate to principal components at full width too."""
     whiten: Literal["none", "partial", "full"] | None = None
-    """How far principal components are divided by their deviation; default: none."""
+    """How far principal components are divided by their deviation; default: full of grid at 1024 bits, else none."""
     scale: Annotated[float, Gt(0), Le(2**10)] | None = None
     """Length of a vector; default: sqrt(width) / 4 where whitened, else 1."""
     seed: Seed | None = None
@@ -72,7 +72,7 @@ class SubstrateRecipe:
         if self.layout == "trainable":
             for name in ("pca", "whiten", "scale", "seed", "font"):
                 value = getattr(self, name)
-                require(value is None or value is False, name, value, "left out where substrate.layout is trainable")
+                require(value in (None, False, "none"), name, value, "left out where substrate.layout is trainable")
 
     def beside(self, folder: Path) -> "SubstrateRecipe":
         """The recipe with tokenizer and font absolute where they lie in ``folder``."""

@@ -43,6 +43,7 @@ FACTS = {
     "recipe": {"name": "[/a]"},
     "seed": 7,
     "substrate_fingerprint": "sha256:" + 64 * "0",
+    "vectors": "frozen, whitened, 4 long",
     "parents": [{"name": "ru", "weights_sha256": 64 * "1"}],
     "versions": {"python": "3.11"},
     "problems": {"head-2.safetensors": "is damaged"},

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from frozen_glyph.growth.ground import open_ground
 from frozen_glyph.growth.recipe import load_recipe
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate import GlyphSubstrate
@@ -96,3 +97,21 @@ def test_the_papers_substrate_may_be_named_by_the_papers_model():
     named = load_recipe(abs_bvv, ["substrate=../substrates/bvv241-abs.yaml"]).substrate
     assert (named.vocab_size, named.layout, named.max_ngram, named.width) == ("wide", "published", 16, 4096)
     assert load_recipe(abs_bvv, ["substrate.max_ngram=16"]).substrate.max_ngram == 16
+
+
+def test_a_run_goes_on_on_the_substrate_that_it_has(load, plain_substrate, tmp_path):
+    """The same recipe, of a run that began before pictures were whitened and of a new one."""
+    recipe = load({"vocab_size": 512})
+    (tmp_path / "old").mkdir()
+    plain_substrate.save_pretrained(tmp_path / "old")
+    assert open_ground(tmp_path / "old", recipe, [], None).substrate.fingerprint == plain_substrate.fingerprint
+    new = open_ground(tmp_path / "new", recipe, ["The cat sat on the mat."] * 9, None).substrate
+    assert new.geometry == {"substrate_rotated": False, "substrate_whitened": True, "substrate_scale": 48**0.5 / 4}
+
+
+def test_a_recipe_names_a_geometry_only_where_it_says_one(load):
+    """So that recipes written before there was a choice keep their sha256."""
+    plain, asked = load({"vocab_size": 512}), load({"vocab_size": 512, "whiten": "none"})
+    assert "whiten" not in plain.substrate.to_dict() and asked.substrate.to_dict()["whiten"] == "none"
+    assert plain.sha256 == asked.sha256 != load({"vocab_size": 512, "whiten": "full"}).sha256
+    assert load({"vocab_size": 512, "whiten": "none"}, "substrate.layout=trainable").substrate.whiten == "none"

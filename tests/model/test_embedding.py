@@ -102,10 +102,10 @@ def test_materialised_equals_computed(build_model, token_ids):
     assert "model.embed_tokens.table" not in model.state_dict()
 
 
-def test_no_two_tokens_share_a_vector(build_model):
+def test_no_two_tokens_share_a_vector(build_model, substrate):
     vectors = build_model().substrate.weight
     assert len({row.tobytes() for row in vectors.numpy()}) == len(vectors)
-    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(vectors)))
+    torch.testing.assert_close(vectors.norm(dim=1), torch.full((len(vectors),), substrate.scale))
 
 
 def test_same_bits_after_saving_and_loading(build_model, tmp_path):

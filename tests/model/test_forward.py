@@ -12,6 +12,7 @@ from frozen_glyph.model.modeling_frozen_glyph import CACHE
 CHECKPOINT_KEYS = {
     "model.embed_tokens.packed_bits": (340, 128),
     "model.embed_tokens.center": (1024,),
+    "model.embed_tokens.gain": (48,),
     "model.embed_tokens.projection": (1024, 48),
     "model.layers.0.input_layernorm.weight": (48,),
     "model.layers.0.input_layernorm.bias": (48,),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
+from frozen_glyph.checkpoint.config import SUBSTRATE_GEOMETRY
 from frozen_glyph.model.configuration_frozen_glyph import LORA_TARGETS
 from frozen_glyph.model.generation_frozen_glyph import CACHE
 
@@ -51,6 +52,7 @@ def merged_and_experts(request, build_model):
     state["lm_head.weight"] = torch.cat([expert.lm_head.weight for expert in experts], dim=1)
     state["lm_head.bias"] = torch.stack([expert.lm_head.bias for expert in experts])
     same = ("vocab_size", "hidden_size", "substrate_bits", "substrate_fingerprint", "tokenizer_sha256", "pad_token_id")
+    same += SUBSTRATE_GEOMETRY
     config = FrozenGlyphMoEConfig(
         **{name: getattr(experts[0].config, name) for name in same}, experts=fields, num_shared_layers=SHARED
     )

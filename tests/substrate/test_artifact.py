@@ -19,9 +19,12 @@ from frozen_glyph.substrate.font import DOWNLOAD_SHA256
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 
 
-@pytest.fixture(scope="module", params=[64, None], ids=["width64", "width1024"])
+@pytest.fixture(
+    scope="module", params=[(64, "none"), (None, "none"), (None, None)], ids=["plain64", "plain", "default"]
+)
 def substrate(request, tokenizer, font):
-    return GlyphSubstrate.build(tokenizer, width=request.param, font=font)
+    width, whiten = request.param
+    return GlyphSubstrate.build(tokenizer, width=width, font=font, whiten=whiten)
 
 
 @pytest.fixture
@@ -34,10 +37,10 @@ def test_shapes_and_types(substrate):
     assert substrate.packed_bits.shape == (380, 128) and substrate.packed_bits.dtype == torch.uint8
     assert substrate.center.shape == (1024,) and substrate.center.dtype == torch.uint8
     assert substrate.center.max() <= 16
-    if substrate.width == 1024:
-        assert substrate.projection is None
+    if substrate.projection is None:
+        assert (substrate.width, substrate.gain) == (1024, None)
     else:
-        assert substrate.projection.shape == (1024, 64) and substrate.projection.dtype == torch.int8
+        assert substrate.projection.shape == (1024, substrate.width) and substrate.projection.dtype == torch.int8
 
 
 def test_bits_are_packed_row_by_row_high_bit_first(substrate, tokenizer, font):
@@ -53,14 +56,14 @@ def test_model_embedding_equals_the_reference(substrate):
     ids = torch.arange(380)
     vectors = substrate.as_embedding()(ids).numpy()
     reference = substrate.reference_vectors(ids)
-    np.testing.assert_allclose(vectors, reference, atol=1e-7)
-    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1)
+    np.testing.assert_allclose(vectors, reference, atol=1e-7 * substrate.scale)
+    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), substrate.scale)
     one_by_one = torch.cat([substrate.as_embedding()(ids[i : i + 1]) for i in range(0, 380, 7)]).numpy()
     np.testing.assert_array_equal(one_by_one, vectors[::7])
 
 
 def test_no_two_tokens_share_a_vector(substrate):
-    vectors = substrate.reference_vectors(np.arange(380))
+    vectors = substrate.reference_vectors(np.arange(380)) / substrate.scale
     nearest = min(np.linalg.norm(vectors[:row] - vectors[row], axis=1).min() for row in range(1, 380))
     assert nearest == pytest.approx(substrate.provenance["smallest_distance"], abs=1e-4)
     assert nearest > 0.01
@@ -86,14 +89,18 @@ def test_folder_loads_as_it_was_saved(substrate, folder):
     assert loaded.provenance == substrate.provenance
     assert AutoTokenizer.from_pretrained(folder).get_vocab() == substrate.tokenizer.get_vocab()
     with safe_open(folder / "substrate.safetensors", framework="pt") as file:
-        names = {"packed_bits", "center"} | ({"projection"} if substrate.projection is not None else set())
+        names = {"packed_bits", "center"} | {
+            name for name in ("projection", "gain") if getattr(substrate, name) is not None
+        }
         assert set(file.keys()) == {f"model.embed_tokens.{name}" for name in names}
         assert file.metadata()["format"] == "pt"
 
 
 def test_two_builds_write_the_same_bytes(substrate, folder, texts, font, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    GlyphSubstrate.build(build_tokenizer(texts, 380), width=substrate.width, font=font).save_pretrained(other)
+    whiten = substrate.provenance.get("whiten", "none")
+    again = GlyphSubstrate.build(build_tokenizer(texts, 380), width=substrate.width, font=font, whiten=whiten)
+    again.save_pretrained(other)
     files = sorted(path.name for path in folder.iterdir())
     assert files == ["substrate.json", "substrate.safetensors", "tokenizer.json", "tokenizer_config.json"]
     for name in files:
@@ -107,6 +114,8 @@ def test_fingerprint_sees_every_part(substrate):
             "center": substrate.center,
             "projection": substrate.projection,
             "tokenizer_sha256": tokenizer_sha256(substrate.tokenizer),
+            "gain": substrate.gain,
+            "scale": substrate.scale,
         }
         return substrate_fingerprint(**{**parts, **changed})
 
@@ -164,7 +173,7 @@ def test_saving_over_an_older_folder(substrate, folder):
 
 
 def test_a_rotation_at_full_width_keeps_the_geometry(tokenizer, font, tmp_path):
-    plain, rotated = (GlyphSubstrate.build(tokenizer, 1024, font=font, pca=pca) for pca in (False, True))
+    plain, rotated = (GlyphSubstrate.build(tokenizer, 1024, font=font, pca=pca, whiten="none") for pca in (False, True))
     assert torch.equal(rotated.packed_bits, plain.packed_bits) and rotated.fingerprint != plain.fingerprint
     assert (plain.rotated, rotated.rotated, rotated.projection.shape) == (False, True, (1024, 1024))
     before, after = (substrate.as_embedding().weight.double() for substrate in (plain, rotated))
@@ -177,7 +186,7 @@ def test_a_rotation_at_full_width_keeps_the_geometry(tokenizer, font, tmp_path):
 
 
 def test_a_model_on_a_rotated_substrate(tokenizer, font, tmp_path):
-    substrate = GlyphSubstrate.build(tokenizer, 1024, font=font, pca=True)
+    substrate = GlyphSubstrate.build(tokenizer, 1024, font=font, pca=True, whiten="none")
     fields = {"vocab_size": 380, "hidden_size": 1024, "num_hidden_layers": 1, "intermediate_size": 8}
     identity = {"substrate_fingerprint": substrate.fingerprint, "tokenizer_sha256": tokenizer_sha256(tokenizer)}
     model = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, **identity, substrate_rotated=substrate.rotated))
@@ -189,7 +198,7 @@ def test_a_model_on_a_rotated_substrate(tokenizer, font, tmp_path):
 
 @pytest.mark.parametrize(("width", "bits"), [(2048, 1024), (3072, 1024), (4096, 4096)])
 def test_widths_above_1024_repeat_or_draw_larger(tokenizer, font, tmp_path, width, bits):
-    substrate = GlyphSubstrate.build(tokenizer, width=width, font=font)
+    substrate = GlyphSubstrate.build(tokenizer, width=width, font=font, whiten="none")
     assert (substrate.bits, substrate.width, substrate.projection) == (bits, width, None)
     vectors = substrate.as_embedding()(torch.arange(380))
     np.testing.assert_allclose(vectors.numpy(), substrate.reference_vectors(np.arange(380)), atol=1e-7)
@@ -248,7 +257,8 @@ def test_a_wrong_width_in_the_description_is_refused(tokenizer, font, tmp_path):
 def test_the_number_of_threads_leaves_no_trace(substrate, tokenizer, font):
     torch.set_num_threads(2)
     try:
-        other = GlyphSubstrate.build(tokenizer, width=substrate.width, font=font)
+        whiten = substrate.provenance.get("whiten", "none")
+        other = GlyphSubstrate.build(tokenizer, width=substrate.width, font=font, whiten=whiten)
     finally:
         torch.set_num_threads(1)
     assert other.fingerprint == substrate.fingerprint and other.provenance == substrate.provenance
@@ -259,7 +269,8 @@ def test_a_published_recipe_keeps_its_substrate(unifont):
     if unifont.sha256 != DOWNLOAD_SHA256:
         pytest.skip("the fingerprint is of Unifont 15.0.01")
     folder = Path(__file__).parents[2] / "hub_configs" / "tiny-trilingual"
-    substrate = GlyphSubstrate.build(AutoTokenizer.from_pretrained(folder), width=256, font=unifont)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    substrate = GlyphSubstrate.build(tokenizer, width=256, font=unifont, whiten="none")
     assert substrate.fingerprint == "sha256:850ec2b820610ec59f64fab8f9282d6dc51d7e7e5b4af75a15315ba260fb287e"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.substrate import GlyphSubstrate
-from frozen_glyph.substrate.inspect import collision_groups, describe, group_name, neighbors, show
+from frozen_glyph.substrate.inspect import collision_groups, describe, group_name, neighbors, show, show_neighbors
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,8 @@ def test_description_is_json_of_origin_sizes_collisions_and_coverage(substrate, 
     assert json.loads(json.dumps(described)) == described
     assert described["fingerprint"] == substrate.fingerprint and described["font"]["sha256"] == font.sha256
     assert (described["vocab_size"], described["bits"], described["width"]) == (380, 1024, 128)
-    assert described["bytes"] == 380 * 128 + 1024 + 1024 * 128
+    assert described["bytes"] == 380 * 128 + 1024 + 1024 * 128 + 4 * 128
+    assert (described["whiten"], described["scale"]) == ("full", pytest.approx(128**0.5 / 4))
     assert described["bytes_as_float32_table"] == 380 * 128 * 4
     assert described["collisions"]["remaining"] == 0
     assert "a (U+0061) = а (U+0430)" in described["collisions"]["first_groups"]
@@ -56,7 +57,7 @@ def test_colliding_tokens_are_named_with_their_code_points():
 
 
 def test_neighbors_against_all_pairs(substrate, tokenizer):
-    vectors = substrate.reference_vectors(np.arange(380))
+    vectors = substrate.reference_vectors(np.arange(380)) / substrate.scale
     token_id = tokenizer.get_vocab()["猫"]
     cosines = vectors @ vectors[token_id]
     cosines[token_id] = -2
@@ -86,6 +87,18 @@ def test_picture_of_a_text(substrate, font):
     assert three.width > one.width and three.height == one.height
     with pytest.raises(FrozenGlyphError, match="no tokens"):
         show(substrate, "", font=font)
+
+
+def test_neighbours_side_by_side(substrate, tokenizer, font):
+    """A row for each token: itself, and its nearest under each geometry; whitening changes who they are."""
+    plain = GlyphSubstrate.build(tokenizer, width=128, font=font, whiten="none")
+    picture = np.asarray(show_neighbors({"drawn": plain, "whitened": substrate}, ["猫", "а"], k=3, font=font))
+    one = np.asarray(show(substrate, "猫", scale=2, font=font))
+    height, width = (size - picture_gap for size, picture_gap in zip(one.shape[:2], (10, 10), strict=True))
+    assert picture.shape[0] == 20 + 10 + 2 * height and picture.shape[1] == 3 * 10 + 7 * width
+    np.testing.assert_array_equal(picture[20 : 20 + one.shape[0], : one.shape[1]], one)
+    alike = show_neighbors({"drawn": plain, "whitened": plain}, ["猫", "а"], k=3, font=font)
+    assert not np.array_equal(np.asarray(alike), picture)
 
 
 def test_pictures_of_larger_bitmaps_and_codes_fill_the_same_area(substrate, tokenizer, font):

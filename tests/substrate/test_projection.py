@@ -76,6 +76,27 @@ def test_repeated_vectors_are_found(packed):
     assert P.first_repeat(embedding_of(torch.cat([unique, unique[5:6]]))) == (5, len(unique))
 
 
+def test_signs_rule_out_no_repeat(packed):
+    """Vectors of a projection are compared only where signs agree: all that are equal are among them."""
+    unique = torch.unique(packed, dim=0)
+    embedding = embedding_of(torch.cat([unique, unique[5:6]]))
+    directions, variances = P.principal_directions(P.bit_covariance(embedding.packed_bits))
+    embedding.projection, embedding.gain = P.whitened(directions[:, :16], variances, power=1.0)
+    embedding.embedding_dim = 16
+    signs = embedding.integers(torch.arange(len(unique) + 1)) > 0
+    _, places, counts = torch.unique(signs, dim=0, return_inverse=True, return_counts=True)
+    expected = (counts[places] > 1).nonzero()[:, 0]
+    assert P.alike_in_sign(embedding, torch.arange(len(unique) + 1)).tolist() == expected.tolist()
+    assert {5, len(unique)} <= set(expected.tolist()) and len(expected) < len(unique)
+    assert P.first_repeat(embedding) == (5, len(unique))
+
+
+def test_large_vocabularies_are_whitened_by_an_even_sample(packed, monkeypatch):
+    assert P.sampled(packed) is packed
+    monkeypatch.setattr(P, "SAMPLE", 100)
+    assert torch.equal(P.sampled(packed), packed[::7])
+
+
 def test_repeats_are_looked_for_among_the_given_ids(packed):
     unique = torch.unique(packed, dim=0)
     embedding = embedding_of(torch.cat([unique, unique[5:6]]))

@@ -69,7 +69,7 @@ def test_vectors_of_reserved_ids_are_far_from_all_others(made, font, layout):
     """Pictures of names that differ in one digit would have cosines of 0.997 and more."""
     font = font if layout == "grid" else None
     glyphs = GlyphSubstrate.build(made, width=256, font=font, layout=layout)
-    vectors = glyphs.reference_vectors(range(320))
+    vectors = glyphs.reference_vectors(range(320)) / glyphs.scale
     cosines = vectors[316:] @ vectors.T - np.eye(320)[316:]
     assert cosines.max() < 0.8
 

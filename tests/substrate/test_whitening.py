@@ -13,8 +13,10 @@ from frozen_glyph import (
     merge_experts,
 )
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.substrate import load_font
 from frozen_glyph.substrate import projection as P
+from frozen_glyph.substrate.build import LAYOUTS, choose_whitening
 
 WIDTH = 48
 
@@ -84,6 +86,27 @@ def test_same_bits_in_every_batch_dtype_and_order(whitened):
     assert torch.equal(integers.flip(1).square().sum(1), integers.square().sum(1))
 
 
+def test_no_squares_exceed_their_bound(whitened, tokenizer, font):
+    """What is refused is a bound of them, which few vectors come near."""
+    for substrate in (whitened, GlyphSubstrate.build(tokenizer, 2048, font=font, bits=1024)):
+        embedding = substrate.as_embedding()
+        largest = embedding.integers(torch.arange(substrate.vocab_size)).double().square().sum(-1).max()
+        assert largest <= P.largest_squares(embedding) < P.EXACT_SQUARES
+
+
+def test_the_published_size_stays_small():
+    """65,536 tokens of 1,024 numbers in 9.5 MB; as float32 they take 268."""
+    with torch.device("meta"):
+        embedding = FrozenGlyphEmbedding(0x10000, 1024, 1024, rotated=True, whitened=True)
+    assert sum(buffer.nbytes for buffer in embedding.buffers()) <= 9.5e6
+
+
+def test_pictures_of_1024_bits_are_whitened_unless_asked_otherwise():
+    assert choose_whitening("grid", None, 1024) == "full"
+    assert choose_whitening("grid", None, 4096) == choose_whitening("grid", "none", 1024) == "none"
+    assert {choose_whitening(layout, None, 1024) for layout in LAYOUTS if layout != "grid"} == {"none"}
+
+
 def test_squares_that_float64_cannot_hold_are_refused(whitened):
     embedding = whitened.as_embedding()
     embedding.gain *= 2**20
@@ -92,7 +115,7 @@ def test_squares_that_float64_cannot_hold_are_refused(whitened):
 
 
 def test_geometry_is_part_of_the_identity(tokenizer, font, whitened):
-    others = [{"whiten": "full"}, {"whiten": "partial", "scale": 4}, {"scale": 4}, {}]
+    others = [{"whiten": "full"}, {"whiten": "partial", "scale": 4}, {"whiten": "none", "scale": 4}, {"whiten": "none"}]
     built = [GlyphSubstrate.build(tokenizer, WIDTH, font=font, **other) for other in others]
     assert len({whitened.fingerprint, *(other.fingerprint for other in built)}) == 5
 

@@ -104,7 +104,6 @@ def summarise(
     arms = arms_of(runs)
     return {
         "settings": settings,
-        "precision": runs[0]["precision"],
         "texts": texts,
         "held_out": {
             language: {

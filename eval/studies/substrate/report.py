@@ -182,7 +182,7 @@ def protocol(report: dict[str, Any]) -> str:
         f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "
         f"(0.9, 0.95), {settings['warmup_steps']} warm-up steps, cosine to "
         f"{settings['final_learning_rate_ratio']:.0%}, weight decay {settings['weight_decay']}, gradients clipped at "
-        f"{settings['max_grad_norm']:g}, {report['precision']}. At one seed all arms start with the same blocks and "
+        f"{settings['max_grad_norm']:g}. At one seed all arms start with the same blocks and "
         "head and read the same batches in the same order (checked by hash); `random` draws a new code at every seed. "
         f"Scored as `frozen_glyph.text.loss` does, in {held_out} documents: the held-out texts and the last documents "
         "of the training texts, each cut to its beginning. Holm's correction over all rows of differences. "

@@ -105,7 +105,6 @@ def run(kind: str, seed: int, learning_rate: float, scale: Scale, folder: Path) 
         "embedding_norm": [norm, mean_norm(model)],
         "train_loss": losses,
         "development": curve.points,
-        "precision": "bf16" if uses_bf16("auto") else "fp32",
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu,
         "texts": texts,
