@@ -31,9 +31,12 @@ from frozen_glyph.checkpoint.dtypes import holds_nan
 from frozen_glyph.checkpoint.files import CheckpointError, read_json
 from frozen_glyph.checkpoint.loading import load_config, load_tokenizer
 from frozen_glyph.checkpoint.manifest import Manifest
+from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.cli.terminal import print_json, say
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.tasks.mirror_folder import read_manifest
+from frozen_glyph.growth.parent import adopt_parent
+from frozen_glyph.merge.tune import tune_head
 from frozen_glyph.substrate import font, load_font
 from frozen_glyph.text import documents
 from frozen_glyph.text.documents import SourceError, TextFileError, file_documents, read_text
@@ -315,3 +318,17 @@ def test_experts_without_names_have_those_that_the_model_gives_them(copied):
     folder = copied(merged=True, config=forget)
     reweigh_experts(folder, "posterior")
     assert [expert["name"] for expert in describe_checkpoint(folder)["experts"]] == ["expert-0", "expert-1"]
+
+
+def test_a_parent_without_positions_has_those_of_the_class(copied, tmp_path):
+    folder = copied(config=lambda config: config.pop("max_position_embeddings"))
+    adopt_parent(Source(str(folder)), tmp_path / "run")
+    settings = json.loads((tmp_path / "run" / "tokenizer_config.json").read_text())
+    assert settings.get("model_max_length", 1024) == 1024
+
+
+def test_a_merged_head_without_a_rule_is_not_tuned(copied, tmp_path):
+    folder = copied(merged=True, config=lambda config: config.pop("rule"))
+    (tmp_path / "text.txt").write_text("The cat sat on the mat.\n")
+    with pytest.raises(CheckpointError, match="has no 'rule'; write the folder again"):
+        tune_head(folder, tmp_path / "tuned", text=[tmp_path / "text.txt"])

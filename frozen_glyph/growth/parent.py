@@ -84,14 +84,15 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
     entries = [stages[number] for number in range(1, stage + 1)]
     hashes = {name: digest for entry in entries for name, digest in entry["files"].items()}
     check_indices(folder, entries)
+    with readable("configuration", folder):
+        known = FrozenGlyphConfig.from_dict(config)
+        layers, frozen = known.stage_layers(stage)
     parent.fetch("parent", hashes)
     check_hashes(folder, hashes)
     for name in hashes:
         link_file(folder / name, out / name)
-    copy_companions(folder, out, "continue", config["max_position_embeddings"], stage)
+    copy_companions(folder, out, "continue", known.max_position_embeddings, stage)
     copy_file(folder / stage_index(stage), out / DEFAULT_INDEX)
-    with readable("configuration", folder):
-        layers, frozen = FrozenGlyphConfig.from_dict(config).stage_layers(stage)
     fields = {"num_hidden_layers": layers, "num_frozen_layers": frozen, "ladder": ladder[:stage]}
     write_json(out / CONFIG_FILE, config | fields | {"transformers_weights": stage_index(stage)})
     return [descendant(parent, folder, entry) for entry in entries]
