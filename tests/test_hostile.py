@@ -330,5 +330,5 @@ def test_a_parent_without_positions_has_those_of_the_class(copied, tmp_path):
 def test_a_merged_head_without_a_rule_is_not_tuned(copied, tmp_path):
     folder = copied(merged=True, config=lambda config: config.pop("rule"))
     (tmp_path / "text.txt").write_text("The cat sat on the mat.\n")
-    with pytest.raises(CheckpointError, match="has no 'rule'; write the folder again"):
+    with pytest.raises(FrozenGlyphError, match="has no 'rule'; write the folder again"):
         tune_head(folder, tmp_path / "tuned", text=[tmp_path / "text.txt"])

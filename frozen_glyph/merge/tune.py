@@ -164,8 +164,6 @@ def check_tunable(parent: Checkpoint, recipe: TuneRecipe) -> None:
     """Raise ``CheckpointError`` unless ``parent`` is a merged checkpoint with one head that makes the logits."""
     if not parent.merged:
         raise CheckpointError(f"{parent.label!r} is no merged checkpoint; merge experts first: frozen-glyph merge")
-    if missing := [name for name in ("rule", "max_position_embeddings") if name not in parent.config]:
-        raise CheckpointError(f"the config.json of {parent.label!r} has no {missing[0]!r}; write the folder again")
     rule, longest = parent.config["rule"], parent.config["max_position_embeddings"]
     if rule not in (one_head := rules_with(one_head=True)):
         raise CheckpointError(
