@@ -154,7 +154,7 @@ def refused_at_once(load, *places):
 
 def test_a_load_makes_no_more_than_the_shards_hold(copied, merged_folder, tmp_path):
     """Of sizes that only config.json claims nothing is made: headers are looked at before the model is built."""
-    folder = copied(config=lambda config: config.update(vocab_size=2**23, hidden_size=2**19))
+    folder = copied(config=lambda config: config.update(vocab_size=2**23, intermediate_size=2**19))
     refused_at_once(lambda: FrozenGlyphForCausalLM.from_pretrained(folder), "vocab_size=8388608")
     shutil.rmtree(folder)
     folder = copied(config=lambda config: config.update(num_hidden_layers=10_000, ladder=None))
