@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peers.table import Outcome
-from peers.variants import APART, OURS, READING
+from peers.variants import APART, MERGED, OURS, READING
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,17 @@ class Reason:
 
 EMBEDS = (
     "the rule weighs experts by the tokens read: inputs_embeds without ids, as prompts of peft, are refused by name"
+)
+PROMPTS = ("CPTConfig", "PromptEncoderConfig", "PromptTuningConfig")  # of peft: vectors before the text
+FORWARD = tuple(
+    f"test_{name}"
+    for name in (
+        "disable_adapter",
+        "generate",
+        "inference_safetensors",
+        "prompt_learning_with_gradient_checkpointing",
+        "training",
+    )
 )
 REASONS = [
     Reason(
@@ -125,9 +136,33 @@ REASONS = [
     ),
     Reason(
         "peft",
+        ("test_passing_input_embeds_works*", *(f"{test}*{way}*" for test in FORWARD for way in PROMPTS)),
+        EMBEDS,
+        READING,
+    ),
+    Reason(
+        "peft",
+        ("*ShadowConfig*",),
+        "makes its shadow of one stack of blocks: a merged model has one for each expert",
+        MERGED,
+    ),
+    Reason(
+        "peft",
+        ("test_training_decoders_layer_indexing*",),
+        "counts blocks by the first list of modules: each list here holds one block, and there are several",
+        ("trunk",),
+    ),
+    Reason(
+        "peft",
+        tuple(f"test_training_decoders_gradient_checkpointing*-{way}*" for way in ("LoraConfig", "AdaLoraConfig")),
+        "takes what is named lora_ for its own, the frozen adapters of an expert too, and knows one run of a block",
+        ("trunk",),
+    ),
+    Reason(
+        "peft",
         ("test_generate*ShadowConfig*", "test_disable_adapter*ShadowConfig*"),
         "runs its shadow on one token under a mask of the whole text, having lost the cache under its new name",
-        OURS,
+        ("grown",),
     ),
     Reason(
         "trl",

@@ -102,8 +102,10 @@ VARIANTS = {
     **{rule: Variant(lambda rule=rule: merged(rule), experts=2) for rule in RULES},
 }
 
-# Those whose substrate is ours, those whose rule is no sum of logits, and those whose experts count by the tokens read.
+# Those on a substrate of ours, those of several experts, those whose rule is no sum of logits, and those whose experts
+# count by the tokens read.
 OURS = tuple(name for name in VARIANTS if name != "llama")
+MERGED = ("trunk", *RULES)
 APART = tuple(name for name, rule in RULES.items() if not rule.one_head)
 READING = tuple(name for name, rule in RULES.items() if rule.reads_tokens)
 
