@@ -1,5 +1,6 @@
 """What all studies share: texts in three parts, arms at their own best rate, and what a report says of its making."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,11 @@ from eval.studies.common.ground import (
     split_texts,
     training_file,
 )
+from eval.studies.common.jobs import carry_out, result_file, study_arguments
 from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.scale import Scale
 from eval.studies.common.tables import between_seeds, circumstances, circumstances_line, made_by, signed
+from frozen_glyph.checkpoint.files import write_json
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
 
@@ -82,7 +85,33 @@ def test_a_difference_has_two_intervals_or_says_what_is_missing():
 
 def test_a_report_names_commit_precision_and_machine_of_its_runs():
     made = made_by()
-    found = circumstances({"a": {"made_by": made}, "b": {"made_by": made | {"commit": "0123"}}})
+    found = circumstances([made, made | {"commit": "0123"}])
     assert found["commit"] == sorted({made["commit"], "0123"}) and found["precision"] == [made["precision"]]
     line = circumstances_line(found)
     assert all(name in line for name in ("Commit: ", "0123", "Precision: ", "Machine: "))
+
+
+def test_a_study_reports_on_its_results_alone(tmp_path):
+    """What made a run stands beside its result in the file, and reaches the report without the study's doing."""
+    made, seen = made_by() | {"commit": "0123"}, []
+
+    def summarise(results):
+        seen.append(results)
+        return {"sum": sum(value for result in results.values() for value in result.values())}
+
+    for job in (("a", 1), ("b", 2)):
+        write_json(result_file(tmp_path, job), {"made_by": made, "value": job[1]})
+    arguments = study_arguments("x", None, "nothing").parse_args(
+        ["--data", str(tmp_path), "--work", str(tmp_path), "--out", str(tmp_path / "out"), "--report"]
+    )
+    carry_out(
+        arguments,
+        prepare=lambda: None,
+        phases=[[("a", 1)], lambda results: [("b", 1 + results["a", 1]["value"])]],
+        run=lambda *parts: {},
+        summarise=summarise,
+        as_markdown=circumstances_line,
+    )
+    assert seen == [{("a", 1): {"value": 1}, ("b", 2): {"value": 2}}]
+    report = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    assert (report["sum"], report["commit"]) == (3, ["0123"]) and "0123" in (tmp_path / "out.md").read_text("utf-8")

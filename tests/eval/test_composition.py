@@ -92,7 +92,7 @@ def test_report_compares_with_the_best_member_of_each_seed():
     # The window is the best on the development text, and stands as the rule `evidence`.
     assert report["window"] == 4 and "three/evidence, window 4" not in report["losses"]["en"]
     assert report["losses"]["en"]["three/evidence"]["minus_best"]["by_seed"][0] == pytest.approx(-0.15)
-    report |= circumstances({})
+    report |= circumstances([])
     assert "+0.200 (text +0.200 to +0.200; seeds +0.200 to +0.200)" in as_markdown(report)
     with pytest.raises(SystemExit, match="2 of 3 seeds"):
         summarise({key: value for key, value in results.items() if key != ("measure", 2)}, SMOKE, range(3))

@@ -104,7 +104,7 @@ def test_report_says_second_minus_first():
     }
     cost = {"tokens": 1, "flops": 1e12, "seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "trainable_parameters": 1}
     results = {("measure", seed): measured for seed in (0, 1)} | {("grown", seed): cost for seed in (0, 1)}
-    report = circumstances({}) | summarise(results, SMOKE)
+    report = circumstances([]) | summarise(results, SMOKE)
     forgot = difference(report, "en", "english", "tuned")
     assert forgot["difference"] == pytest.approx(0.5) and forgot["low"] > 0
     assert forgot["by_seed"] == pytest.approx([0.5, 0.5])

@@ -74,7 +74,7 @@ def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
         (arm, best, seed): run(0.4 * seed - 0.2 * (arm != "grown"), best) for arm in arms[:2] for seed in (1, 2)
     }
     report = summarise(results, SMOKE, list(ARMS), range(3))
-    report |= circumstances({})
+    report |= circumstances([])
     assert list(report["arms"]) == ["grown", CONTROL]
     assert [row["against_stage_before"]["difference"] for row in report["depth"][1:]] == pytest.approx([-0.1, -0.1])
     assert [row["against_control"]["difference"] for row in report["depth"]] == pytest.approx([0.2] * 3)

@@ -15,7 +15,7 @@ def results_of(share_right):
 
 
 def test_slope_is_the_gain_of_one_block():
-    report = summarise(results_of(lambda blocks: 0.2 * blocks)) | circumstances({})
+    report = summarise(results_of(lambda blocks: 0.2 * blocks)) | circumstances([])
     for task, metrics in report["tasks"].items():
         for metric, found in metrics.items():
             assert [entry["value"] for entry in found["by_depth"]] == pytest.approx([0.2, 0.4, 0.8]), (task, metric)

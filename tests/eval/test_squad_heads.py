@@ -93,7 +93,7 @@ def test_runs_and_their_report(experts, data, tmp_path):
         assert all(0 <= value <= 1 for value in run["test"]["f1"])
     better = {part: {"exact": [1.0] * size, "f1": [1.0] * size} for part, size in (("kept", 4), ("test", 6))}
     results["grown", 2, 1e-3, 0] = results["grown", 2, 1e-2, 0] | better
-    report = circumstances({}) | summarise(results, baselines(folder, data, SMOKE), SMOKE, "zh")
+    report = circumstances([]) | summarise(results, baselines(folder, data, SMOKE), SMOKE, "zh")
     grown, random = report["arms"]
     assert (grown["arm"], grown["rate"], grown["f1"]["loss"], grown["exact"]["loss"]) == ("grown", 1e-3, 100.0, 100.0)
     expected = 100 - 100 * sum(results["random", 2, 1e-2, 0]["test"]["f1"]) / SMOKE.test

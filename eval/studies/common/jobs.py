@@ -68,7 +68,8 @@ def carry_out(
             run_jobs(due, arguments.work, arguments.processes)
         jobs += due
     results = read_results(arguments.work, jobs)
-    report = summarise(results) | circumstances(results)
+    made = [result.pop("made_by") for result in results.values() if "made_by" in result]
+    report = summarise(results) | circumstances(made)
     write_report(arguments.out, report, as_markdown(report))
 
 

@@ -67,9 +67,8 @@ def made_by() -> dict[str, str]:
     }
 
 
-def circumstances(results: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    """What made the runs of a report, each once, and the ``versions``; ``circumstances_line`` reads them."""
-    made = [result["made_by"] for result in results.values() if "made_by" in result]
+def circumstances(made: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """What ``made`` the runs of a report, each once, and the ``versions``; ``circumstances_line`` reads them."""
     return {name: sorted({own[name] for own in made}) for name in made_by()} | {"versions": versions()}
 
 
