@@ -36,6 +36,7 @@ from frozen_glyph.cli.terminal import print_json, say
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.tasks.mirror_folder import read_manifest
 from frozen_glyph.growth.parent import adopt_parent
+from frozen_glyph.growth.work_folder import open_work
 from frozen_glyph.merge.tune import tune_head
 from frozen_glyph.substrate import font, load_font
 from frozen_glyph.text import documents
@@ -286,6 +287,13 @@ def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path, caplog):
     assert Manifest(tmp_path).files == {} and read_manifest(tmp_path) == {}
     with pytest.raises(CheckpointError, match=r"config\.json' is damaged: it is no regular file"):
         read_json(tmp_path / "config.json")
+
+
+def test_folders_in_a_received_run_or_report_that_are_links_are_not_written_through(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".work").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"\.work' is a link, so that files would be written elsewhere"):
+        open_work(tmp_path)
 
 
 def test_a_record_of_a_mirror_that_nests_without_end_is_none(tmp_path):

@@ -41,6 +41,18 @@ def inside(folder: Path, name: str) -> Path:
         raise CheckpointError(f"{error}; fetch or write {str(folder)!r} again") from None
 
 
+def folder_in(folder: Path, name: str) -> Path:
+    """The folder ``name`` of ``folder``, which need not be there; what is written into it lies in ``folder``.
+
+    Raises:
+        CheckpointError: it is a link.
+    """
+    path = folder / name
+    if path.is_symlink():
+        raise CheckpointError(f"{str(path)!r} is a link, so that files would be written elsewhere; remove it")
+    return path
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it; on failure ``path`` is as before."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.config import stored_blocks
-from frozen_glyph.checkpoint.files import sha256_json
+from frozen_glyph.checkpoint.files import folder_in, sha256_json
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.evaluation.candidates import Candidate
 from frozen_glyph.evaluation.measurements import Facts, Measurements, TaskPart, TextPart
@@ -58,7 +58,7 @@ def measure_model(
     candidate: Candidate, stage: int | None, protocol: Protocol, out: Path, say: Say, bar: MeasuringBar
 ) -> Measurements:
     """Measure what is not yet in ``out``; the model is loaded only if something is missing."""
-    parts = Parts(out / "parts")
+    parts = Parts(folder_in(out, "parts"))
     identity = candidate.identity(stage)
     model = f"{candidate.label}{f' stage {stage}' if len(candidate.stages) > 1 else ''}"
 
@@ -69,7 +69,7 @@ def measure_model(
     @cache
     def lm() -> Any:
         asked = [identity, protocol.batch_size, protocol.device]
-        answers = out / ANSWERS / f"{sha256_json(asked)[:16]}.jsonl"
+        answers = folder_in(out, ANSWERS) / f"{sha256_json(asked)[:16]}.jsonl"
         return as_lm(*loaded(), protocol.batch_size, answers if protocol.answers else None, asked)
 
     def part(name: str, depends_on: Any, measure: Callable[[], Any]) -> Any:

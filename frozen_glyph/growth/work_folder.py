@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from frozen_glyph.checkpoint.contract import WORK_FOLDER
-from frozen_glyph.checkpoint.files import CheckpointError, read_header
+from frozen_glyph.checkpoint.files import CheckpointError, folder_in, read_header
 from frozen_glyph.checkpoint.manifest import MANIFEST_FILE, Manifest
 from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.training.trainer import remove_checkpoints
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 def open_work(out: Path) -> Manifest:
-    """What the run in ``out`` recorded of its work."""
-    return Manifest(out / WORK_FOLDER)
+    """What the run in ``out`` recorded of its work; ``CheckpointError`` where its folder is a link."""
+    return Manifest(folder_in(out, WORK_FOLDER))
 
 
 def clear_work(work: Manifest, name: str) -> None:
