@@ -183,11 +183,10 @@ class StageTrainer(Trainer):
 
     def moments_left(self, checkpoint: Path | None) -> dict[str, torch.Tensor]:
         """Adam's state after training, by parameter and part; that of ``checkpoint`` where it was the end itself."""
+        if self.optimizer is None and checkpoint is not None:
+            self.create_optimizer_and_scheduler(self.args.max_steps)
+            self._load_optimizer_and_scheduler(str(checkpoint))
         optimizer: Any = self.optimizer
-        if optimizer is None and checkpoint is not None:
-            optimizer = self.create_optimizer()
-            state = torch.load(str(checkpoint / OPTIMIZER_FILE), map_location="cpu", weights_only=True)
-            optimizer.load_state_dict(state)
         return {
             f"{name}.{part}": moment.detach().cpu()
             for name, parameter in trainable(self.model).items()

@@ -32,7 +32,7 @@ def metadata(card: str) -> dict:
 
 def test_card_of_a_run():
     known = {"license": None, "language": ["zh"], "datasets": ["user/others"]}
-    card = run_card("ru", RECIPE, PROVENANCE, known)
+    card = run_card("ru", RECIPE, PROVENANCE, known, "frozen")
     assert card_errors(card) == []
     found = metadata(card)
     assert (found["library_name"], found["pipeline_tag"], found["license"]) == (

@@ -55,7 +55,8 @@ EMPTY = {
 def assert_on_its_substrate(made):
     made.check_substrate()
     vectors = made.substrate(torch.arange(made.config.vocab_size))
-    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(made.config.vocab_size))
+    lengths = torch.full((made.config.vocab_size,), float(made.config.substrate_scale))
+    torch.testing.assert_close(vectors.norm(dim=-1), lengths)
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -99,7 +100,7 @@ def test_a_substrate_that_is_nowhere_at_hand_is_refused(unknown, make, tmp_path)
     assert compiled(ids).isnan().all()  # nothing can be raised there
 
 
-@pytest.mark.parametrize("change", [{"vocab_size": 301}, {"tokenizer_sha256": "other"}, {"substrate_bits": 16}])
+@pytest.mark.parametrize("change", [{"vocab_size": 301}, {"tokenizer_sha256": "other"}, {"substrate_bits": 512}])
 def test_another_substrate_than_the_folders_is_refused(experts, change):
     config = AutoConfig.from_pretrained(experts[1], **change)
     with pytest.raises(ValueError, match=REFUSED):
