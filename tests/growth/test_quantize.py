@@ -115,7 +115,6 @@ def test_adapters_and_quantised_blocks_exclude_each_other(model):
         add_adapters(model, LoraRecipe())
 
 
-@needs_torchao
 def test_a_run_quantises_on_the_device_that_trains(build_model, monkeypatch):
     """int4 and nf4 are made by the GPU, and a checkpoint is loaded into the memory of the machine."""
     found = []
@@ -129,6 +128,7 @@ def test_a_run_quantises_on_the_device_that_trains(build_model, monkeypatch):
     assert found == [("meta", "int4")]
 
 
+@needs_torchao
 def test_without_frozen_blocks_nothing_is_quantised(build_model):
     model = build_model(num_frozen_layers=0)
     quantize_frozen(model, "int8")
