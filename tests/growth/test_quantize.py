@@ -14,7 +14,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.growth import stage
 from frozen_glyph.growth.lora import add_adapters
 from frozen_glyph.growth.quantize import plain_parts, quantize_frozen, quantize_with_torchao
-from frozen_glyph.growth.recipe import LoraRecipe
+from frozen_glyph.growth.recipe import LoraRecipe, StageRecipe
 
 needs_torchao = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
@@ -120,11 +120,10 @@ def test_a_run_quantises_on_the_device_that_trains(build_model, monkeypatch):
     found = []
     monkeypatch.setattr(stage, "PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
     monkeypatch.setattr(stage, "quantize_frozen", lambda model, kind: found.append((model.device.type, kind)) or 1 / 0)
-    training = SimpleNamespace(quantize_frozen="int4", learning_rate=1.0, steps_of=lambda *_: 1)
-    run = SimpleNamespace(recipe=SimpleNamespace(training=training), seed=lambda _: 0)
-    plan = SimpleNamespace(learning_rate=None, steps=1, tokens=None, patience=None)
+    monkeypatch.setattr(stage, "blocks_phase", lambda *_: None)
+    run = SimpleNamespace(recipe=SimpleNamespace(training=SimpleNamespace(quantize_frozen="int4")))
     with pytest.raises(ZeroDivisionError):
-        stage.train_blocks(run, build_model(seed=9, num_hidden_layers=3, num_frozen_layers=2), 2, plan)
+        stage.train_blocks(run, build_model(seed=9, num_hidden_layers=3, num_frozen_layers=2), 2, StageRecipe())
     assert found == [("meta", "int4")]
 
 
