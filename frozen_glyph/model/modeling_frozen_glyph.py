@@ -448,7 +448,8 @@ def track(states: torch.Tensor, block: Any, adapters: nn.Module | None) -> torch
     wanted = getattr(block, "tracks_input", False) or (
         getattr(block, "gradient_checkpointing", False) and block.training
     )
-    if not wanted or states.requires_grad or not torch.is_grad_enabled():
+    is_plain = isinstance(states, torch.Tensor)  # peft's shadow blocks pass a carrier of several
+    if not wanted or not is_plain or states.requires_grad or not torch.is_grad_enabled():
         return states
     trained = (part for part in (block, adapters) if part is not None)
     if any(parameter.requires_grad for part in trained for parameter in part.parameters()):
