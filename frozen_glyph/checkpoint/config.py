@@ -79,6 +79,11 @@ def task_of(config: Mapping[str, Any]) -> str | None:
     return next((task for end, task in TASKS.items() if any(name.endswith(end) for name in classes)), None)
 
 
+def is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether a model is one of this package, also of a type that only a later version knows."""
+    return str(config.get("model_type")).startswith(GROWN)
+
+
 def is_merged(config: Mapping[str, Any]) -> bool:
     """Whether a model is a merged one: its type says so, whatever fields another has."""
     return config.get("model_type") == MERGED

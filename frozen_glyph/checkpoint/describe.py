@@ -13,6 +13,7 @@ from frozen_glyph.checkpoint.config import (
     expert_names,
     expert_weights,
     is_merged,
+    is_ours,
     shared_blocks,
     stored_blocks,
     task_of,
@@ -24,7 +25,7 @@ from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.reader import find_weights, first_file, read_weights
 from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
 from frozen_glyph.checkpoint.source import Source
-from frozen_glyph.checkpoint.stored import OURS, check_config, check_provenance
+from frozen_glyph.checkpoint.stored import check_config, check_provenance
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.checkpoint.verify import changed_files, unrecorded_files
 from frozen_glyph.model.rules_frozen_glyph import RULES
@@ -131,7 +132,7 @@ def describe_checkpoint(source: str | Path | Source, verify: bool = False) -> Ch
         raise CheckpointError(
             f"{source.source!r} has no config.json; give a checkpoint, or finish the run's first stage"
         )
-    if not isinstance(config, dict) or not str(config.get("model_type")).startswith(OURS):
+    if not isinstance(config, dict) or not is_ours(config):
         raise CheckpointError(f"{source.source!r} holds no checkpoint of frozen_glyph: its config.json says otherwise")
     check_config(config, Path(source.source) / CONFIG_FILE)
     provenance = source.json(PROVENANCE_FILE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.config import is_merged
+from frozen_glyph.checkpoint.config import is_merged, is_ours
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
     CONFIG_FILE,
@@ -252,7 +252,7 @@ def checkpoint_sha256(folder: Path) -> str:
             sets of weights.
     """
     config = read_json(inside(folder, CONFIG_FILE))
-    if isinstance(config, dict) and str(config.get("model_type")).startswith("frozen_glyph"):
+    if isinstance(config, dict) and is_ours(config):
         open_checkpoint("model", Source(str(folder))).check_companions()
     digests = {}
     for path in sorted(folder.iterdir()):

@@ -7,12 +7,11 @@ import math
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
-from frozen_glyph.checkpoint.config import expert_blocks, is_merged, task_of
+from frozen_glyph.checkpoint.config import expert_blocks, is_merged, is_ours, task_of
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json
 from frozen_glyph.formats import FormatError, check_type
 
-OURS = "frozen_glyph"  # how each ``model_type`` of this package begins
 TokenIds = int | list[int] | None
 
 
@@ -143,7 +142,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: it is of a model for another task; or see ``check_config``.
     """
     config = check_config(read_json(inside(folder, CONFIG_FILE)), folder / CONFIG_FILE)
-    task = task_of(config) if str(config.get("model_type")).startswith(OURS) else None
+    task = task_of(config) if is_ours(config) else None
     if task is not None:
         raise CheckpointError(
             f"{str(folder)!r} holds a model for {task} ({CONFIG_FILE}: architectures), which has no head for the next "
@@ -160,7 +159,7 @@ def check_config(config: Any, path: Path) -> dict[str, Any]:
     """
     try:
         check_type(config, dict[str, Any])
-        if str(config.get("model_type")).startswith(OURS):
+        if is_ours(config):
             check_type(config, StoredConfig)
             check_counts(config)
     except FormatError as error:

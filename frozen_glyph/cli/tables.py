@@ -50,7 +50,11 @@ def checkpoint_table(facts: CheckpointFacts) -> Parts:
         ),
         "versions": ", ".join(f"{name} {version}" for name, version in (facts["versions"] or {}).items()),
         "files": "; ".join(f"{name}: {problem}" for name, problem in facts["problems"].items())
-        or ("every byte as written" if facts["verified"] else "complete; --verify reads every byte"),
+        or (
+            f"every {'recorded ' if facts['unrecorded'] else ''}byte as written"
+            if facts["verified"]
+            else "complete; --verify reads every byte"
+        ),
         "not recorded": ", ".join(facts["unrecorded"]),
     }
     return parts + [f"{name}: {value}" for name, value in lines.items() if value not in (None, "")]

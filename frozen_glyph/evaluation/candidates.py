@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.companions import check_links
-from frozen_glyph.checkpoint.contract import CONFIG_FILE
+from frozen_glyph.checkpoint.contract import CONFIG_FILE, stage_index
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_causal_lm, load_config, load_tokenizer
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
@@ -65,9 +65,14 @@ def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]
     return list(dict.fromkeys(rules)) or [own]
 
 
-def _stages_of(label: str, config: Any, stage: int | None, every_stage: bool) -> tuple[int | None, ...]:
-    """The growth stages to measure, the model's own last."""
+def _stages_of(label: str, folder: Path, config: Any, stage: int | None, every_stage: bool) -> tuple[int | None, ...]:
+    """The growth stages to measure, the model's own last.
+
+    What ``save_pretrained`` writes of a grown model keeps its ladder, but is one model without stages.
+    """
     deepest = len(getattr(config, "ladder", None) or [])
+    if not any((folder / stage_index(number)).is_file() for number in range(1, deepest + 1)):
+        deepest = 0
     if stage is not None and stage > deepest:
         raise FrozenGlyphError(f"model {label!r}: growth stage {stage} is not there; it has {deepest or 'none'}")
     last = stage or deepest
@@ -114,7 +119,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
             name=model,
             folder=folder,
             rule=None,
-            stages=_stages_of(label, config, source.stage, every_stage),
+            stages=_stages_of(label, folder, config, source.stage, every_stage),
             context_length=context_length,
             substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
             weights_sha256=checkpoint_sha256(folder),

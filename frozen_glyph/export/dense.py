@@ -9,6 +9,7 @@ from typing import Any
 
 from frozen_glyph.checkpoint.card import inherited, model_card
 from frozen_glyph.checkpoint.companions import check_links, copy_model_code
+from frozen_glyph.checkpoint.config import GROWN, MERGED
 from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, FETCHED_FIRST
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, write_text
 from frozen_glyph.checkpoint.folders import new_folder
@@ -77,7 +78,7 @@ def fetch(source: Source) -> tuple[Path, dict[str, Any]]:
     """The folder of ``source`` and its configuration; ``CheckpointError`` unless it is a model of ours."""
     folder = source.fetch("model", FETCHED)
     config = read_config(folder)
-    if config.get("model_type") not in ("frozen_glyph", "frozen_glyph_moe"):
+    if config.get("model_type") not in (GROWN, MERGED):
         raise CheckpointError(
             f"{str(folder)!r} has model_type {config.get('model_type')!r}; exports are made of 'frozen_glyph' or "
             "'frozen_glyph_moe'"

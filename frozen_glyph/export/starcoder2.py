@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from frozen_glyph.checkpoint.config import GROWN
 from frozen_glyph.checkpoint.files import CheckpointError
 
 NAMES = {"mlp.fc_in.": "mlp.c_fc.", "mlp.fc_out.": "mlp.c_proj."}
@@ -36,7 +37,7 @@ SAME_FIELDS = (
 
 def check_starcoder2(folder: Path, config: dict[str, Any]) -> None:
     """Raise ``CheckpointError`` where the model in ``folder``, with this ``config.json``, cannot be a StarCoder2."""
-    if config["model_type"] != "frozen_glyph":
+    if config["model_type"] != GROWN:
         raise CheckpointError(
             f"{str(folder)!r} holds {len(config.get('experts', []))} merged experts, each with LayerNorms of its own, "
             "which StarCoder2 has not; export the experts one by one"

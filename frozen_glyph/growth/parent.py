@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.companions import check_links, copy_companions
-from frozen_glyph.checkpoint.config import is_merged
+from frozen_glyph.checkpoint.config import GROWN, is_merged
 from frozen_glyph.checkpoint.contract import (
     CONFIG_FILE,
     DEFAULT_INDEX,
@@ -61,7 +61,7 @@ def adopt_parent(parent: Source, out: Path, substrate_fingerprint: str | None = 
     folder = parent.fetch("parent", [*FETCHED_FIRST, "*.jsonl"])
     parent = parent.at(folder)
     config = read_config(folder)
-    if config.get("model_type") != "frozen_glyph":
+    if config.get("model_type") != GROWN:
         kind = "a merged model, grow its experts" if is_merged(config) else "no model of frozen_glyph"
         raise CheckpointError(f"parent {parent.source!r} is {kind}: model_type {config.get('model_type')!r}")
     weights = find_weights(dataclasses.replace(parent, stage=None), config)

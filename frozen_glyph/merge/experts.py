@@ -13,6 +13,8 @@ from typing import Any
 
 from frozen_glyph.checkpoint.config import (
     EXPERT_FIELDS,
+    GROWN,
+    MERGED,
     SUBSTRATE_FIELDS,
     expert_blocks,
     expert_names,
@@ -137,7 +139,7 @@ def with_base(source: Source, named: Collection[Path] = ()) -> Source:
 def check_expert_config(label: str, config: Any) -> None:
     """Raise ``ExpertsDoNotMatch`` unless a ``config.json`` is of a model, grown or merged, on frozen glyph bits."""
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in ("frozen_glyph", "frozen_glyph_moe"):
+    if kind not in (GROWN, MERGED):
         raise ExpertsDoNotMatch(
             f"expert {label!r} has model_type {kind!r}; only 'frozen_glyph' and 'frozen_glyph_moe' can be merged"
         )
@@ -152,7 +154,7 @@ def check_expert_config(label: str, config: Any) -> None:
         raise ExpertsDoNotMatch(
             f"expert {label!r} has no frozen substrate with a fingerprint; grow it on a substrate folder"
         )
-    fields = ("experts", "rule") if kind == "frozen_glyph_moe" else EXPERT_FIELDS
+    fields = ("experts", "rule") if kind == MERGED else EXPERT_FIELDS
     if missing := [name for name in (*fields, *SUBSTRATE_FIELDS) if name not in config]:
         raise ExpertsDoNotMatch(f"the config.json of expert {label!r} has no {missing[0]!r}; write the folder again")
 

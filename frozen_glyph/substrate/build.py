@@ -220,7 +220,7 @@ def choose_width(width: int | None, bits: int) -> int:
 def choose_whitening(layout: str, whiten: str | None, bits: int) -> str:
     """How far the principal components of ``layout`` are whitened: as asked for, else fully those of ``grid``.
 
-    Pictures of 64x64 are left as they are: their components take minutes, and nothing is known of their worth.
+    Pictures of 64x64 are left as they are: nothing was measured on them.
     """
     if whiten is None:
         return "full" if layout == "grid" and bits == SMALL_BITS else "none"

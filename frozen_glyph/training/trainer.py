@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypedDict
@@ -185,7 +185,8 @@ class StageTrainer(Trainer):
         """Adam's state after training, by parameter and part; that of ``checkpoint`` where it was the end itself."""
         if self.optimizer is None and checkpoint is not None:
             self.create_optimizer_and_scheduler(self.args.max_steps)
-            self._load_optimizer_and_scheduler(str(checkpoint))
+            with no_pickles(checkpoint):
+                self._load_optimizer_and_scheduler(str(checkpoint))
         optimizer: Any = self.optimizer
         return {
             f"{name}.{part}": moment.detach().cpu()
@@ -231,13 +232,8 @@ class StageTrainer(Trainer):
                 load_trainable(self.model, read_tensors(checkpoint / WEIGHTS), checkpoint)
                 return
         self.started = time.monotonic()
-        try:
+        with no_pickles(checkpoint):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        except UnpicklingError:  # Trainer reads its own state as tensors and plain values only
-            raise CheckpointError(
-                f"{str(checkpoint)!r} was not written by training: its optimizer, scheduler or random state holds more "
-                "than tensors, which nothing ran; delete that folder and start the same command again"
-            ) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add seconds and tokens since the phase began, over all its resumes; stop when the loss is not finite."""
@@ -311,6 +307,18 @@ class StageTrainer(Trainer):
             return
         folder = Path(resume_from_checkpoint)
         load_trainable(self.model, read_tensors(folder / WEIGHTS), folder)
+
+
+@contextmanager
+def no_pickles(checkpoint: Path | None) -> Iterator[None]:
+    """Say what is wrong where Trainer, which reads its own state as tensors and plain values only, finds more."""
+    try:
+        yield
+    except UnpicklingError:
+        raise CheckpointError(
+            f"{str(checkpoint)!r} was not written by training: its optimizer, scheduler or random state holds more "
+            "than tensors, which nothing ran; delete that folder and start the same command again"
+        ) from None
 
 
 def stored_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

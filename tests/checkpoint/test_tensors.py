@@ -98,6 +98,8 @@ def test_names_are_those_of_the_models():
         {"hidden_size": 32, "substrate_bits": 32, "substrate_rotated": True},
         {"hidden_size": 32, "substrate_bits": 16},
         {"hidden_size": 32, "substrate_bits": 16, "substrate_rotated": True},
+        {"hidden_size": 16, "substrate_bits": 64, "substrate_whitened": True},
+        {"hidden_size": 32, "substrate_bits": 16, "substrate_rotated": True, "substrate_whitened": True},
     ],
 )
 def test_shapes_of_a_model(fields):

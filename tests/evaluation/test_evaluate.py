@@ -398,3 +398,12 @@ def test_texts_are_measured_without_lm_eval(
     text = data_folder / "text" / "en.valid.txt"
     report = evaluate_models(model_folders[:1], "hub", tmp_path, suite="text", texts=[text])
     assert [loss["text"] for loss in report["losses"]] == ["en"]
+
+
+def test_a_grown_model_that_was_saved_is_one_model_without_stages(experts, tmp_path):
+    """Trainer and ``save_pretrained`` keep the ladder, which tells how the model grew, and write no earlier stage."""
+    load_model(experts[0], "cpu")[0].save_pretrained(tmp_path / "saved")
+    assert find_candidates([str(experts[0])])[0].stages == (1, 2)
+    assert find_candidates([str(tmp_path / "saved")])[0].stages == (None,)
+    with pytest.raises(FrozenGlyphError, match="growth stage 1 is not there; it has none"):
+        find_candidates([f"{tmp_path / 'saved'}@1"])

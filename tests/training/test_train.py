@@ -232,6 +232,17 @@ def test_a_planted_pickle_does_not_run(model, train, tmp_path, name):
         train(again, "twice")
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt"])
+def test_nor_does_one_in_a_phase_that_is_finished(model, make_training, windows, tmp_path, name):
+    """Whose optimizer state a later phase goes on from."""
+    again, recipe = copy.deepcopy(model), make_training(save_steps=2)
+    train_phase(model, windows, Phase(2, 1e-2, seed=0), recipe, tmp_path)
+    (tmp_path / "checkpoint-2" / name).write_bytes(pickle.dumps(RunsCode(), protocol=2))
+    rehash(tmp_path / "checkpoint-2")
+    with pytest.raises(CheckpointError, match=r"checkpoint-2.*more than tensors"):
+        train_phase(again, windows, Phase(2, 1e-2, seed=0, moments_to=tmp_path / "moments"), recipe, tmp_path)
+
+
 def rehash(folder):
     """Make the manifest true again."""
     manifest = read_json(folder / "manifest.json")
