@@ -1,19 +1,24 @@
-"""The READMEs' shell commands parse as written, and the files and folders the README names exist."""
+"""The READMEs' commands parse as written, their links lead somewhere, and their tables say what the code says."""
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import typer
+
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from frozen_glyph.cli import app
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "hub_configs").rglob("README.md")))]
-BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.S)]
+FOLDERS = ("frozen_glyph", "hub_configs", "eval")
+PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md")))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.S)]
+PYTHON = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
 SHELL = "\n".join(BLOCKS).replace("\\\n", " ")
 COMMANDS = [part.strip() for line in SHELL.splitlines() for part in line.split("&&") if "frozen-glyph " in part]
 
@@ -32,9 +37,29 @@ def test_every_command_parses_as_written(command):
     parser.make_context(program, words)
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"(?:hub_configs|eval)/[\w/.-]+", README))))
-def test_every_file_that_the_readme_names_exists(name):
-    assert (ROOT / name.rstrip(".,")).exists()
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_every_python_block_runs(block, tokenizer, experts, merged_folder, tmp_path, monkeypatch):
+    """Beside folders named as the commands of the README name them."""
+    for name, folder in {"ru": experts[0], "zh": experts[1], "merged": merged_folder}.items():
+        shutil.copytree(folder, tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    sizes = dict.fromkeys(("hidden_size", "intermediate_size"), 64) | {"num_hidden_layers": 1, "num_attention_heads": 2}
+    exec(block, {"tokenizer": tokenizer, "llama": LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes))})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file_or_heading(page):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text("utf-8")):
+        name, _, heading = target.partition("#")
+        place = page.parent / name if name else page
+        assert place.exists(), f"{page}: {target}"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", place.read_text("utf-8"), re.M)
+            assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 130
 
 
 def test_tree_names_every_room():
@@ -43,7 +68,8 @@ def test_tree_names_every_room():
 
 
 def test_table_of_merge_rules():
-    """The README says of each rule what the list of rules says."""
-    section = README.partition("## Merge rules")[2].partition("\n## ")[0]
+    """The page on merging says of each rule what the list of rules says."""
+    page = (ROOT / "frozen_glyph" / "merge" / "README.md").read_text("utf-8")
+    section = page.partition("## Merge rules")[2].partition("\n## ")[0]
     expected = [f"| `{rule.name}` | {rule.weights} | {rule.costs} | {rule.source} |" for rule in RULES.values()]
     assert re.findall(r"^\| `.*", section, re.M) == expected
