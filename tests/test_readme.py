@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import typer
-
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from frozen_glyph.cli import app
