@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, N experts, D hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ from .modeling_frozen_glyph import (
     run_blocks,
 )
 from .prefix_frozen_glyph import fit_evidence, fit_heads
-from .reading_frozen_glyph import combined_logits, read_nothing
+from .reading_frozen_glyph import combined_logits, read_nothing, weights_after
 from .rules_frozen_glyph import RULES, rules_with
 
 # In files the biases of all experts are called what a Linear calls its bias.
@@ -46,6 +47,13 @@ BLOCK_STATES = OutputRecorder(FrozenGlyphBlock)
 BLOCK_STATES.num_hidden_layers_key = (
     "evidence_layer"  # how many blocks run; set, as transformers 5.17 takes no such key
 )
+
+
+@dataclass
+class MergedOutput(CausalLMOutputWithPast):
+    """``expert_weights`` [B, T', N], where asked for: what each expert counts in each of the logits [B, T', V]."""
+
+    expert_weights: torch.Tensor | None = None
 
 
 class LoraTerm(nn.Module):
@@ -296,12 +304,14 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         logits_to_keep: int | torch.Tensor = 0,
         past_key_values: Cache | None = None,
         skip_logits: bool = False,
+        return_expert_weights: bool = False,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> MergedOutput:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
         ``skip_logits``, which needs ``labels`` and a rule that one head computes: the same loss without logits, which
-        are never whole in memory. ``past_key_values`` is the name of ``cache`` before transformers 5.24.
+        are never whole in memory. ``return_expert_weights``: see ``MergedOutput``. ``past_key_values`` is the name of
+        ``cache`` before transformers 5.24.
         """
         rule = RULES[self.config.rule]
         whole = skip_logits or rule.reads_tokens or self.records_states(kwargs)
@@ -324,25 +334,61 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         if cache is not None and not rule.reads_tokens and not one_head:
             length = next(each.shape[1] for each in (input_ids, inputs_embeds) if each is not None)
             read_nothing(self.config, cache, states, length)
-        logits, loss = None, None
+        logits, loss, weights = None, None, None
         if skip_logits:
             loss = self.loss_without_logits(states, labels, **kwargs)
         elif rule.one_head:
             states = keep_positions(states, logits_to_keep)
             logits = self.lm_head(states)
+            if return_expert_weights:
+                weights = torch.tensor(self.config.logit_weights, device=logits.device).expand(*logits.shape[:2], -1)
         else:
-            logits = combined_logits(
+            logits, weights = combined_logits(
                 self.config, self.lm_head, states, input_ids, attention_mask, position_ids, cache, logits_to_keep
             )
         if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
+        return MergedOutput(
             loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            expert_weights=weights if return_expert_weights else None,
             **{CACHE: cache},
         )
+
+    def expert_weights(self, cache: Cache) -> torch.Tensor:
+        """What each expert counts after each of the K tokens that ``cache`` has read, one document: [B, K, N].
+
+        So it counts in the prediction of the next token. While ``generate`` runs, a streamer can ask this of the cache
+        that it was given.
+
+        Example: ``model.expert_weights(model(ids, use_cache=True).cache)[:, -1]``
+        """
+        return weights_after(self.config, cache)
+
+    @torch.no_grad()
+    def generate(self, *args: Any, return_expert_weights: bool = False, **kwargs: Any) -> Any:
+        """``generate`` of transformers; ``return_expert_weights`` adds ``expert_weights`` [B, L - 1, N].
+
+        ``[:, t]`` is what each expert counted in the prediction of token ``t + 1`` of the ``sequences`` [B, L]; what
+        follows a row's end means nothing.
+
+        Raises:
+            ValueError: they are asked for without ``return_dict_in_generate=True`` and a cache, or of beams, of which
+                the cache holds others than are returned.
+        """
+        output = super().generate(*args, **kwargs)
+        if not return_expert_weights:
+            return output
+        cache = None if isinstance(output, torch.Tensor) else output.get(CACHE)
+        if cache is None or hasattr(output, "beam_indices"):
+            raise ValueError(
+                "return_expert_weights=True of generate needs return_dict_in_generate=True, use_cache=True and "
+                "num_beams=1; of any sequences model(sequences, return_expert_weights=True) tells them"
+            )
+        output["expert_weights"] = self.expert_weights(cache)[:, 1 - output.sequences.shape[1] :]
+        return output
 
     def loss_without_logits(self, states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any) -> torch.Tensor:
         """See ``skip_logits`` of ``forward``."""

@@ -35,8 +35,10 @@ def combined_logits(
     position_ids: torch.Tensor | None,
     cache: Cache | None,
     logits_to_keep: int | torch.Tensor,
-) -> torch.Tensor:
-    """Logits [B, T', V], float32, of each expert's own logits (T' as ``logits_to_keep`` says).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [B, T', V], float32, of each expert's own logits, and what each counts in them [B, T', N].
+
+    T' is as ``logits_to_keep`` says.
 
     Expert logits exist for one piece of the text at a time, and are combined where they are kept; a piece that is not
     kept is only read: its tokens say how much each expert counts in the later ones.
@@ -68,7 +70,7 @@ def combined_logits(
         first_kept = min(positions.tolist(), default=0)
     elif logits_to_keep:
         first_kept = max(0, states.shape[1] - logits_to_keep)
-    kept = []
+    kept, weights = [], []
     for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
         logits = [expert_logits.float() for expert_logits in head(states[:, piece], apart=True)]
         log_weights = torch.tensor(config.logit_weights, device=logits[0].device).log()
@@ -78,8 +80,11 @@ def combined_logits(
             log_weights = (log_weights + evidence).log_softmax(-1)
         if piece.start >= first_kept:
             kept.append(rule.combine(logits, log_weights))
-    combined = torch.cat(kept, dim=1) if len(kept) > 1 else kept[0]
-    return combined if positions is None else combined[:, positions - first_kept]
+            weights.append(log_weights.exp())
+    combined, counted = (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for parts in (kept, weights))
+    if positions is None:
+        return combined, counted
+    return combined[:, positions - first_kept], counted[:, positions - first_kept]
 
 
 @dataclass
@@ -118,10 +123,8 @@ class TokenReader:
         columns = torch.arange(tokens.shape[1], device=device) + past
         keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
         keys, _ = self.cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
-        window = self.config.evidence_window if "evidence_window" in RULES[self.config.rule].options else None
         firsts = None if self.firsts is None else self.firsts[:, piece].to(device)
-        log_probs, counted = keys[:, 0, :, :count].to(device), keys[:, 0, :, count].to(device)
-        return evidence_of(log_probs, counted, columns, window, firsts)
+        return evidence_in(self.config, keys.to(device), columns, firsts)
 
 
 def read_so_far(config: FrozenGlyphMoEConfig, cache: Cache) -> int | torch.Tensor:
@@ -133,6 +136,32 @@ def read_nothing(config: FrozenGlyphMoEConfig, cache: Cache, states: torch.Tenso
     """Fill the layer of a rule that reads no tokens: transformers 5.17 crops every layer, and fails on an empty one."""
     nothing = states.new_zeros(states.shape[0], 1, length, 0)
     cache.update(nothing, nothing, config.evidence_layer)
+
+
+def evidence_in(
+    config: FrozenGlyphMoEConfig,
+    keys_B1KE: torch.Tensor,
+    columns_C: torch.Tensor,
+    firsts_BC: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What the rule makes of the keys of its layer: each expert's evidence [B, C, N] (see ``evidence_of``)."""
+    window = config.evidence_window if "evidence_window" in RULES[config.rule].options else None
+    count = len(config.experts)
+    return evidence_of(keys_B1KE[:, 0, :, :count], keys_B1KE[:, 0, :, count], columns_C, window, firsts_BC)
+
+
+def weights_after(config: FrozenGlyphMoEConfig, cache: Cache) -> torch.Tensor:
+    """What each expert counts after each of the K tokens that ``cache`` has read: [B, K, N], of one document.
+
+    So it counts in the prediction of the next one.
+    """
+    layers: list[Any] = cache.layers
+    keys = layers[config.evidence_layer].keys
+    columns = torch.arange(int(cache.get_seq_length()), device=keys.device)
+    weights = torch.tensor(config.logit_weights, device=keys.device)
+    if not RULES[config.rule].reads_tokens:
+        return weights.expand(len(keys), len(columns), -1)
+    return (weights.log() + evidence_in(config, keys, columns)).softmax(-1)
 
 
 def normalisers(logits_NBTV: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -177,4 +206,4 @@ def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
             yield slice(start, min(start + size, end))
 
 
-__all__ = ["combined_logits", "read_nothing"]
+__all__ = ["combined_logits", "read_nothing", "weights_after"]
