@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 ASKED = re.compile(r"[Tt]ried to allocate (\d[\d.]* \w+)")
@@ -36,8 +36,13 @@ def printable(text: str) -> str:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest of ``allowed``, or an empty string when none is close."""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return did_you_mean(difflib.get_close_matches(name, list(allowed), n=1))
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """Return ``" Did you mean 'x' or 'y'?"``, or an empty string of no names."""
+    *others, last = map(repr, names or [""])
+    return f" Did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if names else ""
 
 
 class NotEnoughMemory(FrozenGlyphError):

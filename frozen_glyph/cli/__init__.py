@@ -29,6 +29,7 @@ app = typer.Typer(
 for room in (demo, growth, merge, evaluation, checkpoint, hub, published, recipes):
     app.add_typer(room.app)
 app.add_typer(substrate.app, name="substrate")
+app.add_typer(recipes.shipped, name="recipes")
 
 
 def print_version(wanted: bool) -> None:

@@ -13,13 +13,13 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: `frozen-glyph grow hub_configs/tiny-trilingual/growth-ru.yaml --text ru.txt "
+    epilog="Example: `frozen-glyph grow tiny-trilingual/growth-ru --text ru.txt "
     "--valid ru.valid.txt --out runs/ru`. The same command resumes a run that was stopped.\n\n"
-    "What would it cost? `frozen-glyph grow hub_configs/abs-bvv/growth.yaml --dry-run --flops-per-second 2e14`. "
+    "What would it cost? `frozen-glyph grow abs-bvv/growth --dry-run --flops-per-second 2e14`. "
     "Smaller: `--set training.batch_tokens=8192 --set stages.0.steps=100`."
 )
 def grow(
-    recipe: Annotated[Path, typer.Argument(help="A growth.yaml.")],
+    recipe: Annotated[Path, typer.Argument(help="A growth.yaml, or a name that `recipes` lists.")],
     out: OutUnlessDry = None,
     text: TrainingText = None,
     valid: HeldOutText = None,

@@ -53,7 +53,10 @@ def merge(
         typer.Option(metavar="NAME", help="Whose chat template and generation config go along; default: the first's."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A merge.yaml with experts, rule, weights, names; options go before it.")
+        Path | None,
+        typer.Option(
+            help="A merge.yaml, or a name that `recipes` lists, with experts, rule, ...; options go before it."
+        ),
     ] = None,
     settings: Settings = None,
     dry_run: Annotated[

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Build and look at substrates: toke
     "build",
     epilog="Example: `frozen-glyph substrate build --vocab 6144 --text en.txt --text ru.txt -o runs/glyphs`. Or: "
     "`frozen-glyph substrate build --tokenizer runs/glyphs --layout binary --width 1024 -o runs/codes`. Or: "
-    "`frozen-glyph substrate build --config hub_configs/substrates/bvv241-2-3.yaml --text en.txt -o runs/bvv`",
+    "`frozen-glyph substrate build --config substrates/bvv241-2-3 --text en.txt -o runs/bvv`",
 )
 def substrate_build(
     out: Out,
@@ -44,7 +44,10 @@ def substrate_build(
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Length of a vector; default: sqrt(width) / 4, or 1.")] = None,
     font: Annotated[str | None, typer.Option(help=".hex, .hex.gz, .otf or .ttf; default: GNU Unifont.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of these options; those given here go first.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of these options, or a name that `recipes` lists; options go before it."),
+    ] = None,
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
     from frozen_glyph.checkpoint.places import writing

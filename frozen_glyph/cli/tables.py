@@ -141,6 +141,33 @@ def estimate_table(name: str, phases: Sequence[PhaseEstimate], flops_per_second:
     ]
 
 
+def recipes_table(
+    costs: Mapping[str, Sequence[PhaseEstimate]], others: Mapping[str, Sequence[str]], flops_per_second: float
+) -> Parts:
+    """What every shipped growth recipe costs, and the names of the ``others`` by kind."""
+    from frozen_glyph.growth.estimate import short, totals
+
+    rows = []
+    for name, phases in costs.items():
+        run, last = totals(phases), phases[-1]
+        stages = str(sum(phase["phase"] == "blocks" for phase in phases))
+        days = run["flops"] / flops_per_second / SECONDS_PER_DAY
+        rows.append(
+            [
+                *(name, stages, str(last["num_hidden_layers"]), short(last["total_parameters"]), short(run["tokens"])),
+                f"{run['memory_bytes'] / 1e9:.1f}",
+                f"{days:.2g}" if days >= 0.01 else "< 0.01",
+            ]
+        )
+    headers = ["growth recipe", "stages", "blocks", "parameters", "tokens", "memory GB", "days"]
+    lines = [f"{kind} recipes: {', '.join(names)}" for kind, names in others.items()]
+    return [
+        FittedTable("", headers, rows),
+        f"memory: of one device, roughly; days: at {flops_per_second:.3g} FLOP/s (--flops-per-second)",
+        *lines,
+    ]
+
+
 def health_table(name: str, report: HealthReport) -> Parts:
     """Every block and Linear with its metrics; flagged numbers are red, and said in words below."""
     from frozen_glyph.health.measure import METRICS

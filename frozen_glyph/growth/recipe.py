@@ -15,8 +15,9 @@ from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.limits_frozen_glyph import MOST_LAYERS
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, Tokens, as_off, parse, recipe
-from frozen_glyph.recipes.files import beside, is_file, override, read_recipe
+from frozen_glyph.recipes.files import beside, override, read_recipe
 from frozen_glyph.recipes.schema import or_path
+from frozen_glyph.recipes.shipped import find_recipe, is_file
 from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length, without_unset
 
@@ -149,7 +150,8 @@ class GrowthRecipe:
     substrate: Annotated[SubstrateRecipe, Field(json_schema_extra=or_path)] = dataclasses.field(
         default_factory=SubstrateRecipe
     )
-    """Token ids and their vectors, or the path of a substrate recipe, relative to this one."""
+    """Token ids and their vectors, or the path of a substrate recipe, relative to this one, or the name of a shipped
+    one."""
     data: DataRecipe | None = None
     """Training and held-out text, where the call names none."""
     training: TrainingRecipe = dataclasses.field(default_factory=TrainingRecipe)
@@ -245,7 +247,7 @@ def check_model(model: dict[str, Any], trainable: bool) -> None:
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:
-    """Read a recipe file and apply ``settings`` such as ``training.learning_rate=1e-3``.
+    """Read a recipe file, or a shipped one by its name, and apply ``settings`` such as ``training.learning_rate=1e-3``.
 
     Paths are relative to the recipe: ``model`` may name a ``config.json``, ``substrate`` a substrate recipe;
     ``substrate.tokenizer``, ``substrate.font``, ``parent.source`` and the files of ``data`` may be paths too.
@@ -253,8 +255,8 @@ def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:
     Raises:
         RecipeError: the file is missing or no YAML mapping; a key is unknown; a value has the wrong type or range.
     """
-    path = Path(path)
-    content = read_recipe(path, "growth.yaml")
+    path = find_recipe(path, "growth")
+    content = read_recipe(path)
     read_named_files(content, path.parent)
     override(content, settings)
     read_named_files(content, path.parent)
@@ -269,7 +271,7 @@ def read_named_files(content: dict[str, Any], folder: Path) -> None:
             raise RecipeError(f"recipe field model={content['model']!r}: {str(config)!r} does not exist")
         content["model"] = read_json(config)
     if isinstance(content.get("substrate"), str):
-        content["substrate"] = read_substrate_recipe(folder / content["substrate"])
+        content["substrate"] = read_substrate_recipe(content["substrate"], folder)
 
 
 def resolve_paths(recipe: GrowthRecipe, folder: Path) -> GrowthRecipe:

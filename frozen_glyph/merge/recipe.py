@@ -17,6 +17,7 @@ from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import AsNumber, Count, Text, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
+from frozen_glyph.recipes.shipped import find_recipe
 
 
 @recipe("experts")
@@ -71,7 +72,7 @@ def load_merge_recipe(path: Path | None, settings: Sequence[str] = (), **fields:
     Raises:
         RecipeError: the file is missing or no YAML, a field is unknown or has a value that is not allowed.
     """
-    content = read_recipe(path, "merge.yaml") if path is not None else {}
+    content = read_recipe(find_recipe(path, "merge")) if path is not None else {}
     content |= {name: value for name, value in fields.items() if value is not None}
     override(content, settings)
     return parse(MergeRecipe, content)

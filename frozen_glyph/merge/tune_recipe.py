@@ -12,6 +12,7 @@ from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.recipes.errors import require
 from frozen_glyph.recipes.fields import Count, Integer, Seed, Tokens, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
+from frozen_glyph.recipes.shipped import find_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length
 
 
@@ -62,7 +63,7 @@ def load_tune_recipe(path: Path | None, settings: Sequence[str] = (), **fields: 
     Raises:
         RecipeError: the file is missing or no YAML, a field is unknown or has a value that is not allowed.
     """
-    content = read_recipe(path, "tune.yaml") if path is not None else {}
+    content = read_recipe(find_recipe(path, "tune")) if path is not None else {}
     given = {name: value for name, value in fields.items() if value is not None}
     if given.keys() & {"steps", "tokens"}:
         content = {name: value for name, value in content.items() if name not in ("steps", "tokens")}

@@ -24,6 +24,7 @@ from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.recipes.errors import require
 from frozen_glyph.recipes.fields import Text, parse, recipe
 from frozen_glyph.recipes.files import read_recipe
+from frozen_glyph.recipes.shipped import find_recipe
 
 TABLE = "table"
 CONFIG_FIELDS = [entry.name for entry in dataclasses.fields(FrozenGlyphConfig)]
@@ -79,7 +80,7 @@ class PublishedKeys:
 
 def load_keys(path: Path | None, rotary: str | None = None) -> PublishedKeys:
     """Read a keys file; ``rotary``, where given, goes before it."""
-    content = read_recipe(path, "keys.yaml") if path is not None else {}
+    content = read_recipe(find_recipe(path, "keys")) if path is not None else {}
     return parse(PublishedKeys, content | ({} if rotary is None else {"rotary": rotary}))
 
 

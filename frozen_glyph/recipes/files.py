@@ -1,4 +1,4 @@
-"""A recipe file -> plain data, with the settings of a command line applied."""
+"""A recipe file -> plain data, with the settings of a command line applied; see ``shipped.py`` for which file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,12 @@ from frozen_glyph.formats import YAML_BYTES, FormatError, parse_yaml, read_bytes
 from frozen_glyph.recipes.errors import ANOTHER_SPELLING, RecipeError
 
 
-def read_recipe(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file; ``what`` (such as ``growth.yaml``) is for the error when there is none.
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, which ``find_recipe`` found.
 
     Raises:
-        RecipeError: the file is missing or no YAML mapping.
+        RecipeError: it is no YAML mapping.
     """
-    if not is_file(path):
-        raise RecipeError(f"recipe {str(path)!r} does not exist; give the path of a {what}")
     try:
         content = parse_yaml(read_bytes(path, YAML_BYTES))
     except FormatError as error:
@@ -23,14 +21,6 @@ def read_recipe(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
     return content
-
-
-def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file; of a name that no file can have it is not."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or a zero byte
-        return False
 
 
 def override(content: dict[str, Any], settings: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """A substrate recipe: a YAML file that says which vocabulary to learn, or which tokenizer to load, and how to draw it.
 
-frozen-glyph substrate build --config hub_configs/substrates/bvv241-2-3.yaml --text en.txt -o runs/bvv241-2-3
+frozen-glyph substrate build --config substrates/bvv241-2-3 --text en.txt -o runs/bvv241-2-3
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.recipes.errors import require
 from frozen_glyph.recipes.fields import Flag, Integer, OneOf, Seed, Text, parse, recipe
 from frozen_glyph.recipes.files import beside, put, read_recipe
+from frozen_glyph.recipes.shipped import find_recipe
 from frozen_glyph.substrate.artifact import GlyphSubstrate
 from frozen_glyph.substrate.build import LAYOUTS, SubstrateError
 from frozen_glyph.substrate.font import load_font
@@ -89,14 +90,15 @@ class SubstrateRecipe:
         return {name: value for name, value in content.items() if name not in unset}
 
 
-def read_substrate_recipe(path: str | Path) -> dict[str, Any]:
-    """What a recipe file says, as plain data; tokenizer and font are absolute where they lie beside it.
+def read_substrate_recipe(path: str | Path, folder: Path = Path()) -> dict[str, Any]:
+    """What a recipe file in ``folder`` says, or a shipped one by its name, as plain data; tokenizer and font are
+    absolute where they lie beside it.
 
     Raises:
         RecipeError: the file is missing or no YAML mapping, a key is unknown, or a value has the wrong type.
     """
-    path = Path(path)
-    content = read_recipe(path, "substrate recipe")
+    path = find_recipe(path, "substrate", folder)
+    content = read_recipe(path)
     resolved = parse(SubstrateRecipe, content).beside(path.parent)
     return content | {name: getattr(resolved, name) for name in ("tokenizer", "font") if name in content}
 

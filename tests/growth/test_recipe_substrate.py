@@ -37,7 +37,9 @@ def test_a_file_beside_the_recipe_says_the_substrate_and_settings_change_it(load
         vocab_size="bmp", max_ngram=4, width=48, font=font
     )
     assert load({"layout": "binary"}, "substrate=../shared/x.yaml").substrate.max_ngram == 8
-    with pytest.raises(RecipeError, match=r"absent\.yaml' does not exist; give the path of a substrate recipe"):
+    with pytest.raises(
+        RecipeError, match=r"absent\.yaml' does not exist; give the path of a substrate\.yaml, or a name"
+    ):
         load("../shared/absent.yaml")
 
 

@@ -89,7 +89,7 @@ def test_a_width_that_is_given_is_taken_whatever_it_is(tokenizer):
         ("- vocab", "must hold a mapping of fields"),
         ("", "must hold a mapping of fields"),
         ("a: [", r"recipe\.yaml' is not YAML: "),
-        (None, r"recipe\.yaml' does not exist; give the path of a substrate recipe"),
+        (None, r"recipe\.yaml' does not exist; give the path of a substrate\.yaml, or a name"),
     ],
 )
 def test_recipes_that_are_refused(tmp_path, content, message):

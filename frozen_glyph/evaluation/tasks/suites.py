@@ -11,6 +11,7 @@ import yaml
 
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.recipes.shipped import shipped_folder
 
 STOCK = ("mmlu/default", "arc", "commonsense_qa", "super_glue/boolq", "squadv2")
 # What each task of the suites reads: a dataset of the Hub and its configuration. Tests compare it with the YAMLs.
@@ -37,19 +38,9 @@ DATASETS = {
 }
 
 
-def _shipped_folder(name: str) -> Path:
-    """Return the wheel's copy of ``eval/NAME``, else that of the source checkout."""
-    installed = Path(__file__).parents[1] / "definitions" / name
-    checkout = Path(__file__).parents[3] / "eval" / name
-    for folder in (installed, checkout):
-        if folder.is_dir():
-            return folder
-    raise FrozenGlyphError(f"neither {str(installed)!r} nor {str(checkout)!r} exists; install frozen-glyph again")
-
-
 def tasks_folder() -> Path:
     """Return the folder of this project's task definitions, for lm-eval's ``include_path``."""
-    return _shipped_folder("tasks")
+    return shipped_folder("evaluation/definitions/tasks", "eval/tasks")
 
 
 def definitions_digest(folder: Path) -> str:
@@ -60,7 +51,7 @@ def definitions_digest(folder: Path) -> str:
 
 def suites_folder() -> Path:
     """Return the folder of suites."""
-    return _shipped_folder("suites")
+    return shipped_folder("evaluation/definitions/suites", "eval/suites")
 
 
 def suite_names() -> list[str]:
