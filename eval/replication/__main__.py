@@ -115,8 +115,10 @@ def table_of(rows: Sequence[Row]) -> list[str]:
 
 def measured(row: Row) -> str:
     """The estimates with their intervals, one a line, their unit and where they come from."""
+    name = row.claim.results
+    source = f"{name} (no results)" if row.estimates is None else f"[{name}](results/{name}.md)"
     lines = [estimate_line(estimate) for estimate in row.estimates or []]
-    return "<br>".join([*lines, f"{row.claim.unit}: [{row.claim.results}](results/{row.claim.results}.md)"])
+    return "<br>".join([*lines, f"{row.claim.unit}: {source}"])
 
 
 def estimate_line(estimate: Estimate) -> str:

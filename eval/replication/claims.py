@@ -71,12 +71,12 @@ def best(task: str, metric: str) -> Any:
 
 
 def copying(demo: Results) -> list[Estimate]:
-    by_seed: dict[str, list[float]] = {}
-    for row in demo["Ability, first and last stage (share right)"]:
-        if row["task"].startswith("extraction"):
-            by_seed.setdefault(row["seed"], []).append(100 * float(row["difference"].split()[0]))
-    values = [sum(own) / len(own) for own in by_seed.values()]
-    return [Estimate.between_seeds("last stage minus first", values, "above")]
+    """The last stage against the first and against what training the first one on gives, over all such cells."""
+    found = demo["scores"]["differences"]["extraction"]
+    return [
+        Estimate.between_seeds(f"last stage minus {against}", [100 * value for value in entry["by_seed"]], "above")
+        for against, entry in found.items()
+    ]
 
 
 def mmlu_by_depth(real: Results) -> list[Estimate]:
@@ -113,13 +113,11 @@ def merged(group: str, *texts: str) -> Any:
 
 def in_demo(text: str) -> Any:
     def estimates(demo: Results) -> list[Estimate]:
-        rows = [
-            row
-            for row in demo["Merged model against its experts (nats per character)"]
-            if (row["model"], row["text"]) == ("merged (mean)", text)
+        return [
+            Estimate.between_seeds(f"{text}: merged minus {row['expert']}", row["by_seed"], "below")
+            for row in demo["merged"]
+            if (row["rule"], row["text"]) == ("merged (mean)", text)
         ]
-        values = {name: [float(row[f"minus {name}"].split()[0]) for row in rows] for name in ("ru", "zh")}
-        return [Estimate.between_seeds(f"{text}: merged minus {name}", of, "below") for name, of in values.items()]
 
     return estimates
 

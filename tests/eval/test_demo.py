@@ -1,49 +1,65 @@
-"""The table of several demo runs: which losses fall at every stage, and the merged model beside its experts."""
+"""The demo's study: what it says of all cells, of its control and of the merged model; one run, tiny but whole."""
 
-import json
-import sys
+import pytest
+import torch
 
-import eval.studies.demo.__main__ as study
+from eval.studies.common.tables import circumstances
+from eval.studies.demo.report import as_markdown, summarise
+from eval.studies.demo.runs import TINY_STEPS, control_of, run_seed
+from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
+from frozen_glyph.demo.documents import EXPERTS
+from frozen_glyph.demo.run import demo_recipe
 
 
-def report_of(seed, losses):
-    """A demo's report of one expert with a loss for each stage on one text."""
-    text = {"low": 0.0, "high": 3.0}
-    stages = [
-        {
-            "num_hidden_layers": blocks,
-            "losses": {"ru": {"value": loss, **text}},
-            "scores": {"copy": {"value": 0.1, **text, "total": 9, "chance": 0.5}},
-        }
-        for blocks, loss in enumerate(losses, start=1)
-    ]
-    difference = {"difference": -0.25, "low": -0.5, "high": 0.0}
+def run_of(facts, extraction, control=0.25):
+    """A run of one expert with two tasks; the merged model is better by a quarter."""
+    scores = {"facts_ru": facts, "extraction": extraction}
     return {
-        "provenance": {"seed": seed, "settings": {"steps per stage": 2}},
-        "note": "synthetic",
-        "growth": {"ru": stages},
-        "losses": [{"model": "merged (mean)", "text": "ru", "characters": 10, "value": 1.0, **text}],
-        "trends": [{"name": "copy", "model": "ru", "value": 0.1, "low": 0.05, "high": 0.2}],
-        "comparisons": [{"kind": "loss", "name": "ru", "first": "ru", "second": "merged (mean)", **difference}],
+        "experts": {
+            "ru": {
+                "losses": {"en": {"grown": [3.0, 2.0], "control": 1.5}},
+                "scores": {
+                    name: {"grown": grown, "control": control, "items": 9, "chance": 0.25}
+                    for name, grown in scores.items()
+                },
+            }
+        },
+        "merged": [{"rule": "merged (mean)", "text": "en", "expert": "ru", "difference": -0.25}],
+        "note": "Synthetic.",
+        "flops": {"grown": 4.0, "one-block": 3.0},
+        "cpu_seconds": 1.0,
     }
 
 
-def test_each_seed_says_whether_its_loss_falls_at_every_stage(tmp_path, monkeypatch):
-    folders = []
-    for seed, losses in ((0, [3.0, 2.0, 1.0]), (1, [3.0, 1.0, 2.0])):
-        folders.append(tmp_path / str(seed))
-        folders[-1].mkdir()
-        (folders[-1] / "report.json").write_text(json.dumps(report_of(seed, losses)), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["demo", *map(str, folders), "--out", str(tmp_path / "out")])
-    study.main()
-    report = json.loads((tmp_path / "out.json").read_text("utf-8"))
-    by_stage = report["Held-out loss by growth stage (nats per character)"]
-    assert {(row["seed"], row["falls at every stage"]) for row in by_stage} == {("0", "yes"), ("1", "no")}
-    ability = report["Ability, first and last stage (share right)"]
-    assert {row["difference"] for row in ability} == {"+0.200 [+0.100, +0.400]"}  # two blocks more
-    (merged, _) = report["Merged model against its experts (nats per character)"]
-    assert merged["minus ru"] == "-0.250 [-0.500, +0.000]"
-    cells, task, loss = report["All seeds"]
-    assert cells["difference"].startswith("ability, all cells") and task["mean"] == cells["mean"] == "+0.000"
-    assert loss["by seed"] == "-0.250, -0.250" and loss["95% interval between seeds"] == "3 seeds needed, 2 run"
-    assert "# Demo, seeds 0, 1" in (tmp_path / "out.md").read_text("utf-8")
+def test_all_cells_come_first_and_stand_beside_their_control():
+    """One cell gains 0.6 and the other nothing: what is said first is 0.3, and what training on would have given."""
+    runs = {("demo", seed): run_of([0.3, 0.9], [0.4, 0.4 + seed / 100], 0.5) for seed in range(3)}
+    report = circumstances([]) | summarise(runs, 2)
+    found = report["scores"]["differences"]
+    assert list(found) == ["all cells", "facts", "extraction"]
+    assert found["all cells"]["first"]["by_seed"] == pytest.approx([0.3, 0.305, 0.31])
+    assert found["all cells"]["control"]["difference"] == pytest.approx(0.155)
+    assert found["all cells"]["first"]["seeds_low"] > 0 > found["extraction"]["control"]["seeds_high"]
+    assert report["losses"]["differences"]["en"]["control"]["difference"] == 0.5
+    text = as_markdown(report)
+    assert "| all cells | +0.305 (" in text and "0.75 of the FLOPs" in text
+    few = as_markdown(circumstances([]) | summarise({("demo", 0): run_of([0.3, 0.9], [0.4, 0.4])}, 2))
+    assert "3 seeds needed, 1 run" in few
+
+
+@pytest.mark.slow
+def test_the_control_is_the_first_stage_trained_on(tmp_path):
+    """Nothing but the new blocks tells it from growing: it is, bit for bit, one run of as many stages of one block."""
+    run = run_seed(0, TINY_STEPS, tmp_path)
+    assert set(run["experts"]) == set(EXPERTS) and run["flops"]["one-block"] < run["flops"]["grown"]
+    demo, recipe = tmp_path / "demo-0", demo_recipe("ru", 0, TINY_STEPS)
+    text, (first, *_) = [demo / "data" / "ru.txt"], recipe.stages
+    stages = [first, *control_of(recipe, demo / "ru").stages]
+    assert [stage.layers for stage in stages] == [1, 0, 0]
+    grow_from_recipe(recipe.__class__(**{**vars(recipe), "stages": stages}), tmp_path / "whole", text,
+                     substrate=demo / "substrate")  # fmt: skip
+    whole, control = (
+        FrozenGlyphForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "one-block-0/ru")
+    )
+    assert all(torch.equal(whole[name], control[name]) for name in whole)
+    assert "| all cells |" in as_markdown(circumstances([]) | summarise({("demo", 0): run}, TINY_STEPS))

@@ -26,13 +26,16 @@ Results = dict[Any, dict[str, Any]]
 Phase = Sequence[Job] | Callable[[Results], Sequence[Job]]
 
 
-def study_arguments(name: str, description: str | None, data: str) -> argparse.ArgumentParser:
-    """A parser of what every study is told; ``data`` says what the folder of ``--data`` holds."""
+def study_arguments(
+    name: str, description: str | None, data: str | None = None, seeds: int = 3
+) -> argparse.ArgumentParser:
+    """A parser of what every study is told; ``data`` says what the folder of ``--data`` holds, None: there is none."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help=f"folder with {data}")
+    if data is not None:
+        parser.add_argument("--data", type=Path, required=True, help=f"folder with {data}")
     parser.add_argument("--out", type=Path, default=Path(f"eval/results/{name}"), help="report, without suffix")
     parser.add_argument("--work", type=Path, default=Path(f"runs/{name}"), help="folder of the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of everything")
+    parser.add_argument("--seeds", type=int, default=seeds, help="seeds 0, 1, ... of everything")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     parser.add_argument("--smoke", action="store_true", help="tiny models, to see that everything runs")
     parser.add_argument("--report", action="store_true", help="report on the runs that have finished, start none")
