@@ -76,6 +76,7 @@ class StageRecord(TypedDict):
     train: NotRequired[list[str]]
     learning_rate: NotRequired[float | None]
     active: NotRequired[int]
+    rotate: NotRequired[int]
     optimizer: NotRequired[str]
     seconds: NotRequired[float]
     train_loss: NotRequired[float]

@@ -7,7 +7,7 @@ FLOPs of a token (a multiply-add is 2; the factors are those of arXiv 2001.08361
 trains. Attention over T tokens: causal, so T/2 keys on average: 2TD forward and twice that where gradients pass. So the
 frozen prefix costs 2P, what trains 6P, and in a LoRA phase, where gradients cross every frozen block, 4P and 6 a weight
 of the adapters. The substrate's lookup, norms, activation functions and softmax are left out; a prefix cache, which
-spares the prefix when windows are read again, is not counted on.
+spares the prefix when windows are read again, is not counted on. Blocks that take turns are counted with their mean.
 
 Memory of one device that holds everything, ``micro_batch_size`` sequences at a time: float32 weights, gradients and two
 Adam moments of what trains; what blocks that gradients pass through keep for the backward pass (attention keeps no
@@ -156,7 +156,11 @@ def estimate_phase(model: Any, plan: StageRecipe | LoraRecipe, training: Trainin
     trainable = adapters + sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameters = adapters + model.num_parameters()
     entries = 0 if config.substrate_trainable else config.vocab_size * config.substrate_bits
-    per_token = flops_per_token(model, training, adapters)
+    costs = [
+        (flops_per_token(model, training, adapters), memory_bytes(model, training, adapters, now))
+        for now in trainable_by_turn(model, plan, adapters)
+    ]
+    per_token = round(sum(flops for flops, _ in costs) / len(costs))
     return {
         "num_hidden_layers": config.num_hidden_layers,
         "steps": steps,
@@ -167,8 +171,21 @@ def estimate_phase(model: Any, plan: StageRecipe | LoraRecipe, training: Trainin
         "total_parameters": parameters + entries,
         "flops_per_token": per_token,
         "flops": per_token * tokens,
-        "memory_bytes": memory_bytes(model, training, adapters, trainable),
+        "memory_bytes": max((memory for _, memory in costs), key=lambda memory: memory["total"]),
     }
+
+
+def trainable_by_turn(model: Any, plan: StageRecipe | LoraRecipe, adapters: int) -> Iterator[int]:
+    """How much trains at a time: once all that is marked, or block by block where they take turns, each marked alone
+    meanwhile."""
+    trained = [block for block in model.model.layers if trains(block)]
+    turns = trained if isinstance(plan, StageRecipe) and plan.rotate is not None else [None]
+    for turn in turns:
+        for block in trained:
+            block.requires_grad_(turn in (None, block))
+        yield adapters + sum(p.numel() for p in model.parameters() if p.requires_grad)
+    for block in trained:
+        block.requires_grad_(True)
 
 
 def flops_per_token(model: Any, training: TrainingRecipe, adapters: int = 0) -> int:

@@ -1,8 +1,8 @@
 """What may change in the recipe of a run that has begun, and what may not: whatever would change its result.
 
 What says how a step is computed, how often it is saved, or what is told of it may change at any time; stages may be
-appended, unless the learning rate falls over all of them or the first would carry moments over; and a stage that
-diverged may begin again with a lower learning rate.
+appended, unless the learning rate falls over all of them or in branches, or the first would carry moments over; and a
+stage that diverged may begin again with a lower learning rate.
 """
 
 import re
@@ -28,8 +28,8 @@ def changed_fields(stored: dict[str, Any], recipe: dict[str, Any], out: Path) ->
     before = stored.get("recipe", {})
     changes = differences(before, recipe)
     kept = len(before.get("stages", []))
-    # The last stage that was planned kept no moments for another.
-    can_follow = recipe.get("decay") != "run" and all(
+    # The last stage that was planned kept no moments and no trunk for another.
+    can_follow = recipe.get("decay", "stage") == "stage" and all(
         stage.get("optimizer") != "carried" for stage in recipe["stages"][kept : kept + 1]
     )
     rates_may = may_change_rates(stored, recipe, out)

@@ -23,7 +23,7 @@ from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, 
 
 MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
-LATER_STAGE_FIELDS = {"active": None, "optimizer": "new"}
+LATER_STAGE_FIELDS = {"active": None, "rotate": None, "optimizer": "new"}
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
 Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
@@ -63,6 +63,9 @@ class StageRecipe:
     active: Count | None = None
     """Topmost blocks that train, or all where there are fewer; those below the newest get new shards. Default: the
     newest."""
+    rotate: Count | None = None
+    """Let the blocks that train do so one at a time, from the top down, for so many steps each and with new moments
+    (BAdam, arXiv 2404.02827); default: all at once."""
     optimizer: Literal["new", "carried"] = "new"
     """Adam's moments at its start are new, or those that the stage before left: of norm, head and blocks that go on
     training, and of copied blocks."""
@@ -70,7 +73,8 @@ class StageRecipe:
     def __post_init__(self) -> None:
         check_length(self.steps, self.tokens)
         allowed = f"left out where no blocks train (train={self.train})"
-        require(self.active is None or "blocks" in self.train, "active", self.active, allowed)
+        for name in ("active", "rotate"):
+            require(getattr(self, name) is None or "blocks" in self.train, name, getattr(self, name), allowed)
 
     def frozen_blocks(self, blocks: int, below_newest: int) -> int:
         """How many of ``blocks`` do not train in this stage, where ``below_newest`` lie below the newest."""
@@ -158,8 +162,9 @@ class GrowthRecipe:
     """How every phase is optimised."""
     lora: LoraRecipe | None = None
     """A phase of low-rank adapters after stages."""
-    decay: Literal["stage", "run"] = "stage"
-    """Where the learning rate falls: in every stage, or once over all of them; a stage warms up if its moments are
+    decay: Literal["stage", "run", "branch"] = "stage"
+    """Where the learning rate falls: in every stage; once over all of them; or in a branch off every stage, which is
+    written, while the next stage goes on from where it began. In the last two a stage warms up if its moments are
     new."""
     parent: ParentRecipe | None = None
     """The checkpoint to go on from; default: none, stage 1 is the first."""
@@ -198,10 +203,15 @@ class GrowthRecipe:
             if stage.patience is not None:
                 steps = self.training.eval_steps
                 require(steps is not None, "training.eval_steps", steps, "given, because a stage has patience")
-                allowed = "left out with decay: run, which counts on every step"
+                allowed = f"left out with decay: {self.decay}, which counts on every step"
                 require(self.decay == "stage", f"stages[{index}].patience", stage.patience, allowed)
-        falls = self.decay == "stage" or self.training.schedule != "constant"
+        falls = self.decay != "run" or self.training.schedule != "constant"
         require(falls, "training.schedule", "constant", "one that falls, because of decay: run")
+        if self.decay == "branch":
+            schedule, merged = self.training.schedule, self.lora is not None and self.lora.merge
+            allowed = "warmup_stable_decay, whose decay is the branch"
+            require(schedule == "warmup_stable_decay", "training.schedule", schedule, allowed)
+            require(not merged, "lora.merge", True, "false with decay: branch, whose next stage would not have them")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same wherever the recipe lies: of a path only the name is kept."""

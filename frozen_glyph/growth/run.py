@@ -104,6 +104,12 @@ def check_stages(recipe: GrowthRecipe) -> None:
             "recipe field stages.optimizer='carried': FSDP and DeepSpeed divide the optimiser state among processes; "
             "say new, or launch with DistributedDataParallel"
         )
+    rotates = next((stage.rotate for stage in recipe.stages if stage.rotate is not None), None)
+    if rotates is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            f"recipe field stages.rotate={rotates}: processes that share a step wait for gradients of all blocks; "
+            "leave it out, or launch one process"
+        )
     if recipe.lora is not None:
         check_peft()
     kind = recipe.training.quantize_frozen

@@ -10,10 +10,13 @@ from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
     ADAPTER_WEIGHTS,
+    BLOCKS,
+    BLOCKS_OF_STAGE,
     DEFAULT_INDEX,
     PROVENANCE_FILE,
     WORK_FOLDER,
     is_written,
+    pattern,
     stage_index,
 )
 from frozen_glyph.checkpoint.files import check_hashes, target_of
@@ -148,7 +151,15 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: d
     texts = list(dict.fromkeys(text for entry in provenance["stages"] for text in entry["nats_per_character"]))
     rows, results = [], []
     reopened = any("active" in entry for entry in provenance["stages"])
+    again = any(pattern(BLOCKS_OF_STAGE).fullmatch(name) for entry in provenance["stages"] for name in entry["files"])
+    known_shards: set[str] = set()
     for entry in provenance["stages"]:
+        new = [
+            name.removesuffix(".safetensors")
+            for name in sorted(entry["files"].keys() - known_shards)
+            if any(pattern(kind).fullmatch(name) for kind in (BLOCKS, BLOCKS_OF_STAGE))
+        ]
+        known_shards |= entry["files"].keys()
         losses = entry["nats_per_character"]
         rows.append(
             {
@@ -156,6 +167,7 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: d
                 "blocks": entry["num_hidden_layers"],
                 **({"trained blocks": entry.get("active", "newest")} if reopened else {}),
                 "trained parameters": f"{entry['trainable_parameters']:,}",
+                **({"new shards of blocks": ", ".join(new)} if again else {}),
                 **{f"{text} (nats/char)": f"{losses[text]:.4f}" if text in losses else "-" for text in texts},
             }
         )

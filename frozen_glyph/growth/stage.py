@@ -6,7 +6,7 @@ does not train it again.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.watch import add_to_metrics, watch_stage
-from frozen_glyph.growth.work_folder import MOMENTS, PHASE, TRAINED, open_work
+from frozen_glyph.growth.work_folder import MOMENTS, PHASE, TRAINED, TRUNK, open_work
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.callbacks import StageProgress
@@ -98,7 +98,7 @@ def grow_stage(run: Run, stage: int) -> StageRecord:
     if PartialState().is_main_process:
         if health is not None:
             add_to_metrics(run.out / metrics_file(stage, list(phases)[-1]), health)
-        changed_from = 0 if lora and lora.merge else model.config.num_frozen_layers
+        changed_from = 0 if lora and lora.merge else lowest_changed(run, model, stage)
         files = write_stage(run.out, model, stage, changed_from)
         losses, chance = score(run, stage)
     return {
@@ -125,11 +125,27 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
         model = first_stage_model(first_stage_config(run.recipe, run.ground), run.ground)
     else:
         below = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage - 1, dtype=torch.float32)
+        if goes_on_from_trunk(run, stage):
+            load_tensors(below, left_behind(run, stage, TRUNK))
         model = grow(below, plan.layers, plan.init)
     blocks, below_newest = model.config.stage_layers(stage)
     model.config.num_frozen_layers = plan.frozen_blocks(blocks, below_newest)
     choose_trainable(model, plan.train)
     return model
+
+
+def goes_on_from_trunk(run: Run, stage: int) -> bool:
+    """Whether the stage before left what it had trained before its rate fell, on which this one goes on."""
+    return run.recipe.decay == "branch" and stage > run.first_stage
+
+
+def lowest_changed(run: Run, model: FrozenGlyphForCausalLM, stage: int) -> int:
+    """The lowest block that is not bit for bit that of the stage before, which trained this one's trunk further."""
+    lowest = model.config.num_frozen_layers
+    if not goes_on_from_trunk(run, stage):
+        return lowest
+    before = run.recipe.stages[stage - 1 - run.first_stage]
+    return min(lowest, before.frozen_blocks(*model.config.stage_layers(stage - 1)))
 
 
 def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> PhaseRecord:
@@ -154,16 +170,20 @@ def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
     """How the blocks of a stage are optimised, by their place in the run."""
     recipe, training, place = run.recipe, run.recipe.training, stage - run.first_stage
     steps = [training.steps_of(entry.steps, entry.tokens) for entry in recipe.stages]
-    asked_for = any(after.optimizer == "carried" for after in recipe.stages[place + 1 : place + 2])
+    following = recipe.stages[place + 1 : place + 2]
+    next_folder = run.work.make(work_folder(run, stage + 1).name) if following else None
+    asked_for = any(after.optimizer == "carried" for after in following)
     return Phase(
         steps[place],
         plan.learning_rate or training.learning_rate,
         run.seed(stage),
         plan.patience,
-        run_steps=sum(steps) if recipe.decay == "run" else None,
-        steps_before=sum(steps[:place]),
-        moments=carried_moments(run, model, stage, plan) if plan.optimizer == "carried" else None,
-        moments_to=run.work.make(work_folder(run, stage + 1).name) / MOMENTS if asked_for else None,
+        run_steps={"stage": None, "branch": steps[place], "run": sum(steps)}[recipe.decay],
+        steps_before=sum(steps[:place]) if recipe.decay == "run" else 0,
+        moments=moments_for(model, left_behind(run, stage, MOMENTS), plan) if plan.optimizer == "carried" else None,
+        moments_to=next_folder / MOMENTS if next_folder and asked_for else None,
+        trunk_to=next_folder / TRUNK if next_folder and recipe.decay == "branch" else None,
+        rotate=plan.rotate,
     )
 
 
@@ -194,7 +214,8 @@ def run_phase(
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
             found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
         if PartialState().is_main_process:
-            write_phase(run, model, stage, name, found, phase.moments_to)
+            left = [path for path in (phase.moments_to, phase.trunk_to) if path is not None]
+            write_phase(run, model, stage, name, found, left)
         PartialState().wait_for_everyone()
     else:
         load_trained(model, folder)
@@ -202,11 +223,11 @@ def run_phase(
 
 
 def write_phase(
-    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase, moments: Path | None = None
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase, left: Sequence[Path] = ()
 ) -> None:
     """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints.
 
-    ``moments``: the file that it left for the next stage.
+    ``left``: the files that it left for the next stage.
     """
     folder = work_folder(run, stage) / name
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
@@ -214,32 +235,38 @@ def write_phase(
     lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
     write_text(run.out / metrics_file(stage, name), lines)
     write_json(folder / PHASE, found)
-    written = [folder / TRAINED, folder / PHASE, *([moments] if moments else [])]
+    written = (folder / TRAINED, folder / PHASE, *left)
     run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in written))
     remove_checkpoints(folder)
 
 
-def carried_moments(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> dict[str, torch.Tensor]:
-    """What the stage before left for this one, of the parameters that train in it.
+def left_behind(run: Run, stage: int, name: str) -> dict[str, torch.Tensor]:
+    """The tensors that the stage before left for this one in its file ``name``.
 
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    path = work_folder(run, stage) / MOMENTS
+    path = work_folder(run, stage) / name
     if not run.work.holds(path.relative_to(run.work.folder).as_posix()):
+        what = {MOMENTS: "optimiser state", TRUNK: "trunk"}[name]
         raise CheckpointError(
-            f"{str(path)!r}, the optimiser state that stage {stage - 1} left for stage {stage}, is missing or damaged; "
+            f"{str(path)!r}, the {what} that stage {stage - 1} left for stage {stage}, is missing or damaged; "
             "train in a new folder"
         )
-    return moments_for(model, read_tensors(path), plan)
+    return read_tensors(path)
 
 
 def load_trained(model: FrozenGlyphForCausalLM, folder: Path) -> None:
     """Put the tensors that a finished phase trained into ``model``."""
+    load_tensors(model, read_tensors(folder / TRAINED))
+
+
+@torch.no_grad()
+def load_tensors(model: FrozenGlyphForCausalLM, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy ``tensors`` into the parameters of these names."""
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in read_tensors(folder / TRAINED).items():
-            parameters[name].copy_(tensor)
+    for name, tensor in tensors.items():
+        parameters[name].copy_(tensor)
 
 
 def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:

@@ -10,7 +10,7 @@ from frozen_glyph.checkpoint.streaming import content_sha256
 from frozen_glyph.training.trainer import remove_checkpoints
 
 TRAINED, PHASE = "trained.safetensors", "phase.json"  # what a finished phase leaves; the latter, written last, marks it
-MOMENTS = "moments.safetensors"  # Adam's, that the stage before left
+MOMENTS, TRUNK = "moments.safetensors", "trunk.safetensors"  # what the stage before left: Adam's, what it trained
 logger = logging.getLogger(__name__)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from frozen_glyph.checkpoint.files import write_tensors
+from frozen_glyph.checkpoint.files import CheckpointError, write_tensors
 from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
 from frozen_glyph.errors import FrozenGlyphError, enough_memory
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
@@ -33,6 +33,7 @@ from frozen_glyph.training.trainer import (
     trainable,
     whole,
 )
+from frozen_glyph.training.turns import Branch, Turns
 
 # transformers renamed it; the old name warns.
 CHECKPOINTING = "activation_checkpointing"
@@ -58,6 +59,8 @@ class Phase:
 
     ``run_steps``: the learning rate falls over so many steps, of which ``steps_before`` came in earlier phases.
     ``moments``: Adam's state to begin with, as an earlier phase left it in its ``moments_to``, a .safetensors file.
+    ``trunk_to``: a file for what has trained where the decay begins; the moments are then those of that step too.
+    ``rotate``: the blocks train one at a time, for so many steps each.
     """
 
     steps: int
@@ -68,6 +71,13 @@ class Phase:
     steps_before: int = 0
     moments: dict[str, torch.Tensor] | None = None
     moments_to: Path | None = None
+    trunk_to: Path | None = None
+    rotate: int | None = None
+
+    @property
+    def decay_steps(self) -> int:
+        """Steps at the end of ``warmup_stable_decay``."""
+        return round(DECAY_SHARE * self.steps)
 
 
 def uses_bf16(precision: str) -> bool:
@@ -119,7 +129,7 @@ def schedule(recipe: TrainingRecipe, phase: Phase) -> dict[str, Any]:
         "constant": ("constant_with_warmup", {}),
         "warmup_stable_decay": (
             "warmup_stable_decay",
-            {"num_decay_steps": round(DECAY_SHARE * phase.steps), "decay_type": "linear", "min_lr_ratio": ratio},
+            {"num_decay_steps": phase.decay_steps, "decay_type": "linear", "min_lr_ratio": ratio},
         ),
     }["constant" if ratio == 1 else recipe.schedule]
     return {
@@ -231,6 +241,11 @@ def train_phase(
         and 4 * substrate.num_embeddings * substrate.embedding_dim <= MATERIALIZE_BYTES
     ):
         substrate.materialize()
+    changes: list[TrainerCallback] = []
+    if phase.trunk_to is not None:
+        changes.append(Branch(phase.steps - phase.decay_steps, phase.trunk_to, phase.moments_to))
+    if phase.rotate is not None:
+        changes.append(Turns(model.model.layers[model.config.num_frozen_layers :], phase.rotate))
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     trained = copy.deepcopy(model) if sharded else model  # FSDP2 leaves its shards in the model for good
     if recipe.activation_checkpointing:
@@ -241,7 +256,7 @@ def train_phase(
         args=arguments,
         train_dataset=windows,
         eval_dataset=held_out if evaluates else None,
-        callbacks=[LogAtCheckpoints(), *([Patience(phase.patience)] if phase.patience else []), *callbacks],
+        callbacks=[LogAtCheckpoints(), *([Patience(phase.patience)] if phase.patience else []), *changes, *callbacks],
         recipe=recipe,
         prepare_inputs=prepare_inputs,
         rate=partial(rate_over_run, recipe, phase) if phase.run_steps else None,
@@ -250,8 +265,12 @@ def train_phase(
     trainer.remove_callback(PrinterCallback)
     with enough_memory(f"training of {work.name!r} in batches of {arguments.per_device_train_batch_size}", LESS_MEMORY):
         trainer.resume(newest_checkpoint(work))
-    if phase.moments_to is not None and arguments.should_save:
+    if phase.moments_to is not None and phase.trunk_to is None and arguments.should_save:
         write_tensors(phase.moments_to, trainer.moments_left(newest_checkpoint(work)))
+    if phase.trunk_to is not None and arguments.should_save and not phase.trunk_to.exists():
+        raise CheckpointError(
+            f"{str(phase.trunk_to)!r}, which this phase wrote where its decay began, is gone; train in a new folder"
+        )
     trainer.accelerator.unwrap_model(trained, keep_fp32_wrapper=False)  # or autocast would stay around its forward
     trained.config.use_cache = use_cache  # Trainer turns it off, and the written model would generate without a cache
     if recipe.activation_checkpointing:

@@ -73,6 +73,15 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def moments_of(model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
+    """Adam's state of what trains, by parameter and part."""
+    return {
+        f"{name}.{part}": moment.detach().cpu()
+        for name, parameter in trainable(model).items()
+        for part, moment in optimizer.state[parameter].items()
+    }
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """``tensor`` itself, or all of it where FSDP2 left this device a shard; then every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -187,12 +196,7 @@ class StageTrainer(Trainer):
             self.create_optimizer_and_scheduler(self.args.max_steps)
             with no_pickles(checkpoint):
                 self._load_optimizer_and_scheduler(str(checkpoint))
-        optimizer: Any = self.optimizer
-        return {
-            f"{name}.{part}": moment.detach().cpu()
-            for name, parameter in trainable(self.model).items()
-            for part, moment in optimizer.state[parameter].items()
-        }
+        return moments_of(self.model, self.optimizer)
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         if model.training and self.prepare_inputs is not None:
