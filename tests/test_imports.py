@@ -12,7 +12,7 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"export", "health", "published", "recipes", "statistics", "formats", "errors", "memory"}
+ROOMS |= {"export", "health", "published", "recipes", "statistics", "talk", "formats", "errors", "memory"}
 FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "formats", "errors"}
 ARROWS = {
     "cli": ROOMS,
@@ -22,6 +22,7 @@ ARROWS = {
     "growth": {"health", "training", "substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
     "health": FOUNDATION,
     "merge": {"training"} | FOUNDATION,
+    "talk": {"merge"} | FOUNDATION,  # whose base an adapter means, what weights a rule takes
     "training": FOUNDATION,
     "substrate": FOUNDATION,
     "published": {"substrate"} | FOUNDATION,

@@ -26,7 +26,7 @@ from eval.bench.command import add_shape_arguments, bench_arguments, write_repor
 from eval.bench.throughput import build_llama, build_ours
 from eval.bench.timing import Seconds, alternate, ratios, summary, timed
 from eval.bench.training_step import describe
-from frozen_glyph.evaluation.candidates import load_model
+from frozen_glyph.checkpoint.loading import load_model
 from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
 from frozen_glyph.evaluation.tasks.harness import as_lm
 from frozen_glyph.statistics import bootstrap_interval

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS
+from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS, stage_index
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
 from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.errors import FrozenGlyphError, one_line
@@ -67,6 +67,44 @@ def load_causal_lm(folder: str | Path, **options: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(
             folder, **{"trust_remote_code": False, "use_safetensors": True, **options}
         )
+
+
+def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tuple[Any, Any]:
+    """Return the model of a checkpoint folder, ready to be measured or to speak, and its tokenizer.
+
+    Importing frozen_glyph registers its classes, so its checkpoints need no ``trust_remote_code`` here.
+
+    Args:
+        device: such as cuda:1; None takes cuda where there is one, else cpu.
+        overrides: for ``from_pretrained``, such as ``rule="posterior"`` or ``growth_stage=2``.
+
+    Raises:
+        FrozenGlyphError: there is no such device.
+    """
+    import torch
+
+    from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FrozenGlyphError(
+            f"device {device!r} cannot be used ({reason}); give cpu, cuda or such as cuda:1"
+        ) from None
+    options = {"dtype": "auto", "device_map": {"": device}}
+    model = load_causal_lm(folder, **options, **overrides).eval()
+    for module in model.modules():
+        if isinstance(module, FrozenGlyphEmbedding):
+            module.materialize()  # looked up from now on, as in any other model: the same vectors
+    return model, load_tokenizer(folder)
+
+
+def stages_there(folder: Path, config: Any) -> int:
+    """How many growth stages the folder holds: 0 of what ``save_pretrained`` wrote, though it keeps its ladder."""
+    deepest = len(getattr(config, "ladder", None) or [])
+    return deepest if any((folder / stage_index(number)).is_file() for number in range(1, deepest + 1)) else 0
 
 
 @contextmanager

@@ -10,13 +10,15 @@ from typing import Annotated
 import typer
 
 import frozen_glyph
-from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate
+from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate, talk
 from frozen_glyph.errors import lacking_memory, one_line
 
 # Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
 FOREIGN = {"huggingface_hub", "pyarrow", "pydantic_core", "pyo3_runtime", "safetensors", "sqlite3", "tokenizers"}
 
 LESS_MEMORY = "a smaller --batch-size, a shorter context or text, a model in bfloat16 or another --device needs less"
+
+RESUMED = ("grow", "tune-head", "eval", "demo")  # the same command goes on where it was stopped
 
 app = typer.Typer(
     name="frozen-glyph",
@@ -26,7 +28,7 @@ app = typer.Typer(
     help="Language models over a frozen embedding of glyph pictures: **grow** them layer by layer, **merge** experts "
     "without training, **eval**uate what came out.\n\nStart with: `frozen-glyph demo`",
 )
-for room in (demo, growth, merge, evaluation, checkpoint, hub, published, recipes):
+for room in (demo, growth, merge, talk, evaluation, checkpoint, hub, published, recipes):
     app.add_typer(room.app)
 app.add_typer(substrate.app, name="substrate")
 app.add_typer(recipes.shipped, name="recipes")
@@ -53,9 +55,9 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C, as typer reports it
-            typer.echo(
-                "stopped; `grow`, `tune-head`, `eval` and `demo` go on from the last save when called again", err=True
-            )
+            resumed = [word for word in sys.argv[1:2] if word in RESUMED]
+            again = "".join(f"; `{word}` goes on from the last save when called again" for word in resumed)
+            typer.echo(f"stopped{again}", err=True)
         raise
     except ModuleNotFoundError as error:
         typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.companions import check_links
-from frozen_glyph.checkpoint.contract import CONFIG_FILE, stage_index
+from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.files import sha256_json
-from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_causal_lm, load_config, load_tokenizer
+from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_config, load_model, stages_there
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
@@ -66,13 +66,8 @@ def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]
 
 
 def _stages_of(label: str, folder: Path, config: Any, stage: int | None, every_stage: bool) -> tuple[int | None, ...]:
-    """The growth stages to measure, the model's own last.
-
-    What ``save_pretrained`` writes of a grown model keeps its ladder, but is one model without stages.
-    """
-    deepest = len(getattr(config, "ladder", None) or [])
-    if not any((folder / stage_index(number)).is_file() for number in range(1, deepest + 1)):
-        deepest = 0
+    """The growth stages to measure, the model's own last."""
+    deepest = stages_there(folder, config)
     if stage is not None and stage > deepest:
         raise FrozenGlyphError(f"model {label!r}: growth stage {stage} is not there; it has {deepest or 'none'}")
     last = stage or deepest
@@ -130,35 +125,3 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
     labels = numbered([candidate.label for candidate in candidates])
     ids = numbered([sha256_json(candidate.identity(candidate.stages[-1]))[:16] for candidate in candidates])
     return [replace(own, id=key, label=label) for own, key, label in zip(candidates, ids, labels, strict=True)]
-
-
-def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tuple[Any, Any]:
-    """Return the model of a checkpoint folder, ready to be measured, and its tokenizer.
-
-    Importing frozen_glyph registers its classes, so its checkpoints need no ``trust_remote_code`` here.
-
-    Args:
-        device: such as cuda:1; None takes cuda where there is one, else cpu.
-        overrides: for ``from_pretrained``, such as ``rule="posterior"`` or ``growth_stage=2``.
-
-    Raises:
-        FrozenGlyphError: there is no such device.
-    """
-    import torch
-
-    from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise FrozenGlyphError(
-            f"device {device!r} cannot be used ({reason}); give cpu, cuda or such as cuda:1"
-        ) from None
-    options = {"dtype": "auto", "device_map": {"": device}}
-    model = load_causal_lm(folder, **options, **overrides).eval()
-    for module in model.modules():
-        if isinstance(module, FrozenGlyphEmbedding):
-            module.materialize()  # looked up from now on, as in any other model: the same vectors
-    return model, load_tokenizer(folder)

@@ -149,6 +149,6 @@ def test_interrupt_says_how_to_go_on(files):
     finally:
         process.kill()
     assert process.returncode == 130
-    said = "stopped; `grow`, `tune-head`, `eval` and `demo` go on from the last save when called again"
+    said = "stopped; `grow` goes on from the last save when called again"
     assert err.splitlines()[-1] == said
     assert "Traceback" not in err

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.studies.squad.report import METRICS
-from frozen_glyph.evaluation.candidates import load_model
+from frozen_glyph.checkpoint.loading import load_model
 from frozen_glyph.evaluation.tasks.harness import Tasks, as_lm
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 

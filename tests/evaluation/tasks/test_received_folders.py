@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from frozen_glyph.evaluation.candidates import load_model
+from frozen_glyph.checkpoint.loading import load_model
 from frozen_glyph.evaluation.evaluate import evaluate_models
 from frozen_glyph.evaluation.tasks.harness import Tasks, as_lm
 from frozen_glyph.evaluation.tasks.mirror import Mirror

@@ -1,0 +1,90 @@
+"""What models say, shown while they say it: as one text, or side by side in columns."""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from frozen_glyph.errors import printable
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+KEPT = "\n\t"
+
+
+def write(text: str) -> None:
+    """Put ``text`` on standard output at once; a terminal gets nothing that commands it, a file what was written."""
+    sys.stdout.write(shown(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def shown(text: str) -> str:
+    """``text`` with escapes in place of what would command a terminal; lines and tabs stay.
+
+    >>> shown("a\\tb\\n\\x1b[2J")
+    'a\\tb\\n\\\\x1b[2J'
+    """
+    return "".join(letter if letter in KEPT else printable(letter) for letter in text)
+
+
+class Stream:
+    """One answer as a text that grows; a line ends it."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.spoken = False
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def add(self, number: int, text: str) -> None:
+        self.spoken = True
+        write(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.spoken and kind is None:
+            write("\n")
+
+
+class Columns:
+    """Several answers side by side where there is a terminal, else one below the other, each behind its label."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels, self.texts = list(labels), [""] * len(labels)
+        self.live: Live | None = None
+
+    def __enter__(self) -> "Columns":
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self.live = Live(auto_refresh=False, vertical_overflow="visible")
+            self.live.start()
+        return self
+
+    def add(self, number: int, text: str) -> None:
+        self.texts[number] += text
+        if self.live is not None:
+            self.live.update(self.table(), refresh=True)
+
+    def table(self) -> "Table":
+        """All that was said so far."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, expand=True, padding=(0, 2, 0, 0))
+        for label in self.labels:
+            table.add_column(Text(label), ratio=1)
+        table.add_row(*(Text(shown(text)) for text in self.texts))
+        return table
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+        elif any(self.texts):
+            for label, text in zip(self.labels, self.texts, strict=True):
+                write(f"{label}: {text}\n")

@@ -1,0 +1,1 @@
+"""Models that speak: opened by the words that every command knows them by, asked once or talked to."""
