@@ -1,4 +1,4 @@
-"""`frozen-glyph eval` and `mirror`."""
+"""`frozen-glyph eval`, `show-experts` and `mirror`."""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from frozen_glyph.cli.options import Out, rule_names
-from frozen_glyph.cli.terminal import quiet_transformers, say
+from frozen_glyph.cli.terminal import quiet_transformers, say, show
 
 app = typer.Typer()
 
@@ -75,6 +75,40 @@ def evaluate(
         say=partial(say, err=True),
     )
     say(f"report: {out / 'report.html'}")
+
+
+@app.command(
+    "show-experts", epilog="Example: `frozen-glyph show-experts runs/merged 'Москва 北京 London' -o experts.html`"
+)
+def show_experts(
+    model: Annotated[str, typer.Argument(help="A merged or grown model: folder or Hub id, NAME@STAGE.")],
+    text: Annotated[str, typer.Argument(help="Text to read.")],
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="Rule to read under. Default: its own, or evidence where that weighs all tokens alike.",
+            autocompletion=rule_names,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="HTML page to write.", dir_okay=False)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda:1; default: cuda where there is one.")] = None,
+) -> None:
+    """Colour a text by the expert that predicts each token or, of a grown model, by the depth at which it settles."""
+    from frozen_glyph.checkpoint.files import write_text
+    from frozen_glyph.cli.layout import FittedTable
+    from frozen_glyph.evaluation.attribution import attribute_checkpoint
+    from frozen_glyph.evaluation.colours import page_html, terminal_legend, terminal_text
+
+    quiet_transformers()
+    found = attribute_checkpoint(model, text, rule, device)
+    rows = [[name, str(leading), f"{mean:.1%}"] for name, leading, mean in found.summary()]
+    table = FittedTable("", ["", "tokens", "mean share"], rows)
+    show([terminal_legend(found), "", terminal_text(found), "", table])
+    if out is not None:
+        write_text(out, page_html(found))
+        say(f"page: {out}")
 
 
 @app.command(

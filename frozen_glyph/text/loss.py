@@ -7,7 +7,7 @@ and, for models with one tokenizer, of paired comparisons.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,22 +66,29 @@ def windows_of(text: str | Sequence[str], tokenizer: Any, context_length: int) -
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     prefix = [] if start is None else [start]
-    stride = max(1, context_length // 2)
     windows = []
     for place, document in enumerate(split_documents(text) if isinstance(text, str) else text):
         encoded = tokenizer(document, **AS_TEXT, return_offsets_mapping=True)
         ids = prefix + encoded["input_ids"]
         # Byte tokens of one character share its offsets, so count how far each token moves the furthest end.
         ends = np.maximum.accumulate([0] * len(prefix) + [end for _, end in encoded["offset_mapping"]])
-        scored, counted = 1, 0
-        for begin in range(0, len(ids), stride):
-            end = min(begin + context_length, len(ids))
-            if end > scored:
-                read = int(ends[end - 1])
-                piece = document[counted:read]
-                windows.append(ScoredWindow(ids[begin:end], scored - begin, len(piece), len(piece.encode()), place))
-                scored, counted = end, read
+        counted = 0
+        for begin, first_scored, end in window_bounds(len(ids), context_length):
+            read = int(ends[end - 1])
+            piece = document[counted:read]
+            windows.append(ScoredWindow(ids[begin:end], first_scored, len(piece), len(piece.encode()), place))
+            counted = read
     return windows
+
+
+def window_bounds(length: int, context_length: int) -> Iterator[tuple[int, int, int]]:
+    """Where each window of ``length`` tokens begins, its first token that none before has scored, and where it ends."""
+    scored = 1
+    for begin in range(0, length, max(1, context_length // 2)):
+        end = min(begin + context_length, length)
+        if end > scored:
+            yield begin, scored - begin, end
+            scored = end
 
 
 @torch.no_grad()
