@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import frozen_glyph
-from frozen_glyph.cli import checkpoint, demo, evaluation, growth, hub, merge, published, recipes, substrate, talk
+from frozen_glyph.cli import checkpoint, data, demo, evaluation, growth, hub, merge, published, recipes, substrate, talk
 from frozen_glyph.errors import lacking_memory, one_line
 
 # Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
@@ -32,6 +32,7 @@ for room in (demo, growth, merge, talk, evaluation, checkpoint, hub, published, 
     app.add_typer(room.app)
 app.add_typer(substrate.app, name="substrate")
 app.add_typer(recipes.shipped, name="recipes")
+app.add_typer(data.app, name="data")
 
 
 def print_version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """`frozen-glyph demo`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,3 +23,19 @@ def demo(
     quiet_transformers()
     report = run_demo(out, seed=seed, progress=True)
     say(f"report: {report}")
+    say("go on with its runs:")
+    for command in next_commands(out):
+        say(f"  {command}")
+
+
+def next_commands(out: Path) -> list[str]:
+    """What one can do with the runs of a demo in ``out``, and then with text of one's own."""
+    ru, zh, merged = (shlex.quote(str(out / name)) for name in ("ru", "zh", "merged"))
+    valid = shlex.quote(str(out / "data" / "ru.valid.txt"))
+    return [
+        f"frozen-glyph inspect {ru}",
+        f"frozen-glyph merge {ru}@2 {zh} --rule posterior -o runs/posterior",
+        f"frozen-glyph eval runs/posterior {merged} --suite text --text {valid} -o runs/compared",
+        "frozen-glyph data sample data",
+        "frozen-glyph grow tiny-trilingual/growth-ru --text data/ru.txt --valid data/ru.valid.txt --out runs/ru",
+    ]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HTTPError
+
 from frozen_glyph.checkpoint.files import read_json, sha256_file, sha256_json
 from frozen_glyph.checkpoint.records import CorpusRecord, SourceRecord
 from frozen_glyph.text.documents import SourceError, check_field, file_documents, not_empty, reader_of, text_field
@@ -59,7 +61,7 @@ def dataset_documents(source: SourceRecipe) -> Iterator[str]:
             yield text_field(row, source.field, where)
     except SourceError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:  # unreachable; no such dataset, subset or split; bad data
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:  # unreachable; no such dataset or subset; bad data
         raise SourceError(f"{where} cannot be read: {one_line(error)}") from error
 
 
@@ -100,7 +102,7 @@ def commit_of(dataset: str, revision: str | None) -> str:
 
     try:
         return str(HfApi().dataset_info(dataset, revision=revision).sha)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
         raise SourceError(
             f"dataset {dataset!r}: revision {revision or 'main'!r} cannot be looked up ({one_line(error)}); "
             "check the name, or set data.sources.revision to a full commit sha"
