@@ -71,6 +71,7 @@ class StoredConfig(TypedDict, total=False):
     expert_weights: list[float] | None
     rule: str
     evidence_window: int
+    switching_rates: list[float]
     num_shared_layers: int
 
 

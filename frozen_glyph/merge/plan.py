@@ -34,7 +34,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.companions import choose_companions, differing
 from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, in_dtype, open_experts
 from frozen_glyph.merge.recipe import MergeRecipe, shares
-from frozen_glyph.model.rules_frozen_glyph import EVIDENCE_WINDOW, RULES
+from frozen_glyph.model.rules_frozen_glyph import OPTIONS, RULES
 from frozen_glyph.model.weights_frozen_glyph import check_name
 
 
@@ -62,7 +62,7 @@ class MergePlan:
     rule: str
     weights: list[float]
     shared: int
-    evidence_window: int | None = None
+    options: dict[str, Any]  # of the rules
     dtype: str | None = None  # of all numbers, where it was asked
     asked: str | None = None  # the expert whose companions were asked for
 
@@ -112,7 +112,7 @@ class MergePlan:
             "expert_names": [expert.name for expert in self.experts],
             "expert_weights": self.weights,
             "rule": self.rule,
-            "evidence_window": self.evidence_window or EVIDENCE_WINDOW,
+            **self.options,
         }
 
     def report(self) -> MergeReport:
@@ -189,9 +189,10 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     outer = shares(recipe.rule, recipe.weights, len(groups))
     weights = [share * expert.weight for share, group in zip(outer, groups, strict=True) for expert in group]
     rule = RULES[recipe.rule]
-    window = recipe.evidence_window
-    if window is None and "evidence_window" in rule.options:
-        window = next(filter(None, (expert.checkpoint.config.get("evidence_window") for expert in experts)), None)
+    options = dict(OPTIONS)
+    for name in OPTIONS:
+        of_experts = [expert.checkpoint.config.get(name) for expert in experts] if name in rule.options else []
+        options[name] = next(filter(None, (getattr(recipe, name), *of_experts)), OPTIONS[name])
     named = name_experts(groups, recipe.names)
     choose_companions(named, recipe.companions)
     return MergePlan(
@@ -199,7 +200,7 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
         rule.name,
         rule.weights_of(weights),
         count_shared(experts),
-        window,
+        options,
         recipe.dtype,
         recipe.companions,
     )

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import Field
 
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, MOST_RATES, RULES
 from frozen_glyph.recipes.errors import RecipeError, require
-from frozen_glyph.recipes.fields import AsNumber, Count, Text, parse, recipe
+from frozen_glyph.recipes.fields import AsNumber, Count, Finite, Text, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
 from frozen_glyph.recipes.shipped import find_recipe
+
+Share = Annotated[float, Ge(0), Le(1), Finite, AsNumber]
 
 
 @recipe("experts")
@@ -48,6 +51,9 @@ class MergeRecipe:
     """One for each expert; default: of its folder."""
     evidence_window: Count | None = None
     """How many tokens the rule evidence looks back; default: what the model takes."""
+    switching_rates: Annotated[list[Share], MinLen(1), MaxLen(MOST_RATES)] | None = None
+    """How often the rule fixed_share expects another expert to take over at a token; of several the text tells which
+    is right. Default: what the model takes."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of all numbers of the merged model, rounded to nearest; default: that of the experts, which must be one."""
     companions: Text | None = None

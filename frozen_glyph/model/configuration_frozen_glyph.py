@@ -13,12 +13,13 @@ from .limits_frozen_glyph import (
     check_dtype,
     check_ladder,
     check_limits,
+    check_rates,
     check_rope,
     is_number,
     nearest_of,
     refused_with_value_error,
 )
-from .rules_frozen_glyph import DEFAULT_RULE, EVIDENCE_WINDOW, RULES, rules_with
+from .rules_frozen_glyph import DEFAULT_RULE, OPTIONS, RULES, rules_with
 
 LINEAR_KINDS = ("matmul", "additive", "adder", "low_rank", "compiled", "fused", "quantized")
 LORA_TARGETS = (
@@ -183,6 +184,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         rule: how the experts' predictions become one: a name of ``RULES`` in ``rules_frozen_glyph.py``.
         expert_weights: any finite numbers where the rule takes any, else non-negative and of sum 1. Default: equal.
         evidence_window: how many tokens ``evidence`` looks back.
+        switching_rates: with what probability another expert takes over at a token, under ``fixed_share``; of several,
+            each from 0 to 1, the text tells which is right.
         embedding_size: of a model with one ordinary head (see ``to_one_head``): the width of its token vectors and
             blocks; ``hidden_size`` is then that of what the base model returns, which servers make their head for, and
             the weights of the experts are in the head.
@@ -210,7 +213,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     expert_names: list[str] | None = None
     expert_weights: list[float] | None = None
     rule: str = DEFAULT_RULE
-    evidence_window: int = EVIDENCE_WINDOW
+    evidence_window: int = OPTIONS["evidence_window"]
+    switching_rates: list[int | float] = field(default_factory=OPTIONS["switching_rates"].copy)
     num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32
@@ -298,6 +302,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         if self.embedding_size is not None:
             self.check_one_head(self.embedding_size, count)
         self.check_weights()
+        check_rates(self.switching_rates)
         for index, expert in enumerate(self.experts):
             self.check_expert(index, expert)
 

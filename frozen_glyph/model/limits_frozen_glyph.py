@@ -15,6 +15,8 @@ from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldVal
 from transformers.activations import ACT2CLS
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from .rules_frozen_glyph import MOST_RATES
+
 Class = TypeVar("Class", bound=type)
 
 MOST_LAYERS = 10_000
@@ -157,3 +159,9 @@ def check_ladder(ladder: list[int]) -> None:
     counts = [0, *ladder]
     if any(not below <= blocks <= MOST_LAYERS for below, blocks in zip(counts, ladder, strict=False)) or 0 in ladder:
         raise ValueError(f"ladder={ladder} must hold numbers of blocks from 1 to {MOST_LAYERS} that never fall")
+
+
+def check_rates(rates: list[float]) -> None:
+    """Probabilities of a switch: at least one."""
+    if not 1 <= len(rates) <= MOST_RATES or not all(is_number(rate) and 0 <= rate <= 1 for rate in rates):
+        raise ValueError(f"switching_rates={rates} must hold 1 to {MOST_RATES} numbers from 0 to 1")

@@ -12,6 +12,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
+from .reading_frozen_glyph import width_of_keys
 from .rules_frozen_glyph import RULES
 
 
@@ -36,8 +37,8 @@ def fit_evidence(config: FrozenGlyphMoEConfig, cache: Cache | None) -> None:
     """Put nothing, which counts as padding, where the rule has not read what is in the layers of the blocks."""
     if not isinstance(cache, DynamicCache) or (past := cache.get_seq_length()) == 0:
         return
-    count, reads = len(config.experts), RULES[config.rule].reads_tokens
-    width_of_keys, width_of_values = (2 * count + 2, count * config.hidden_size) if reads else (0, 0)
+    reads = RULES[config.rule].reads_tokens
+    width_of_values = len(config.experts) * config.hidden_size if reads else 0
     layers: list[Any] = cache.layers
     layer: Any = layers[config.evidence_layer] if config.evidence_layer < len(layers) else None
     if layer is not None and not layer.is_initialized:
@@ -47,7 +48,7 @@ def fit_evidence(config: FrozenGlyphMoEConfig, cache: Cache | None) -> None:
     if missing <= 0:
         return
     content = layers[0].values
-    keys = torch.zeros(len(content), 1, missing, width_of_keys, device=content.device)
+    keys = torch.zeros(len(content), 1, missing, width_of_keys(config), device=content.device)
     values = content.new_zeros(len(content), 1, missing, width_of_values)
     if foreign:
         layer.keys, layer.values = keys, values

@@ -2,9 +2,9 @@
 
 What it knows of them is one more layer of the cache, so that beam search, cropping and static caches treat it like any
 other: the keys hold each token's log-probability under each expert, whether it counts, the normalisers of the experts'
-logits and whether the token is real; the values hold the states, from which, with the normalisers, the next token's
-log-probability follows. A token counts when it and the token before it are real, that is no padding, and of one
-document.
+logits, whether the token is real, and the experts' weights after it where the rule makes them of those before; the
+values hold the states, from which, with the normalisers, the next token's log-probability follows. A token counts when
+it and the token before it are real, that is no padding, and of one document.
 
 Shapes: B batch, T tokens, C tokens of a piece, N experts, D hidden size, V vocabulary.
 """
@@ -22,6 +22,7 @@ from .documents_frozen_glyph import first_columns, real_tokens
 from .head_frozen_glyph import ExpertHead
 from .modeling_frozen_glyph import keep_positions
 from .rules_frozen_glyph import RULES, rules_with
+from .switching_frozen_glyph import fixed_share, initial_weights
 
 PIECE_TOKENS = 256  # tokens whose logits under every expert exist at one time
 
@@ -73,11 +74,10 @@ def combined_logits(
     kept, weights = [], []
     for piece in pieces(states.shape[1], first_kept, max(1, PIECE_TOKENS // states.shape[0])):
         logits = [expert_logits.float() for expert_logits in head(states[:, piece], apart=True)]
-        log_weights = torch.tensor(config.logit_weights, device=logits[0].device).log()
-        log_weights = log_weights.expand(*logits[0].shape[:2], -1)
-        if reader is not None:
-            evidence = reader.read(piece, states[:, piece], normalisers(logits))
-            log_weights = (log_weights + evidence).log_softmax(-1)
+        if reader is None:
+            log_weights = log_prior(config, logits[0].device).expand(*logits[0].shape[:2], -1)
+        else:
+            log_weights = reader.read(piece, states[:, piece], normalisers(logits))
         if piece.start >= first_kept:
             kept.append(rule.combine(logits, log_weights))
             weights.append(log_weights.exp())
@@ -102,18 +102,22 @@ class TokenReader:
     firsts: torch.Tensor | None = None
 
     def read(self, piece: slice, states: torch.Tensor, normalisers_BCN: torch.Tensor) -> torch.Tensor:
-        """Each expert's evidence [B, C, N] after each token of ``piece``, which follows what is in the cache."""
-        layer, count, device = self.config.evidence_layer, self.head.num_experts, normalisers_BCN.device
+        """What each expert counts after each token of ``piece``, which follows what is in the cache: logarithms of
+        shares, [B, C, N]."""
+        config, layer, device = self.config, self.config.evidence_layer, normalisers_BCN.device
+        count = self.head.num_experts
         tokens, real, states = self.tokens[:, piece].to(device), self.real[:, piece].to(device), states.to(device)
-        past = read_so_far(self.config, self.cache)
+        past = read_so_far(config, self.cache)
         here = torch.cat([normalisers_BCN, real.unsqueeze(-1)], dim=-1)
-        before, before_states = torch.zeros_like(here[:, :1]), torch.zeros_like(states[:, :1])
+        before = here.new_zeros(len(here), 1, width_of_keys(config) - count - 1)
+        before_states = torch.zeros_like(states[:, :1])
         if not isinstance(past, int) or past > 0:
             content: Any = self.cache.layers[layer]
             last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
             before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
             before = before * (last >= 0).to(device)  # a static cache may have been reset
             before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)
+        before, weights_before = before.split([count + 1, before.shape[-1] - count - 1], dim=-1)
         before = torch.cat([before, here[:, :-1]], dim=1)
         before_states = torch.cat([before_states, states[:, :-1]], dim=1)
         counted_BC1 = before[..., -1:] * here[..., -1:]
@@ -121,10 +125,35 @@ class TokenReader:
         log_probs_BCN = log_probs_BCN.masked_fill(counted_BC1 == 0, 0)
 
         columns = torch.arange(tokens.shape[1], device=device) + past
-        keys = torch.cat([log_probs_BCN, counted_BC1, here], dim=-1)
-        keys, _ = self.cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
         firsts = None if self.firsts is None else self.firsts[:, piece].to(device)
-        return evidence_in(self.config, keys.to(device), columns, firsts)
+        weights = weights_before
+        if "switching_rates" in RULES[config.rule].options:
+            initial = initial_weights(log_prior(config, device), switching_rates(config, device))
+            begins = None if firsts is None else firsts == columns
+            before = weights_before.unflatten(-1, initial.shape).squeeze(1) + initial
+            rates = switching_rates(config, device)
+            told = fixed_share(log_probs_BCN, counted_BC1.squeeze(-1), begins, before, log_prior(config, device), rates)
+            weights = (told - initial).flatten(2)  # zeros are those before any token
+        keys = torch.cat([log_probs_BCN, counted_BC1, here, weights.expand(*here.shape[:2], -1)], dim=-1)
+        keys, _ = self.cache.update(keys.unsqueeze(1), states.unsqueeze(1), layer)
+        return weights_in(config, keys.to(device), columns, firsts)
+
+
+def log_prior(config: FrozenGlyphMoEConfig, device: torch.device) -> torch.Tensor:
+    """Logarithms of what each expert counts before any token is read, [N]."""
+    return torch.tensor(config.logit_weights, device=device).log()
+
+
+def switching_rates(config: FrozenGlyphMoEConfig, device: torch.device) -> torch.Tensor:
+    """The rates [R] of a rule that takes them."""
+    return torch.tensor(config.switching_rates, device=device)
+
+
+def width_of_keys(config: FrozenGlyphMoEConfig) -> int:
+    """How many numbers the keys of the evidence layer hold for each token."""
+    count, rule = len(config.experts), RULES[config.rule]
+    weights = count * len(config.switching_rates) if "switching_rates" in rule.options else 0
+    return 2 * count + 2 + weights if rule.reads_tokens else 0
 
 
 def read_so_far(config: FrozenGlyphMoEConfig, cache: Cache) -> int | torch.Tensor:
@@ -138,16 +167,22 @@ def read_nothing(config: FrozenGlyphMoEConfig, cache: Cache, states: torch.Tenso
     cache.update(nothing, nothing, config.evidence_layer)
 
 
-def evidence_in(
+def weights_in(
     config: FrozenGlyphMoEConfig,
     keys_B1KE: torch.Tensor,
     columns_C: torch.Tensor,
     firsts_BC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What the rule makes of the keys of its layer: each expert's evidence [B, C, N] (see ``evidence_of``)."""
-    window = config.evidence_window if "evidence_window" in RULES[config.rule].options else None
-    count = len(config.experts)
-    return evidence_of(keys_B1KE[:, 0, :, :count], keys_B1KE[:, 0, :, count], columns_C, window, firsts_BC)
+    """What each expert counts after each of ``columns_C``, by the keys of the rule's layer: log shares [B, C, N]."""
+    count, options, keys_BKE = len(config.experts), RULES[config.rule].options, keys_B1KE[:, 0]
+    prior = log_prior(config, keys_BKE.device)
+    if "switching_rates" in options:
+        initial = initial_weights(prior, switching_rates(config, prior.device))
+        weights = keys_BKE.index_select(1, columns_C)[..., 2 * count + 2 :].unflatten(-1, initial.shape) + initial
+        return weights.logsumexp(-2)
+    window = config.evidence_window if "evidence_window" in options else None
+    evidence = evidence_of(keys_BKE[..., :count], keys_BKE[..., count], columns_C, window, firsts_BC)
+    return (prior + evidence).log_softmax(-1)
 
 
 def weights_after(config: FrozenGlyphMoEConfig, cache: Cache) -> torch.Tensor:
@@ -158,10 +193,9 @@ def weights_after(config: FrozenGlyphMoEConfig, cache: Cache) -> torch.Tensor:
     layers: list[Any] = cache.layers
     keys = layers[config.evidence_layer].keys
     columns = torch.arange(int(cache.get_seq_length()), device=keys.device)
-    weights = torch.tensor(config.logit_weights, device=keys.device)
     if not RULES[config.rule].reads_tokens:
-        return weights.expand(len(keys), len(columns), -1)
-    return (weights.log() + evidence_in(config, keys, columns)).softmax(-1)
+        return torch.tensor(config.logit_weights, device=keys.device).expand(len(keys), len(columns), -1)
+    return weights_in(config, keys, columns).exp()
 
 
 def normalisers(logits_NBTV: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -206,4 +240,4 @@ def pieces(length: int, first_kept: int, size: int) -> Iterator[slice]:
             yield slice(start, min(start + size, end))
 
 
-__all__ = ["combined_logits", "read_nothing", "weights_after"]
+__all__ = ["combined_logits", "read_nothing", "weights_after", "width_of_keys"]

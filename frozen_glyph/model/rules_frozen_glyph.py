@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_RULE = "mean"
-EVIDENCE_WINDOW = 16  # tokens that the rule evidence looks back; measured: eval/results/composition-study.md
+# Fields of the configuration that some rules take, with their defaults.
+OPTIONS: dict[str, Any] = {
+    "evidence_window": 16,  # tokens that the rule evidence looks back
+    "switching_rates": [0.01],  # how often the rule fixed_share expects another expert to take over
+}
+MOST_RATES = 64
 SMALLEST = 2.0**-126  # float32's smallest normal number
 
 
@@ -51,8 +56,9 @@ class MergeRule:
     combine: logits [B, T, V] from each expert's own, N of [B, T, V] in float32, and the logarithms of what each counts
         [B, T, N]. None: the sum of the logits times the weights, which one head over the experts' states computes.
     reads_tokens: an expert counts as much as its weight times the probability that it gave to the tokens read so far.
-    options: fields of the configuration that it takes beside the weights. ``evidence_window``: of the tokens read, how
-        many of the last ones say how much an expert counts.
+    options: those of ``OPTIONS`` that it takes beside the weights. ``evidence_window``: of the tokens read, how many of
+        the last ones say how much an expert counts. ``switching_rates``: with these probabilities another expert takes
+        over at a token.
     """
 
     name: str
@@ -111,6 +117,16 @@ RULES = {
             reads_tokens=True,
         ),
         MergeRule(
+            "fixed_share",
+            "a Bayesian mixture of texts whose writer changes: each expert counts as much as it predicts the text of "
+            "late. Over T tokens the loss exceeds that of the best sequence of experts with S switches by at most "
+            "log N + S log(N / rate) - (T - 1 - S) log(1 - rate) nats at equal weights.",
+            source="Herbster and Warmuth 1998, doi 10.1023/A:1007424614876",
+            combine=mixture,
+            reads_tokens=True,
+            options=("switching_rates",),
+        ),
+        MergeRule(
             "evidence",
             "logits weighted by how well each expert predicted the latest tokens. Nothing bounds what it loses to the "
             "best expert; measure it on your text.",
@@ -128,4 +144,4 @@ def rules_with(**fields: Any) -> list[str]:
     return [name for name, rule in RULES.items() if all(getattr(rule, key) == value for key, value in fields.items())]
 
 
-__all__ = ["DEFAULT_RULE", "EVIDENCE_WINDOW", "RULES", "MergeRule", "rules_with"]
+__all__ = ["DEFAULT_RULE", "MOST_RATES", "OPTIONS", "RULES", "MergeRule", "rules_with"]

@@ -33,7 +33,7 @@ def nats_of_windows(models, tokenizer, rule):
     return nats, characters
 
 
-@pytest.mark.parametrize("rule", ["mean", "probability", "posterior", "evidence"])
+@pytest.mark.parametrize("rule", ["mean", "probability", "posterior", "fixed_share", "evidence"])
 def test_rule_is_that_of_a_merged_checkpoint(models, experts, tmp_path, rule):
     folder = merge_experts(experts, tmp_path / "merged", rule=rule)
     merged = FrozenGlyphMoEForCausalLM.from_pretrained(folder, evidence_window=16).eval()

@@ -108,7 +108,7 @@ class TestSeveral:
         expected = 0.25 * merged_logits(pair, ids) + 0.75 * logits(trunk, ids)
         torch.testing.assert_close(merged_logits(nested, ids), expected, atol=1e-5, rtol=1e-5)
 
-    @pytest.mark.parametrize("rule", ["mean", "probability", "posterior", "evidence"])
+    @pytest.mark.parametrize("rule", ["mean", "probability", "posterior", "fixed_share"])
     def test_merged_models_of_one_rule(self, experts, trunk, tmp_path, rule):
         """``mean`` counts every expert once; the priors of the others multiply."""
         pair = merge_experts(experts, tmp_path / "pair", rule)

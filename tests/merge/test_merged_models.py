@@ -9,7 +9,7 @@ from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merg
 from frozen_glyph.model import reading_frozen_glyph
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
-MIXTURES = ("probability", "posterior")  # rules whose logits are log-probabilities
+MIXTURES = ("probability", "posterior", "fixed_share")  # rules whose logits are log-probabilities
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,14 @@ def by_definition(rule, logits, ids, weights, real=None, window=None):
     real = real or [1] * len(ids)
     log_probs = logits.double().log_softmax(-1).tolist()
     prior = [math.log(share) if share else -math.inf for share in weights]
-    earned, combined = [[] for _ in prior], []
+    earned, combined, shared = [[] for _ in prior], [], list(weights)
     for position in range(len(ids)):
         if position and real[position] and real[position - 1]:
             for known, expert in zip(earned, log_probs, strict=True):
                 known.append(expert[position - 1][ids[position]])
-        shares = weights
+            told = [share * math.exp(known[-1]) for share, known in zip(shared, earned, strict=True)]
+            shared = [0.8 * own / sum(told) + 0.2 * share for own, share in zip(told, weights, strict=True)]
+        shares = shared if rule == "fixed_share" else weights
         if rule in ("posterior", "evidence"):
             total = [sum(known[-window:] if window else known) for known in earned]
             total = [own + share for own, share in zip(total, prior, strict=True)]
@@ -107,15 +109,22 @@ def test_an_expert_merged_with_itself(merge, three_experts, token_ids, rule):
         torch.testing.assert_close(merged, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rule", ["probability", "posterior", "evidence"])
-@pytest.mark.parametrize("piece_tokens", [6, 1000], ids="pieces{}".format)
+CASES = [
+    (rule, piece_tokens, numbers, weights)
+    for rule in ("probability", "posterior", "evidence")
+    for piece_tokens in (6, 1000)
+    for numbers, weights in [((0, 1), None), ((0, 1, 2), None), ((0, 1), [0.9, 0.1]), ((0, 1), [1, 0])]
+]
+
+
 @pytest.mark.parametrize(
-    ("numbers", "weights"), [((0, 1), None), ((0, 1, 2), None), ((0, 1), [0.9, 0.1]), ((0, 1), [1, 0])]
+    ("rule", "piece_tokens", "numbers", "weights"),
+    [*CASES, ("fixed_share", 6, (0, 1, 2), None), ("fixed_share", 1000, (0, 1), [1, 0])],
 )
 def test_rules_by_definition(merge, three_experts, token_ids, monkeypatch, rule, piece_tokens, numbers, weights):
     monkeypatch.setattr(reading_frozen_glyph, "PIECE_TOKENS", piece_tokens)
     ids = token_ids(2, 9, seed=50)
-    merged = merge(numbers, weights, rule=rule, evidence_window=3)
+    merged = merge(numbers, weights, rule=rule, evidence_window=3, switching_rates=[0.2])
     logits = logits_of([three_experts[number] for number in numbers], ids)
     found = merged(ids).logits
     if rule in MIXTURES:  # they are log-probabilities
@@ -127,7 +136,7 @@ def test_rules_by_definition(merge, three_experts, token_ids, monkeypatch, rule,
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rule", ["posterior", "evidence"])
+@pytest.mark.parametrize("rule", ["posterior", "evidence", "fixed_share"])
 @pytest.mark.parametrize("mask", [[0, 0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 1, 1, 1]])
 def test_padding_is_no_evidence(merge, three_experts, token_ids, rule, mask):
     """On the left, on the right, and between a padded prompt and what was generated after it."""
@@ -135,7 +144,7 @@ def test_padding_is_no_evidence(merge, three_experts, token_ids, rule, mask):
     ids = token_ids(1, 8, seed=51) * mask  # the pad id is 0
     logits = logits_of(three_experts[:2], ids, mask)[:, 0]
     expected = by_definition(rule, logits, ids[0].tolist(), [0.5, 0.5], mask[0].tolist(), window_of(rule))
-    found = merge((0, 1), rule=rule, evidence_window=3)(ids, attention_mask=mask).logits[0]
+    found = merge((0, 1), rule=rule, evidence_window=3, switching_rates=[0.2])(ids, attention_mask=mask).logits[0]
     torch.testing.assert_close(found[mask[0].bool()], expected[mask[0].bool()], atol=1e-4, rtol=1e-4)
 
 

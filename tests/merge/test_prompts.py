@@ -44,7 +44,9 @@ def test_rules_that_read_tokens_refuse_prompts(merged_folder, token_ids, rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_prefixes_of_experts_with_different_heads(experts, merged_folder, token_ids, rule):
     """Each expert sees the keys and values of its own blocks; evidence is that of the text alone."""
-    model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule, evidence_window=100)
+    model = FrozenGlyphMoEForCausalLM.from_pretrained(
+        merged_folder, rule=rule, evidence_window=100, switching_rates=[0]
+    )
     ids, adapted = token_ids(2, 6), prompted(model, peft.PrefixTuningConfig)
     found = adapted(ids, labels=ids, attention_mask=torch.ones_like(ids))
     prefix, logits, first = adapted.get_prompt(batch_size=2), [], 0
@@ -62,7 +64,7 @@ def test_prefixes_of_experts_with_different_heads(experts, merged_folder, token_
         read = log_probs[:, :, :-1].gather(-1, ids[:, 1:].expand(2, -1, -1).unsqueeze(-1)).squeeze(-1)
         weights[:, :, 1:] = read.cumsum(-1)
     weights = weights.log_softmax(0).unsqueeze(-1)
-    if rule in ("probability", "posterior"):
+    if rule in ("probability", "posterior", "fixed_share"):
         expected = (log_probs + weights).logsumexp(0)
     else:
         expected = (torch.stack(logits) * weights.exp()).sum(0)

@@ -87,13 +87,15 @@ def test_rotary_scalings_of_transformers(rope):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rule": "man"}, "rule='man' is not known; allowed: mean, weighted, probability, posterior, evidence"),
+        ({"rule": "man"}, "rule='man' is not known; allowed: mean, weighted, probability, posterior, fixed_share"),
         ({"expert_names": ["a"]}, "expert_names has 1 entries for 2 experts"),
         ({"expert_weights": [1.0]}, "expert_weights has 1 entries for 2 experts"),
         ({"expert_weights": [0.5, 0.6]}, "must be non-negative and sum to 1"),
         ({"expert_weights": [1.5, -0.5]}, "must be non-negative and sum to 1"),
         ({"expert_weights": [1.5, float("nan")], "rule": "weighted"}, "must be finite"),
         ({"evidence_window": 0}, "evidence_window=0 must be from 1 to"),
+        ({"switching_rates": []}, r"switching_rates=\[\] must hold 1 to 64 numbers from 0 to 1"),
+        ({"switching_rates": [0.1, 1.5]}, r"switching_rates=\[0.1, 1.5\] must hold 1 to"),
         ({"num_shared_layers": -1}, "num_shared_layers=-1 must be from 0 to"),
         (
             {"num_shared_layers": 1, "experts": [EXPERT, EXPERT | {"intermediate_size": 32}]},

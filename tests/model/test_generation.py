@@ -12,7 +12,7 @@ from frozen_glyph.model.generation_frozen_glyph import CACHE
 NEW_TOKENS = 7
 
 
-@pytest.fixture(scope="module", params=["single", "mean", "probability", "posterior", "evidence"])
+@pytest.fixture(scope="module", params=["single", "mean", "probability", "posterior", "evidence", "fixed_share"])
 def model(request, experts, merged_folder):
     if request.param == "single":
         model = FrozenGlyphForCausalLM.from_pretrained(experts[1])

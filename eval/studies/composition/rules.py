@@ -73,6 +73,7 @@ MODEL_RULES = {
     "mean": Rule(torch.zeros_like, "logits"),
     "probability": Rule(torch.zeros_like, "probabilities"),
     "posterior": Rule(all_tokens, "probabilities"),
+    "fixed_share": Rule(shared(0.01), "probabilities"),
     "evidence": Rule(last(16), "logits"),
 }
 TRIED = {
@@ -80,7 +81,6 @@ TRIED = {
     "evidence, window 64": Rule(last(64), "logits"),
     "evidence, window 16, power 0.5": Rule(last(16, 0.5), "logits"),
     "evidence of probabilities": Rule(last(16), "probabilities"),
-    "fixed share 0.01": Rule(shared(0.01), "probabilities"),
     "fixed share 0.05": Rule(shared(0.05), "probabilities"),
     "fixed share 0.01 of logits": Rule(shared(0.01), "logits"),
     "fixed share 0.05 of logits": Rule(shared(0.05), "logits"),
