@@ -8,36 +8,47 @@ from eval.studies.common.ground import prepare_ground, source_file
 from eval.studies.common.tables import circumstances
 from eval.studies.common.training import flops_of
 from eval.studies.growth.report import as_markdown, summarise
-from eval.studies.growth.runs import ARMS, CONTROL, SMOKE, recipe_of, run_arm
+from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY, SIZES, measure_memory, recipe_of, run_arm
+
+SMOKE = SIZES["tiny"]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
-    """A run of the control at the smoke scale."""
+def ground(tmp_path_factory):
+    """(data, work): texts and substrate of the tiny size."""
     data, work = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("work")
     (data / "text").mkdir()
     sentence = "The cat sat on the mat, and the hat is on the cat.\n"
     source_file(data, "en").write_text(f"{sentence}\n" * 200, encoding="utf-8")
     source_file(data, "en", development=True).write_text(sentence * 12, encoding="utf-8")
     prepare_ground(data, ["en"], SMOKE, work)
-    return run_arm(CONTROL, 2e-3, 0, SMOKE, data, work)
+    return data, work
 
 
-def test_arms_differ_in_what_they_say_and_in_nothing_else():
+@pytest.fixture(scope="module")
+def result(ground):
+    """A run of the control at the tiny size."""
+    return run_arm(CONTROL, 2e-3, 0, SMOKE, *ground)
+
+
+@pytest.mark.slow
+def test_more_blocks_that_train_take_more_memory(ground):
+    one, both = (measure_memory(arm, SMOKE, ground[1])["peak_mebibytes"] for arm in (CONTROL, "joint"))
+    assert 0 < one < both
+
+
+def test_arms_read_as_many_tokens_and_cost_what_they_say():
     recipes = {arm: recipe_of(arm, 0, SMOKE) for arm in ARMS}
-    assert all(recipe.training == recipes["grown"].training for recipe in recipes.values())
-    layers = {arm: [stage.layers for stage in recipe.stages] for arm, recipe in recipes.items()}
-    for arm in ARMS:
-        if arm.startswith("grown"):
-            assert layers[arm] == [1] * SMOKE.stages
-    assert layers[CONTROL] == [1] + [0] * (SMOKE.stages - 1)
-    assert layers["monolithic-tokens"] == layers["monolithic-compute"] == [SMOKE.stages]
+    for arm in GROWN:
+        assert [stage.layers for stage in recipes[arm].stages] == [1] * SMOKE.stages
     tokens = {arm: sum(stage.tokens for stage in recipe.stages) for arm, recipe in recipes.items()}
-    assert tokens["monolithic-tokens"] == tokens["grown"] == tokens[CONTROL]
-    assert tokens["grown"] == tokens["grown-lora"] + recipes["grown-lora"].lora.tokens
+    assert {tokens[arm] for arm in ARMS if arm != "one-block-compute"} == {SMOKE.stages * SMOKE.stage_tokens}
     flops = {arm: flops_of(recipe) for arm, recipe in recipes.items()}
-    assert flops["monolithic-compute"] == pytest.approx(flops["grown"], rel=0.1)
-    assert flops[CONTROL] < flops["grown"] < flops["monolithic-tokens"]
+    assert flops["one-block-compute"] == pytest.approx(flops["newest-carried"], rel=0.1)
+    assert flops[CONTROL] < flops[BEFORE] == flops["newest-carried"] < flops["top-two"] < flops["joint"]
+    assert flops["top-two"] < flops["stacking"] < flops["joint"] > flops["turns"]
+    for scale in SIZES.values():
+        assert all(recipe_of(arm, 0, scale) for arm in ARMS)
 
 
 def test_the_control_trains_its_one_block_on(result):
@@ -50,7 +61,7 @@ def test_the_control_trains_its_one_block_on(result):
 
 
 def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
-    """Made-up runs: each stage lowers the loss by 0.1, the control is better by 0.2, ``grown-copy`` lacks a seed."""
+    """Made-up runs: each stage lowers the loss by 0.1, the control is better by 0.2, ``newest-copy`` lacks a seed."""
     base = np.random.default_rng(0).uniform(8, 12, 40)
 
     def run(shift, rate):
@@ -64,24 +75,23 @@ def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
             }
             for stage in range(SMOKE.stages)
         ]
-        cost = {"tokens": 1, "flops": 1e15, "seconds": 1.0, "peak_mebibytes": 1}
+        cost = {"tokens": 1, "flops": 1e15, "seconds": 1.0, "foretold_mebibytes": 1}
         return {"stages": stages, "development": abs(rate - best)} | cost
 
     rates = rates_of(SMOKE)
-    best, arms = rates[1], ("grown", CONTROL, "grown-copy")
-    results = {(arm, rate, 0): run(-0.2 * (arm != "grown"), rate) for arm in arms for rate in rates}
-    results |= {
-        (arm, best, seed): run(0.4 * seed - 0.2 * (arm != "grown"), best) for arm in arms[:2] for seed in (1, 2)
-    }
+    best, arms = rates[1], (BEFORE, CONTROL, "newest-copy")
+    results = {(arm, rate, 0): run(-0.2 * (arm != BEFORE), rate) for arm in arms for rate in rates}
+    results |= {(arm, best, seed): run(0.4 * seed - 0.2 * (arm != BEFORE), best) for arm in arms[:2] for seed in (1, 2)}
+    results[CONTROL, MEMORY, 0] = {"peak_mebibytes": 7.5}
     report = summarise(results, SMOKE, list(ARMS), range(3))
     report |= circumstances([])
-    assert list(report["arms"]) == ["grown", CONTROL]
+    assert list(report["arms"]) == [CONTROL, BEFORE]
     assert [row["against_stage_before"]["difference"] for row in report["depth"][1:]] == pytest.approx([-0.1, -0.1])
     assert [row["against_control"]["difference"] for row in report["depth"]] == pytest.approx([0.2] * 3)
-    assert report["arms"][CONTROL]["minus"]["grown"]["difference"] == pytest.approx(-0.2)
-    assert report["arms"]["grown"]["minus"]["grown"] is None
+    assert report["arms"][CONTROL]["minus"][BEFORE]["difference"] == pytest.approx(-0.2)
+    assert report["arms"][BEFORE]["minus"][BEFORE] is None
     text = as_markdown(report)
     assert "-0.2000 (text -0.2000 to -0.2000; seeds -0.2000 to -0.2000: -0.2000, -0.2000, -0.2000)" in text
-    assert "Not finished, so not reported: monolithic-tokens" in text and "grown-copy" in report["rates"]
+    assert "Not finished, so not reported: one-block-compute" in text and "newest-copy" in report["rates"]
     with pytest.raises(SystemExit, match="run the study first"):
-        summarise({("grown-copy", best, 0): run(0.0, best)}, SMOKE, list(ARMS), range(3))
+        summarise({("newest-copy", best, 0): run(0.0, best)}, SMOKE, list(ARMS), range(3))

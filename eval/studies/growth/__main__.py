@@ -1,31 +1,43 @@
-"""Growing against one block trained on, and against training all layers at once, on real text.
+"""Ways of growing against one block trained on, against training all blocks at once, and against each other.
 
     python -m eval.studies.growth --data DIR --out eval/results/growth-study
 
 DIR holds text/en.txt and text/en.valid.txt. Every arm (``ARMS`` in runs.py says what each is; a new one is one entry
-there) runs at three learning rates at seed 0, and at its best one at the other seeds, each run in a process of its own;
-what has finished is kept in the work folder, and a run that was stopped goes on, so the same command resumes the study.
+there) runs at three learning rates at seed 0, and at its best one at the other seeds, each run in a process of its own,
+and its memory is measured in one more; what has finished is kept in the work folder, and a run that was stopped goes
+on, so the same command resumes the study. ``--size small`` is an hour or two of one core, ``full`` nights.
 """
+
+from typing import Any
 
 from eval.studies.common.arms import rate_jobs, seed_jobs
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.growth.report import as_markdown, summarise
-from eval.studies.growth.runs import ARMS, SMOKE, Scale, run_arm
+from eval.studies.growth.runs import ARMS, CORE, MEMORY, SIZES, measure_memory, run_arm
 
 
 def main() -> None:
     parser = study_arguments("growth-study", __doc__, "text/en.txt and text/en.valid.txt")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="default: all")
+    parser.add_argument(
+        "--size", choices=list(SIZES), default="small", help="of models and texts (default: %(default)s)"
+    )
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=CORE, help="default: those that decide")
     arguments = parser.parse_args()
-    scale, data, work = SMOKE if arguments.smoke else Scale(), arguments.data, arguments.work
-    seeds = range(arguments.seeds)
+    scale = SIZES["tiny" if arguments.smoke else arguments.size]
+    data, work, arms, seeds = arguments.data, arguments.work, arguments.arms, range(arguments.seeds)
+
+    def run(arm: str, rate: str, seed: str) -> dict[str, Any]:
+        if rate == MEMORY:
+            return measure_memory(arm, scale, work)
+        return run_arm(arm, float(rate), int(seed), scale, data, work)
+
     carry_out(
         arguments,
         prepare=lambda: prepare_ground(data, ["en"], scale, work),
-        phases=[rate_jobs(arguments.arms, scale), seed_jobs(arguments.arms, scale, seeds)],
-        run=lambda arm, rate, seed: run_arm(arm, float(rate), int(seed), scale, data, work),
-        summarise=lambda results: summarise(results, scale, arguments.arms, seeds),
+        phases=[rate_jobs(arms, scale), seed_jobs(arms, scale, seeds), [(arm, MEMORY, 0) for arm in arms]],
+        run=run,
+        summarise=lambda results: summarise(results, scale, arms, seeds),
         as_markdown=as_markdown,
     )
 

@@ -1,4 +1,4 @@
-"""The report of the growth study: losses by depth, every arm against growing and against the control, and costs."""
+"""The report of the growth study: losses by depth, every arm against the control and the default so far, and costs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,48 +8,51 @@ from eval.studies.common.arms import finished, rates_line
 from eval.studies.common.jobs import Results
 from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
-from eval.studies.growth.runs import ARMS, BASELINE, CONTROL
+from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY
 
 
 def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Losses and differences of the arms that have finished every seed.
 
-    ``depth``: each stage of ``grown`` against the stage before and against the control after as many tokens; ``arms``:
-    each arm at full depth, ``minus`` ``grown`` and the control.
+    ``depth``: each stage of the arms that grow by one, against the stage before and against the control after as many
+    tokens; ``arms``: each arm after its last stage, ``minus`` the control and the default so far.
     """
     runs = finished(results, arms, scale, seeds)
-    if BASELINE not in runs:
-        raise SystemExit(f"{BASELINE!r} has not finished every seed; run the study first")
-    text = runs[BASELINE][0]["stages"][0]
+    if CONTROL not in runs:
+        raise SystemExit(f"{CONTROL!r} has not finished every seed; run the study first")
+    text = runs[CONTROL][0]["stages"][0]
 
     def nats(arm: str, stage: int) -> list[list[float]]:
         """Of each block of the reported text, by seed."""
         return [run["stages"][stage]["nats"] for run in runs[arm]]
 
     def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any] | None:
-        if first[0] not in runs or first == second:
+        if first[0] not in runs or first == second:  # of one that is not done, of an arm against itself
             return None
         return difference_of(nats(*first), nats(*second), text)
 
     depth = [
         {
-            "blocks": runs[BASELINE][0]["stages"][stage]["blocks"],
-            "trainable_parameters": runs[BASELINE][0]["stages"][stage]["trainable_parameters"],
-            **loss_of(nats(BASELINE, stage), text),
-            "against_stage_before": difference((BASELINE, stage - 1), (BASELINE, stage)) if stage else None,
-            "against_control": difference((CONTROL, stage), (BASELINE, stage)),
+            "arm": arm,
+            **{name: runs[arm][0]["stages"][stage][name] for name in ("blocks", "trainable_parameters")},
+            **loss_of(nats(arm, stage), text),
+            "against_stage_before": difference((arm, stage - 1), (arm, stage)) if stage else None,
+            "against_control": difference((CONTROL, stage), (arm, stage)),
         }
+        for arm in GROWN
+        if arm in runs
         for stage in range(scale.stages)
     ]
     reported = {
         arm: {
             **loss_of(nats(arm, -1), text),
-            "minus": {base: difference((base, -1), (arm, -1)) for base in (BASELINE, CONTROL)},
+            "minus": {base: difference((base, -1), (arm, -1)) for base in (CONTROL, BEFORE)},
             "tokens": found[0]["tokens"],
             "flops": found[0]["flops"],
             "trainable_parameters": max(stage["trainable_parameters"] for stage in found[0]["stages"]),
             "seconds": sum(run["seconds"] for run in found) / len(found),
-            "peak_mebibytes": max(run["peak_mebibytes"] for run in found),
+            "foretold_mebibytes": found[0]["foretold_mebibytes"],
+            "peak_mebibytes": results.get((arm, MEMORY, 0), {}).get("peak_mebibytes"),
         }
         for arm, found in runs.items()
     }
@@ -68,22 +71,31 @@ def as_markdown(report: dict[str, Any]) -> str:
     """The report as two tables, with the protocol above them."""
     scale = report["scale"]
     lines = [
-        "# Growing against one block trained on and against training all blocks at once",
+        "# Ways of growing against one block trained on and against training all blocks at once",
         "",
         f"English prose and Wikipedia; {scale['hidden_size']} wide, {scale['stages']} blocks, {scale['vocab_size']} "
         f"tokens, context {scale['context_length']}, {scale['stage_tokens']:,} tokens a stage in batches of "
-        f"{scale['batch_tokens']:,}, a cosine per stage. {len(report['seeds'])} seeds (blocks, head and order); the "
+        f"{scale['batch_tokens']:,}; unless an arm says otherwise the learning rate is constant and falls in the last "
+        f"fifth of all steps. {len(report['seeds'])} seeds (blocks, head and order); the "
         f"substrate is the same for all. Reported text: {report['documents']} documents, {report['characters']:,.0f} "
         f"characters; nats per character, below zero is better. {intervals_line(report)} {report['rates']}",
         "",
         *(f"* `{arm}`: {ARMS[arm].about}" for arm in report["arms"]),
         "",
-        f"## Loss by depth (`{BASELINE}`)",
+        "## Loss by depth",
         "",
         *table(
-            ["blocks", "trained at a time", "nats per character", "minus the stage before", f"minus `{CONTROL}`"],
+            [
+                "arm",
+                "blocks",
+                "trained at a time",
+                "nats per character",
+                "minus the stage before",
+                f"minus `{CONTROL}`",
+            ],
             [
                 [
+                    row["arm"],
                     str(row["blocks"]),
                     f"{row['trainable_parameters']:,}",
                     loss_cell(row, 4),
@@ -93,29 +105,33 @@ def as_markdown(report: dict[str, Any]) -> str:
                 for row in report["depth"]
             ],
         ),
-        f"A deeper stage has also read more tokens; `{CONTROL}` has read as many. ",
+        f"A deeper stage has also read more tokens; `{CONTROL}` has read as many. Where one decay is over all stages, "
+        "only the last has decayed.",
         "",
         "## All arms after their last stage",
         "",
         *table(
             [
-                *("arm", "nats per character", f"minus `{BASELINE}`", f"minus `{CONTROL}`", "tokens", "PFLOP"),
-                *("trained at a time", "seconds", "peak MiB"),
+                *("arm", "nats per character", f"minus `{CONTROL}`", f"minus `{BEFORE}`", "tokens", "TFLOP"),
+                *("trained parameters", "seconds", "peak MiB, measured", "foretold"),
             ],
             [
                 [
                     arm,
                     loss_cell(row, 4),
-                    *(difference_cell(row["minus"][base]) for base in (BASELINE, CONTROL)),
+                    *(difference_cell(row["minus"][base]) for base in (CONTROL, BEFORE)),
                     f"{row['tokens']:,}",
-                    f"{row['flops'] / 1e15:.4f}",
+                    f"{row['flops'] / 1e12:.2f}",
                     f"{row['trainable_parameters']:,}",
                     f"{row['seconds']:.0f}",
-                    str(row["peak_mebibytes"]),
+                    str(row["peak_mebibytes"] or "-"),
+                    str(row["foretold_mebibytes"]),
                 ]
                 for arm, row in report["arms"].items()
             ],
         ),
+        "Memory is that of torch's tensors in the first steps of every stage, beyond interpreter and libraries.",
+        "",
         circumstances_line(report),
         "",
     ]

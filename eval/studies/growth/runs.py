@@ -1,59 +1,71 @@
 """The runs of the growth study: the arms with their recipes, and what growing by one gives and costs."""
 
 import dataclasses
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from eval.bench.memory import peak_of_trace, to_mebibytes
 from eval.studies.common import scale as common
 from eval.studies.common.ground import development_text, reported_text, tokenizer_of, training_file
 from eval.studies.common.jobs import job_name
 from eval.studies.common.losses import record_of
 from eval.studies.common.training import flops_of, recipe_at
 from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
-from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
+from frozen_glyph.growth.estimate import estimate, totals
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.text.loss import text_loss
-
-LORA_FROM_STAGE, LORA_SHARE = 3, 0.25
 
 
 @dataclass(frozen=True)
 class Scale(common.Scale):
-    stages: int = 6
-    stage_tokens: int = 229_376
-    vocab_size: int = 2048
+    hidden_size: int = 64
+    heads: int = 4
+    vocab_size: int = 1024
+    context_length: int = 128
+    learning_rate: float = 4e-3
+    stages: int = 4
+    stage_tokens: int = 163_840
 
 
-SMOKE = Scale(**common.TINY, stages=3, stage_tokens=512)
+MEMORY, STEPS_MEASURED = "memory", 2
+SIZES = {
+    "tiny": Scale(**common.TINY, stages=3, stage_tokens=512),
+    "small": Scale(),
+    "full": Scale(hidden_size=128, vocab_size=2048, learning_rate=2e-3, stage_tokens=1_638_400),
+}
+DECAY = {"decay": "run", "schedule": "warmup_stable_decay"}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """``stages`` of a recipe at a scale, and its LoRA phases."""
+    """``stages`` of a recipe at a scale; ``fields`` of its training, and ``decay``."""
 
     about: str
     stages: Callable[[Scale], list[StageRecipe]]
-    lora: Callable[[Scale], LoraRecipe | None] = lambda scale: None
+    fields: dict[str, Any] = dataclasses.field(default_factory=lambda: DECAY)
 
 
-def grown(init: str, lora_share: float = 0.0) -> Callable[[Scale], list[StageRecipe]]:
-    """One block a stage; from the third on ``lora_share`` of the tokens are left to LoRA phases."""
+def grown(**fields: Any) -> Callable[[Scale], list[StageRecipe]]:
+    """One new block a stage; ``fields`` are of the stages after the first."""
 
     def stages(scale: Scale) -> list[StageRecipe]:
-        shares = [1 - lora_share if stage >= LORA_FROM_STAGE else 1 for stage in range(1, scale.stages + 1)]
-        return [StageRecipe(tokens=round(scale.stage_tokens * share), init=init) for share in shares]
+        return [StageRecipe(tokens=scale.stage_tokens, **fields if stage else {}) for stage in range(scale.stages)]
 
     return stages
 
 
-def one_block(scale: Scale) -> list[StageRecipe]:
-    return [StageRecipe(layers=0 if stage else 1, tokens=scale.stage_tokens) for stage in range(scale.stages)]
+def at_once(blocks: Callable[[Scale], int], tokens: Callable[[Scale], int], **fields: Any) -> Callable:
+    """So many blocks that train together from the first step."""
+    return lambda scale: [StageRecipe(layers=blocks(scale), tokens=tokens(scale), **fields)]
 
 
-def at_once(tokens: Callable[[Scale], int]) -> Callable[[Scale], list[StageRecipe]]:
-    return lambda scale: [StageRecipe(layers=scale.stages, tokens=tokens(scale))]
+def all_blocks(scale: Scale) -> int:
+    return scale.stages
 
 
 def all_tokens(scale: Scale) -> int:
@@ -61,32 +73,52 @@ def all_tokens(scale: Scale) -> int:
 
 
 def tokens_at_equal_compute(scale: Scale) -> int:
-    """That training all blocks at once reads for the FLOPs of ``grown``."""
-    grown_one, monolithic = (flops_of(recipe_of(arm, 0, scale)) for arm in ("grown", "monolithic-tokens"))
-    return round(all_tokens(scale) * grown_one / monolithic)
+    """What one block reads for the FLOPs of ``newest-carried``."""
+    more, one = (flops_of(recipe_of(arm, 0, scale)) for arm in ("newest-carried", CONTROL))
+    return round(all_tokens(scale) * more / one)
 
 
-BASELINE, CONTROL = "grown", "one-block"
+CARRIED = {"init": "copy_zero", "optimizer": "carried"}
+CONTROL, BEFORE = "one-block", "newest-identity"
 ARMS = {
-    BASELINE: Arm("one block a stage, each new block starting as the identity", grown("identity")),
     CONTROL: Arm(
-        "the control: the first block and the head trained on, stage by stage, with the same tokens", one_block
+        "the control: one block trained on, stage by stage, moments kept",
+        grown(layers=0, optimizer="carried"),
     ),
-    "monolithic-tokens": Arm("all blocks at once, as many tokens as all stages together", at_once(all_tokens)),
-    "monolithic-compute": Arm("all blocks at once, as many FLOPs as `grown`", at_once(tokens_at_equal_compute)),
-    "grown-random": Arm("`grown` with freshly initialised blocks (the published way)", grown("random")),
-    "grown-copy": Arm("`grown` with copies of the top block", grown("copy")),
-    "grown-lora": Arm(
-        "`grown` with a quarter of the tokens in LoRA phases at the end of the stages from the third on",
-        grown("identity", LORA_SHARE),
-        lambda scale: LoraRecipe(from_stage=LORA_FROM_STAGE, tokens=round(scale.stage_tokens * LORA_SHARE)),
+    "one-block-compute": Arm(
+        "the control at equal FLOPs: as many as `newest-carried`", at_once(lambda scale: 1, tokens_at_equal_compute)
+    ),
+    BEFORE: Arm(
+        "one new block a stage, starting as the identity, a cosine in every stage: the default so far",
+        grown(init="identity"),
+        {},
+    ),
+    "newest-copy": Arm("one new block a stage, a copy with outputs of zero", grown(init="copy_zero")),
+    "newest-carried": Arm("`newest-copy`, Adam's moments carried over and copied with their block", grown(**CARRIED)),
+    "top-two": Arm("`newest-carried`, but the topmost two blocks train", grown(active=2, **CARRIED)),
+    "two-blocks": Arm("the control of `top-two`: two blocks at once", at_once(lambda scale: 2, all_tokens)),
+    "joint": Arm("all blocks at once", at_once(all_blocks, all_tokens)),
+    "stacking": Arm("`newest-carried`, but all blocks train (progressive stacking)", grown(active=2**16, **CARRIED)),
+    "newest-branch": Arm(
+        "`newest-carried`, every stage written from a decay that branches off",
+        grown(**CARRIED),
+        {"decay": "branch", "schedule": "warmup_stable_decay"},
+    ),
+    "turns": Arm(
+        "all blocks from random, one at a time for 25 steps each, from the top down (as BAdam)",
+        at_once(all_blocks, all_tokens, rotate=25),
     ),
 }
+GROWN = [arm for arm in ARMS if arm.startswith(("newest", "top"))]
+CORE = [arm for arm in ARMS if arm not in ("stacking", "newest-branch", "turns")]  # by which a default is chosen
 
 
 def recipe_of(arm: str, seed: int, scale: Scale) -> GrowthRecipe:
     """The growth recipe of an arm."""
-    return recipe_at(scale, arm, ARMS[arm].stages(scale), seed, lora=ARMS[arm].lora(scale))
+    fields = ARMS[arm].fields
+    training = {name: value for name, value in fields.items() if name != "decay"}
+    decay = {name: value for name, value in fields.items() if name == "decay"}
+    return recipe_at(scale, arm, ARMS[arm].stages(scale), seed, training=training, **decay)
 
 
 def run_arm(arm: str, rate: float, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
@@ -94,7 +126,6 @@ def run_arm(arm: str, rate: float, seed: int, scale: Scale, data: Path, work: Pa
     recipe = recipe_of(arm, seed, dataclasses.replace(scale, learning_rate=rate))
     out = work / job_name((arm, rate, seed))
     provenance = grow_from_recipe(recipe, out, [training_file(work, "en")], substrate=work / "substrate", progress=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     tokenizer, reported = tokenizer_of(work), reported_text(work, "en")
     stages = []
     for entry in provenance["stages"]:
@@ -107,5 +138,26 @@ def run_arm(arm: str, rate: float, seed: int, scale: Scale, data: Path, work: Pa
         "tokens": sum(stage["tokens"] for stage in stages),
         "seconds": sum(stage["seconds"] for stage in stages),
         "flops": flops_of(recipe),
-        "peak_mebibytes": peak,
+        "foretold_mebibytes": round(totals(estimate(recipe))["memory_bytes"] / 2**20, 1),
     }
+
+
+def measure_memory(arm: str, scale: Scale, work: Path) -> dict[str, Any]:
+    """``peak_mebibytes`` of torch's tensors while an arm trains the first steps of every stage.
+
+    On CPU the profiler reports every allocation, so the peak is exact and free of interpreter and libraries.
+    """
+    recipe = recipe_of(arm, 0, scale)
+    short = [dataclasses.replace(stage, steps=STEPS_MEASURED, tokens=None) for stage in recipe.stages]
+    recipe = dataclasses.replace(recipe, stages=short, health="off")
+    out, text = work / job_name(("memory", arm)), training_file(work, "en")
+
+    def train() -> None:
+        grow_from_recipe(recipe, out, [text], substrate=work / "substrate")
+
+    if torch.cuda.is_available():
+        train()
+        return {"peak_mebibytes": to_mebibytes(torch.cuda.max_memory_allocated())}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        train()
+    return {"peak_mebibytes": to_mebibytes(peak_of_trace(profiler))}
