@@ -31,7 +31,7 @@ from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
 from frozen_glyph.evaluation.tasks.harness import as_lm
 from frozen_glyph.statistics import bootstrap_interval
 from frozen_glyph.substrate.vocabulary import build_tokenizer
-from frozen_glyph.training.train import uses_bf16
+from frozen_glyph.training.precision import uses_bf16
 
 Question = dict[str, Any]  # "question" and its "choices"
 LETTERS = "ABCD"

@@ -27,7 +27,7 @@ from eval.bench.timing import Clock, Seconds, alternate
 from eval.bench.training_step import describe
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.rules_frozen_glyph import RULES
-from frozen_glyph.training.train import uses_bf16
+from frozen_glyph.training.precision import uses_bf16
 
 ALLOWED = 1.05  # times N times the expert's time, to write
 

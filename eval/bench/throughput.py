@@ -30,7 +30,7 @@ from eval.bench import models
 from eval.bench.command import add_shape_arguments, bench_arguments, write_report
 from eval.bench.timing import Clock, Seconds, alternate, ratios
 from eval.bench.training_step import count_flops, describe, speed
-from frozen_glyph.training.train import uses_bf16
+from frozen_glyph.training.precision import uses_bf16
 
 OURS, CHUNKED = "frozen_glyph", "frozen_glyph, chunked loss"
 WARM_UP = 2  # steps of every call that do not count

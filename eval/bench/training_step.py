@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from eval.bench.command import circumstances
 from eval.bench.timing import Seconds, summary, timed
-from frozen_glyph.training.train import uses_bf16
+from frozen_glyph.training.precision import uses_bf16
 
 # Dense bfloat16 TFLOP/s by NVIDIA's data sheets (SXM cards), for model FLOP utilisation.
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}

@@ -8,6 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 GROWN, MERGED = "frozen_glyph", "frozen_glyph_moe"  # values of model_type
+# Sizes and switches of a grown model where its config.json does not say them.
+DEFAULTS = {
+    "vocab_size": 65536,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,  # four times hidden_size
+    "num_hidden_layers": 9,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 1024,
+    "substrate_bits": 1024,
+    "substrate_rotated": False,
+    "substrate_whitened": False,
+    "substrate_trainable": False,
+}
 # What decides a substrate and its meaning: experts dock only where all of it is equal.
 SUBSTRATE_FIELDS = (
     "substrate_fingerprint",

@@ -51,7 +51,8 @@ def substrate_build(
 ) -> None:
     """Give every token of a vocabulary its frozen vector: learn or load a tokenizer, draw its tokens."""
     from frozen_glyph.checkpoint.places import writing
-    from frozen_glyph.substrate.recipe import build_from_recipe, load_substrate_recipe
+    from frozen_glyph.substrate.drawn import build_from_recipe
+    from frozen_glyph.substrate.recipe import load_substrate_recipe
 
     options: dict[str, Any] = {"vocab_size": vocab, "max_ngram": max_ngram, "tokenizer": tokenizer, "width": width}
     options |= {"layout": layout, "bits": bits, "pca": pca, "whiten": whiten, "scale": scale, "font": font}

@@ -18,24 +18,18 @@ library and framework (hundreds of MB on CUDA) comes on top.
 Shapes: D hidden size, F intermediate size, T context length, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
-import torch
-from torch import nn
-
+from frozen_glyph.checkpoint.config import DEFAULTS
 from frozen_glyph.checkpoint.loading import load_tokenizer
-from frozen_glyph.growth.expand import choose_trainable
-from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe, LoraRecipe, StageRecipe
-from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
-from frozen_glyph.model.loss_frozen_glyph import CHUNK_TOKENS
-from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
-from frozen_glyph.substrate.build import choose_bits
-from frozen_glyph.substrate.vocabulary import VOCABULARIES
+from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, config_fields
+from frozen_glyph.growth.shape import ModelShape, Trained, shape_of_fields
+from frozen_glyph.substrate.choices import VOCABULARIES, choose_bits
+from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
-from frozen_glyph.training.train import MATERIALIZE_BYTES, uses_bf16
 
+CHUNK_TOKENS = 1024  # of the loss; its file, which imports torch, says it too, and a test compares
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 
 
@@ -86,21 +80,18 @@ def estimate(recipe: GrowthRecipe) -> list[PhaseEstimate]:
     for stage, plan in enumerate(recipe.stages, start=done + 1):
         if plan.layers:
             frozen, blocks = blocks, blocks + plan.layers
-        model = meta_model(fields, blocks, plan.frozen_blocks(blocks, frozen))
-        choose_trainable(model, plan.train)
-        phases.append({"stage": stage, "phase": "blocks", **estimate_phase(model, plan, recipe.training, 0)})
+        shape = shape_of_fields(fields, blocks, plan.frozen_blocks(blocks, frozen))
+        phases.append({"stage": stage, "phase": "blocks", **estimate_phase(shape, plan, recipe.training)})
         if recipe.lora is not None and recipe.lora.follows(stage):
-            choose_trainable(model, ["norm", "head"])
-            adapters = adapter_parameters(model, recipe.lora)
-            phases.append(
-                {"stage": stage, "phase": "lora", **estimate_phase(model, recipe.lora, recipe.training, adapters)}
-            )
+            adapters = adapter_parameters(shape, recipe.lora)
+            costs = estimate_phase(shape, recipe.lora, recipe.training, adapters)
+            phases.append({"stage": stage, "phase": "lora", **costs})
     return phases
 
 
 def model_fields(recipe: GrowthRecipe) -> dict[str, Any]:
     """``FrozenGlyphConfig`` fields of every stage, as far as the recipe tells them without text and font."""
-    fields = {key: value for key, value in recipe.model.items() if key in MODEL_FIELDS}
+    fields = config_fields(recipe.model)
     plan = recipe.substrate
     if "vocab_size" not in fields:
         if plan.tokenizer is not None:
@@ -110,7 +101,7 @@ def model_fields(recipe: GrowthRecipe) -> dict[str, Any]:
     if plan.layout == "trainable":
         fields["substrate_trainable"] = True
     elif "substrate_bits" not in fields:
-        width = fields.get("hidden_size", FrozenGlyphConfig.hidden_size)
+        width = fields.get("hidden_size", DEFAULTS["hidden_size"])
         fields["substrate_bits"] = choose_bits(plan.layout, width, plan.bits, fields["vocab_size"])
     return fields
 
@@ -119,50 +110,36 @@ def parent_blocks(recipe: GrowthRecipe) -> tuple[int, int, int]:
     """(frozen blocks, blocks, stages) of what the recipe goes on from: nothing, or a stage of its parent."""
     if recipe.parent is None:
         return 0, 0, 0
+    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+
     config = FrozenGlyphConfig.from_pretrained(recipe.parent.source)
     stage = recipe.parent.stage or len(config.ladder or [])
     blocks, frozen = config.stage_layers(stage)
     return frozen, blocks, stage
 
 
-def meta_model(fields: dict[str, Any], blocks: int, frozen: int) -> Any:
-    """The model with ``blocks`` blocks, without weights."""
-    shape = fields | {"num_hidden_layers": blocks, "num_frozen_layers": frozen, "ladder": None}
-    with torch.device("meta"):
-        return FrozenGlyphForCausalLM(FrozenGlyphConfig(**shape))
-
-
-def linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The Linears in ``module`` with the last part of their names."""
-    return ((name.rpartition(".")[2], part) for name, part in module.named_modules() if isinstance(part, nn.Linear))
-
-
-def adapter_parameters(model: Any, lora: LoraRecipe) -> int:
+def adapter_parameters(shape: ModelShape, lora: LoraRecipe) -> int:
     """Weights of the adapters of all blocks: two matrices, in x rank and rank x out, for each targeted Linear."""
-    targeted = (linear for name, linear in linears(model.model.layers) if name in lora.targets)
-    return lora.rank * sum(linear.in_features + linear.out_features for linear in targeted)
+    linears = (linear for block in shape.blocks for linear in block.linears)
+    return lora.rank * sum(linear.inputs + linear.outputs for linear in linears if linear.name in lora.targets)
 
 
-def trains(module: nn.Module) -> bool:
-    """Whether anything in ``module`` trains."""
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def estimate_phase(model: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe, adapters: int) -> PhaseCosts:
-    """The costs of training ``model``, on meta and with what trains marked, plus ``adapters`` weights."""
-    config = model.config
+def estimate_phase(
+    shape: ModelShape, plan: StageRecipe | LoraRecipe, training: TrainingRecipe, adapters: int = 0
+) -> PhaseCosts:
+    """The costs of training what ``plan`` says of a model, and ``adapters`` weights."""
     steps = training.steps_of(plan.steps, plan.tokens)
     tokens = steps * training.batch_tokens
-    trainable = adapters + sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parameters = adapters + model.num_parameters()
-    entries = 0 if config.substrate_trainable else config.vocab_size * config.substrate_bits
-    costs = [
-        (flops_per_token(model, training, adapters), memory_bytes(model, training, adapters, now))
-        for now in trainable_by_turn(model, plan, adapters)
-    ]
+    parts = plan.train if isinstance(plan, StageRecipe) else ["norm", "head"]
+    trained = shape.trained(parts, adapters)
+    trainable, parameters = trained.parameters(shape), adapters + shape.parameters
+    entries = 0 if shape.table else shape.vocab_size * shape.substrate_bits
+    rotates = isinstance(plan, StageRecipe) and plan.rotate is not None
+    turns = [trained._replace(blocks=[block]) for block in trained.blocks] if rotates else [trained]
+    costs = [(flops_per_token(shape, now, training), memory_bytes(shape, now, training)) for now in turns]
     per_token = round(sum(flops for flops, _ in costs) / len(costs))
     return {
-        "num_hidden_layers": config.num_hidden_layers,
+        "num_hidden_layers": len(shape.blocks),
         "steps": steps,
         "tokens": tokens,
         "trainable_parameters": trainable,
@@ -175,55 +152,38 @@ def estimate_phase(model: Any, plan: StageRecipe | LoraRecipe, training: Trainin
     }
 
 
-def trainable_by_turn(model: Any, plan: StageRecipe | LoraRecipe, adapters: int) -> Iterator[int]:
-    """How much trains at a time: once all that is marked, or block by block where they take turns, each marked alone
-    meanwhile."""
-    trained = [block for block in model.model.layers if trains(block)]
-    turns = trained if isinstance(plan, StageRecipe) and plan.rotate is not None else [None]
-    for turn in turns:
-        for block in trained:
-            block.requires_grad_(turn in (None, block))
-        yield adapters + sum(p.numel() for p in model.parameters() if p.requires_grad)
-    for block in trained:
-        block.requires_grad_(True)
-
-
-def flops_per_token(model: Any, training: TrainingRecipe, adapters: int = 0) -> int:
+def flops_per_token(shape: ModelShape, trained: Trained, training: TrainingRecipe) -> int:
     """FLOPs of one token of one training step; see the top of this file."""
-    attention = 2 * training.context_length * model.config.hidden_size
-    passed = trains(model.substrate)  # whether something trains up to here, so that gradients come through
-    total = 6 * adapters
-    for block in model.model.layers:
-        forward = 2 * sum(linear.weight.numel() for _, linear in linears(block))
-        passed = passed or trains(block) or adapters > 0
+    attention = 2 * training.context_length * shape.hidden_size
+    passed = "embeddings" in trained.parts  # whether something trains up to here, so that gradients come through
+    total = 6 * trained.adapters
+    for index, block in enumerate(shape.blocks):
+        forward = 2 * block.weights
+        passed = passed or index in trained.blocks or trained.adapters > 0
         total += forward + attention
-        total += forward * trains(block) + (forward + 2 * attention) * passed
+        total += forward * (index in trained.blocks) + (forward + 2 * attention) * passed
         if training.activation_checkpointing and passed:
             total += forward + attention
-    head = 2 * model.lm_head.weight.numel()
-    return total + head * (1 + trains(model.lm_head) + (passed or trains(model.model.norm)))
+    return total + 2 * shape.head_weights * (1 + ("head" in trained.parts) + (passed or "norm" in trained.parts))
 
 
-def memory_bytes(model: Any, training: TrainingRecipe, adapters: int, trainable: int) -> dict[str, int]:
+def memory_bytes(shape: ModelShape, trained: Trained, training: TrainingRecipe) -> dict[str, int]:
     """Bytes by purpose and their ``total``; see the top of this file."""
-    config, bf16 = model.config, uses_bf16(training.precision)
+    bf16 = uses_bf16(training.precision)
     tokens = (training.micro_batch_size or training.batch_size) * training.context_length
-    width, inner = config.hidden_size, config.intermediate_size
-    frozen = sum(
-        linear.weight.numel()
-        for block in model.model.layers[: config.num_frozen_layers]
-        for _, linear in linears(block)
-    )
-    weights = 4 * (model.num_parameters() + adapters - frozen) + FROZEN_BYTES[training.quantize_frozen] * frozen
-    weights += sum(buffer.nbytes for buffer in model.buffers())
-    table = 4 * config.vocab_size * width
-    if isinstance(model.substrate, FrozenGlyphEmbedding) and table <= MATERIALIZE_BYTES:
-        weights += table
+    width, inner = shape.hidden_size, shape.intermediate_size
+    frozen = sum(block.weights for block in shape.blocks[: shape.frozen_blocks])
+    trainable = trained.parameters(shape)
+    weights = 4 * (shape.parameters + trained.adapters - frozen) + FROZEN_BYTES[training.quantize_frozen] * frozen
+    weights += shape.buffer_bytes
+    vectors = 4 * shape.vocab_size * width
+    if not shape.table and vectors <= MATERIALIZE_BYTES:
+        weights += vectors
 
-    first = next((i for i, block in enumerate(model.model.layers) if trains(block)), config.num_hidden_layers)
-    passed = model.model.layers[0 if adapters or trains(model.substrate) else first :]
+    first = min(trained.blocks, default=len(shape.blocks))
+    passed = shape.blocks[0 if trained.adapters or "embeddings" in trained.parts else first :]
     if bf16:
-        weights += 2 * sum(part.weight.numel() for block in [*passed, model.lm_head] for _, part in linears(block))
+        weights += 2 * (sum(block.weights for block in passed) + shape.head_weights)
 
     # A block keeps two residuals, the input of q, k and v (with bfloat16 a copy for each), q, k, v, attention's output,
     # the MLP's input, and its inner states before and after the activation.
@@ -234,13 +194,12 @@ def memory_bytes(model: Any, training: TrainingRecipe, adapters: int, trainable:
     else:
         activations += len(passed) * kept
     activations += tokens * (2 if bf16 else 4) * 2 * inner  # the block at work: gradients of the MLP
-    loss = 2 * 4 * min(tokens, CHUNK_TOKENS) * config.vocab_size
     parts = {
         "weights": int(weights),
         "gradients": 4 * trainable,
         "optimizer": 8 * trainable,
         "activations": activations,
-        "loss": loss,
+        "loss": 2 * 4 * min(tokens, CHUNK_TOKENS) * shape.vocab_size,
     }
     return {**parts, "total": sum(parts.values())}
 

@@ -13,13 +13,13 @@ from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file
 from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.growth.prefix_cache import machine_memory
-from frozen_glyph.growth.recipe import MODEL_FIELDS, GrowthRecipe
+from frozen_glyph.growth.recipe import GrowthRecipe, config_fields
 from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.substrate import GlyphSubstrate
-from frozen_glyph.substrate.recipe import draw_tokens, tokenizer_of
+from frozen_glyph.substrate.drawn import draw_tokens, tokenizer_of
 from frozen_glyph.substrate.tokens import tokenizer_sha256
 
 VOCABULARY_CHARACTERS = 200_000_000  # of the training text at most are read to learn a vocabulary
@@ -120,7 +120,7 @@ def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfi
             raise RecipeError(f"recipe field model.{key}={recipe.model[key]!r}, but the tokenizer makes it {value!r}")
     fields: dict[str, Any] = {
         "max_position_embeddings": recipe.training.context_length,
-        **{key: value for key, value in recipe.model.items() if key in MODEL_FIELDS},
+        **config_fields(recipe.model),
         **derived,
         "num_hidden_layers": recipe.stages[0].layers,
         "num_frozen_layers": 0,

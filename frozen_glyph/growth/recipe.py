@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, MinLen
 from pydantic import BeforeValidator, Field
 
+from frozen_glyph.checkpoint.config import DEFAULTS
 from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import nearest
-from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+from frozen_glyph.growth.shape import plain_fields
 from frozen_glyph.model.limits_frozen_glyph import MOST_LAYERS
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, Tokens, as_off, parse, recipe
@@ -21,7 +22,6 @@ from frozen_glyph.recipes.shipped import find_recipe, is_file
 from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length, without_unset
 
-MODEL_FIELDS = frozenset(entry.name for entry in dataclasses.fields(FrozenGlyphConfig))
 LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
 LATER_STAGE_FIELDS = {"active": None, "rotate": None, "optimizer": "new"}
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
@@ -31,6 +31,8 @@ Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
 
 def model_schema(schema: dict[str, Any]) -> None:
     """Name the fields of ``model``, in place; not those of transformers, which differ by its version."""
+    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+
     own = FrozenGlyphConfig.__annotations__
     fields = [entry for entry in dataclasses.fields(FrozenGlyphConfig) if entry.name in own]
     schema["properties"] = {entry.name: {"default": entry.default} for entry in fields}
@@ -180,7 +182,7 @@ class GrowthRecipe:
     def __post_init__(self) -> None:
         trainable = self.substrate.layout == "trainable"
         check_model(self.model, trainable)
-        width, size = self.model.get("hidden_size", FrozenGlyphConfig.hidden_size), self.substrate.vocab_size
+        width, size = self.model.get("hidden_size", DEFAULTS["hidden_size"]), self.substrate.vocab_size
         allowed = f"left out: it follows model.hidden_size={width}"
         require(self.substrate.width in (None, width), "substrate.width", self.substrate.width, allowed)
         if self.parent is None:
@@ -245,15 +247,38 @@ def check_model(model: dict[str, Any], trainable: bool) -> None:
 
     ``trainable``: whether ``substrate.layout`` says that the token vectors train.
     """
-    for key in model:
-        if key not in MODEL_FIELDS and key not in FILE_FIELDS:
-            raise RecipeError(f"unknown recipe key {key!r} in model.{nearest(str(key), MODEL_FIELDS)}")
+    plain = plain_fields(model) is not None
+    if not plain:
+        check_names(model)
     given = model.get("substrate_trainable", trainable)
     require(given == trainable, "model.substrate_trainable", given, "left out: say substrate.layout: trainable")
+    if not plain:
+        check_values(model)
+
+
+def check_names(model: dict[str, Any]) -> None:
+    """Raise ``RecipeError`` for a key that is no field of the configuration."""
+    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+
+    names = {entry.name for entry in dataclasses.fields(FrozenGlyphConfig)}
+    for key in model:
+        if key not in names and key not in FILE_FIELDS:
+            raise RecipeError(f"unknown recipe key {key!r} in model.{nearest(str(key), names)}")
+
+
+def check_values(model: dict[str, Any]) -> None:
+    """Raise ``RecipeError`` where the configuration refuses a value."""
+    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
+
     try:
         FrozenGlyphConfig(**model)
     except ValueError as error:
         raise RecipeError(f"recipe field model.{error}") from None
+
+
+def config_fields(model: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the configuration in ``model``, which a config.json may have been."""
+    return {key: value for key, value in model.items() if key not in FILE_FIELDS}
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:

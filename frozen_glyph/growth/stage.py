@@ -39,7 +39,8 @@ from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import TokenWindows
-from frozen_glyph.training.train import Phase, frozen_digest, train_phase, uses_bf16
+from frozen_glyph.training.precision import uses_bf16
+from frozen_glyph.training.train import Phase, frozen_digest, train_phase
 from frozen_glyph.training.trainer import remove_checkpoints
 
 LORA_SEED = 1_000_003  # added to a stage's seed for its LoRA phase

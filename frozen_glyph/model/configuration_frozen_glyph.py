@@ -11,10 +11,12 @@ from transformers.modeling_rope_utils import RopeParameters
 from .limits_frozen_glyph import (
     check_activation,
     check_dtype,
+    check_heads,
     check_ladder,
     check_limits,
     check_rates,
     check_rope,
+    check_substrate,
     is_number,
     nearest_of,
     refused_with_value_error,
@@ -121,31 +123,11 @@ class FrozenGlyphConfig(PreTrainedConfig):
         """Raise ``ValueError`` naming the field, its value and what is allowed."""
         check_limits(self)
         check_activation(self.hidden_act)
-        if self.num_attention_heads < 1 or self.hidden_size % (2 * self.num_attention_heads):
-            raise ValueError(
-                f"hidden_size={self.hidden_size} must be an even multiple of num_attention_heads="
-                f"{self.num_attention_heads}: rotary embedding needs an even head size; change either"
-            )
+        check_heads(self)
         rope: Any = self.rope_parameters
         check_rope(rope, self.hidden_size // self.num_attention_heads)
         check_ladder(self.ladder or [])
-        if self.substrate_bits <= 0 or self.substrate_bits % 8:
-            raise ValueError(f"substrate_bits={self.substrate_bits} must be a positive multiple of 8")
-        if self.substrate_bits < self.hidden_size and self.hidden_size % self.substrate_bits:
-            raise ValueError(
-                f"substrate_bits={self.substrate_bits} below hidden_size={self.hidden_size} must divide it, "
-                "because each bit is repeated; choose a divisor"
-            )
-        if self.substrate_rotated and self.substrate_bits > self.hidden_size:
-            raise ValueError(
-                f"substrate_rotated=True needs substrate_bits={self.substrate_bits} to be at most hidden_size="
-                f"{self.hidden_size}: more bits are always projected; leave it out"
-            )
-        if self.substrate_whitened and not (self.substrate_rotated or self.substrate_bits > self.hidden_size):
-            raise ValueError(
-                f"substrate_whitened=True needs a projection: substrate_bits={self.substrate_bits} above hidden_size="
-                f"{self.hidden_size}, or substrate_rotated=True; set either"
-            )
+        check_substrate(self)
         if not 0 < self.substrate_scale < math.inf:
             raise ValueError(f"substrate_scale={self.substrate_scale} must be a positive length of a vector")
         if self.tie_word_embeddings:

@@ -1,6 +1,7 @@
 """What fields of a configuration may hold: sizes and numbers within limits, activations and rotary scalings by name.
 
-Every check raises ``ValueError`` in one line: field, value, what is allowed, the nearest name.
+Every check raises ``ValueError`` in one line: field, value, what is allowed, the nearest name. torch and transformers
+are imported only by the checks that ask them, so that the plain fields of a recipe are checked without them.
 """
 
 import difflib
@@ -9,11 +10,6 @@ import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
-
-import torch
-from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
-from transformers.activations import ACT2CLS
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .rules_frozen_glyph import MOST_RATES
 
@@ -34,7 +30,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "layer_norm_eps": (0, 1),
     "attention_dropout": (0, 1),
 }
-ROPE_TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 ROPE_NEEDS = {
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -56,6 +51,7 @@ ROPE_LEAST = {  # numbers, and whether they may be that least one
 
 def refused_with_value_error(configuration: Class) -> Class:
     """Let a ``strict`` dataclass refuse its fields with a ``ValueError`` of one line, which its own error is not."""
+    from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 
     def plain(method: Callable[..., None]) -> Callable[..., None]:
         @wraps(method)
@@ -98,23 +94,59 @@ def check_limits(config: Any) -> None:
                 )
 
 
+def check_heads(config: Any) -> None:
+    """Every attention head has an even share of ``hidden_size``."""
+    if config.num_attention_heads < 1 or config.hidden_size % (2 * config.num_attention_heads):
+        raise ValueError(
+            f"hidden_size={config.hidden_size} must be an even multiple of num_attention_heads="
+            f"{config.num_attention_heads}: rotary embedding needs an even head size; change either"
+        )
+
+
+def check_substrate(config: Any) -> None:
+    """The bits of a token, projected or repeated, make a vector of ``hidden_size`` numbers."""
+    if config.substrate_bits <= 0 or config.substrate_bits % 8:
+        raise ValueError(f"substrate_bits={config.substrate_bits} must be a positive multiple of 8")
+    if config.substrate_bits < config.hidden_size and config.hidden_size % config.substrate_bits:
+        raise ValueError(
+            f"substrate_bits={config.substrate_bits} below hidden_size={config.hidden_size} must divide it, "
+            "because each bit is repeated; choose a divisor"
+        )
+    if config.substrate_rotated and config.substrate_bits > config.hidden_size:
+        raise ValueError(
+            f"substrate_rotated=True needs substrate_bits={config.substrate_bits} to be at most hidden_size="
+            f"{config.hidden_size}: more bits are always projected; leave it out"
+        )
+    if config.substrate_whitened and not (config.substrate_rotated or config.substrate_bits > config.hidden_size):
+        raise ValueError(
+            f"substrate_whitened=True needs a projection: substrate_bits={config.substrate_bits} above hidden_size="
+            f"{config.hidden_size}, or substrate_rotated=True; set either"
+        )
+
+
 def check_dtype(name: Any) -> None:
     """``name`` is None, or a dtype of torch or its name."""
+    import torch
+
     if isinstance(name, str) and not isinstance(getattr(torch, name, None), torch.dtype):
         raise ValueError(f"dtype={name!r} must be one of float32, bfloat16, float16 or another dtype of torch")
 
 
 def check_activation(name: str) -> None:
     """``name`` is one of transformers' activation functions."""
+    from transformers.activations import ACT2CLS
+
     if name not in ACT2CLS:
         raise ValueError(f"hidden_act={name!r} must be one of {', '.join(ACT2CLS)}{nearest_of(name, ACT2CLS)}")
 
 
 def check_rope(rope: dict[str, Any], head_size: int) -> None:
     """``rope`` is of a known kind, has the fields that this kind needs, and holds numbers in them."""
-    kind = rope.get("rope_type")
-    if not isinstance(kind, str) or kind not in ROPE_TYPES:
-        allowed = f"{', '.join(ROPE_TYPES)}{nearest_of(kind, ROPE_TYPES)}"
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    kind, kinds = rope.get("rope_type"), ("default", *ROPE_INIT_FUNCTIONS)
+    if not isinstance(kind, str) or kind not in kinds:
+        allowed = f"{', '.join(kinds)}{nearest_of(kind, kinds)}"
         raise ValueError(f"rope_parameters.rope_type={kind!r} must be one of {allowed}")
     for name in ROPE_NEEDS.get(kind, ()):
         if rope.get(name) is None:

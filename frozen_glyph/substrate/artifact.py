@@ -28,7 +28,8 @@ from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.checkpoint.tensors import SUBSTRATE_PREFIX
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
-from frozen_glyph.substrate.build import SubstrateError, build_tensors, choose_width, make_embedding
+from frozen_glyph.substrate.build import build_tensors, make_embedding
+from frozen_glyph.substrate.choices import SubstrateError, choose_width
 from frozen_glyph.substrate.font import Font
 from frozen_glyph.substrate.vocabulary import list_tokens, tokenizer_sha256
 

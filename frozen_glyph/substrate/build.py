@@ -4,28 +4,33 @@ Shapes: V vocabulary, S substrate bits, D width.
 """
 
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.errors import nearest
 from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphEmbedding
-from frozen_glyph.substrate.codes import (
-    binary_bits,
-    binary_code,
-    float_code,
-    named_code,
-    random_code,
-    random_rotation,
+from frozen_glyph.substrate.choices import (
+    CANVAS,
+    CODES,
+    DRAWN,
+    LARGE_BITS,
+    LAYOUTS,
+    WHITENING,
+    SubstrateError,
+    choose_bits,
+    choose_scale,
+    choose_whitening,
+    choose_width,
+    function_of,
 )
+from frozen_glyph.substrate.codes import named_code, random_rotation
 from frozen_glyph.substrate.collisions import find_groups, separate
 from frozen_glyph.substrate.font import Font, load_font, load_outline_font
-from frozen_glyph.substrate.glyphs import CANVAS, Token, draw_tokens_grid
+from frozen_glyph.substrate.glyphs import Token
 from frozen_glyph.substrate.projection import (
-    WHITENING,
     bit_center,
     bit_covariance,
     check_exact,
@@ -37,30 +42,15 @@ from frozen_glyph.substrate.projection import (
     to_int8,
     whitened,
 )
-from frozen_glyph.substrate.published import draw_tokens_published, renderer_versions
+from frozen_glyph.substrate.published import renderer_versions
 from frozen_glyph.substrate.reserved import is_reserved
 from frozen_glyph.substrate.scripts import coverage
 
 logger = logging.getLogger(__name__)
 
-DRAWN: dict[str, Callable[[Sequence[Token], Font, int], np.ndarray]] = {
-    "grid": draw_tokens_grid,
-    "published": draw_tokens_published,
-}
-CODES: dict[str, Callable[[int, int, int], np.ndarray]] = {
-    "binary": lambda vocab_size, bits, seed: binary_code(vocab_size, bits),
-    "random": random_code,
-    "float": float_code,
-}
-LAYOUTS = (*DRAWN, *CODES)
-SMALL_BITS, LARGE_BITS = CANVAS**2, (2 * CANVAS) ** 2  # of a drawn token: 32x32 or 64x64
 PAIRS_LIMIT = 16_384  # largest vocabulary whose pairs are all measured, which takes a few seconds
 GROUPS_KEPT = 100  # collision groups listed in the provenance
 CHUNK = 8192  # tokens drawn at a time
-
-
-class SubstrateError(FrozenGlyphError):
-    """A substrate cannot be built as asked, or a substrate folder is missing or damaged."""
 
 
 class SubstrateTensors(NamedTuple):
@@ -111,7 +101,7 @@ def build_tensors(
         packed_bits = torch.from_numpy(packed)
         center = bit_center(packed_bits)
     else:
-        packed = CODES[layout](len(tokens), bits, seed)
+        packed = function_of(layout)(len(tokens), bits, seed)
         packed_bits = torch.from_numpy(packed)
         center = torch.full((bits,), CENTER_SCALE // 2, dtype=torch.uint8)
     shared = find_groups(packed)
@@ -174,8 +164,9 @@ def draw_bits(tokens: Sequence[Token], font: Font, layout: str, bits: int) -> np
     alone lie so close together (cosines of 0.997 and more) that a model could hardly tell them apart.
     """
     side = 2 * CANVAS if bits == LARGE_BITS else CANVAS
+    draw = function_of(layout)
     drawn = [
-        np.packbits(DRAWN[layout](tokens[start : start + CHUNK], font, side).reshape(-1, bits), axis=1)
+        np.packbits(draw(tokens[start : start + CHUNK], font, side).reshape(-1, bits), axis=1)
         for start in range(0, len(tokens), CHUNK)
     ]
     packed = np.concatenate(drawn)
@@ -183,61 +174,6 @@ def draw_bits(tokens: Sequence[Token], font: Font, layout: str, bits: int) -> np
         if is_reserved(token):
             packed[token_id] = named_code(token.text, bits)
     return packed
-
-
-def choose_bits(layout: str, width: int | None, bits: int | None, vocab_size: int) -> int:
-    """Bits of a token: as asked for where ``layout`` allows it, else what suits ``width`` best.
-
-    Drawn tokens have 1024, which multiples of 1024 repeat; 4096 for multiples of 4096, and for widths above 1024 that
-    repetition cannot fill.
-    """
-    if layout in DRAWN:
-        if bits not in (None, SMALL_BITS, LARGE_BITS):
-            raise SubstrateError(f"bits={bits} is not allowed for layout {layout!r}; give {SMALL_BITS} or {LARGE_BITS}")
-        fills = width is None or width <= SMALL_BITS or (width % SMALL_BITS == 0 and width % LARGE_BITS > 0)
-        return bits or (SMALL_BITS if fills else LARGE_BITS)
-    least = binary_bits(vocab_size)
-    chosen = bits if bits is not None else least if layout == "binary" else SMALL_BITS
-    if chosen < least or chosen % 8:
-        raise SubstrateError(
-            f"bits={chosen} is not allowed: {vocab_size} tokens need a multiple of 8 bits from {least} on"
-        )
-    return chosen
-
-
-def choose_width(width: int | None, bits: int) -> int:
-    """``width``, or ``bits`` when it is None; ``SubstrateError`` unless projecting or repeating the bits gives it."""
-    if width is None:
-        return bits
-    if width < 8 or width % (8 if width <= bits else bits):
-        raise SubstrateError(
-            f"width {width} is not allowed for {bits} bits a token; give a multiple of 8 from 8 to {bits} (projected), "
-            f"or a multiple of {bits} (repeated), or another number of bits"
-        )
-    return width
-
-
-def choose_whitening(layout: str, whiten: str | None, bits: int) -> str:
-    """How far the principal components of ``layout`` are whitened: as asked for, else fully those of ``grid``.
-
-    Pictures of 64x64 are left as they are: nothing was measured on them.
-    """
-    if whiten is None:
-        return "full" if layout == "grid" and bits == SMALL_BITS else "none"
-    if whiten not in WHITENING:
-        raise SubstrateError(f"whiten={whiten!r} is not known; allowed: {', '.join(WHITENING)}")
-    if whiten != "none" and layout in CODES:
-        raise SubstrateError(f"layout {layout!r} is a code, which has nothing to whiten; leave whiten={whiten!r} out")
-    return whiten
-
-
-def choose_scale(width: int, whiten: str, scale: float | None) -> float:
-    """Length of the vectors: as asked for, else 1, and so long for whitened ones that a number is 1/4 on average."""
-    if scale is None:
-        return 1.0 if whiten == "none" else math.sqrt(width) / 4
-    if not 0 < scale < math.inf:
-        raise SubstrateError(f"scale={scale} is not allowed; give a positive length of a vector")
-    return float(scale)
 
 
 def make_embedding(

@@ -13,16 +13,12 @@ import hashlib
 import numpy as np
 import torch
 
+from frozen_glyph.substrate.choices import binary_bits
 from frozen_glyph.substrate.projection import one_thread
 
 
-def binary_bits(vocab_size: int) -> int:
-    """Bits that number ``vocab_size`` ids, in whole bytes: 16 for 65,536."""
-    return max(8, -(-(vocab_size - 1).bit_length() // 8) * 8)
-
-
-def binary_code(vocab_size: int, bits: int) -> np.ndarray:
-    """Each id in binary, most significant bit first, uint8 [V, S // 8]."""
+def binary_code(vocab_size: int, bits: int, seed: int = 0) -> np.ndarray:
+    """Each id in binary, most significant bit first, uint8 [V, S // 8]; ``seed`` changes nothing."""
     ids = np.arange(vocab_size, dtype=">u8").view(np.uint8).reshape(vocab_size, 8)
     leading = np.zeros((vocab_size, max(0, bits // 8 - 8)), dtype=np.uint8)
     return np.concatenate([leading, ids], axis=1)[:, -(bits // 8) :]

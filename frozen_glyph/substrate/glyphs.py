@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from frozen_glyph.substrate.choices import CANVAS
 from frozen_glyph.substrate.font import Font
 
-CANVAS = 32  # pixels on a side of a token's bitmap, or twice as many
 CELL = 16  # of a code point at full size
 SMALL_CELL = 8  # of a code point shrunk by half
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from frozen_glyph.substrate.artifact import GlyphSubstrate
-from frozen_glyph.substrate.build import DRAWN, SubstrateError, draw_bits
+from frozen_glyph.substrate.build import draw_bits
+from frozen_glyph.substrate.choices import DRAWN, SubstrateError
 from frozen_glyph.substrate.collisions import find_groups
 from frozen_glyph.substrate.font import Font, load_font, load_outline_font
 from frozen_glyph.substrate.picture import draw_columns, draw_tokens

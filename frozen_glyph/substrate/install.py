@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from frozen_glyph.checkpoint.loading import load_causal_lm
 from frozen_glyph.substrate.artifact import GlyphSubstrate
-from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.substrate.choices import SubstrateError
 
 SUBSTRATE_FOLDER = "glyphs"  # inside the model's
 FINGERPRINT_FIELD = "glyph_substrate_fingerprint"  # in the configuration of a model that a substrate was put under

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from frozen_glyph.substrate.artifact import GlyphSubstrate
+from frozen_glyph.substrate.choices import CANVAS
 from frozen_glyph.substrate.font import Font, load_font
-from frozen_glyph.substrate.glyphs import CANVAS, CELL, codepoint_cell
+from frozen_glyph.substrate.glyphs import CELL, codepoint_cell
 from frozen_glyph.substrate.vocabulary import list_tokens
 
 Color = tuple[int, int, int]

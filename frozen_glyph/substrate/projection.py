@@ -20,7 +20,6 @@ from frozen_glyph.model.embedding_frozen_glyph import CENTER_SCALE, FrozenGlyphE
 
 EXACT_LIMIT = 2**24  # integers below it are exact in float32
 EXACT_SQUARES = 2**53  # and in float64, which sums the squares of a vector
-WHITENING = {"none": 0.0, "partial": 0.5, "full": 1.0}  # of a component's standard deviation: what divides it
 # Of a component over the first one: what varies less is drawn by few tokens. Not tuned: of 4,096 ids only components
 # beyond the 250th reach it, where the variance soon ends.
 LARGEST_GAIN = 32.0

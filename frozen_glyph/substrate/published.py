@@ -30,8 +30,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
+from frozen_glyph.substrate.choices import CANVAS
 from frozen_glyph.substrate.font import Font, FontError
-from frozen_glyph.substrate.glyphs import CANVAS, Token
+from frozen_glyph.substrate.glyphs import Token
 
 SEED = 42
 MAX_DEGREES, MAX_SHIFT = 4, 2

@@ -4,26 +4,18 @@ frozen-glyph substrate build --config substrates/bvv241-2-3 --text en.txt -o run
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le
 from pydantic import AliasChoices, BeforeValidator, Field
-from transformers import PreTrainedTokenizerBase
 
-from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.recipes.errors import require
 from frozen_glyph.recipes.fields import Flag, Integer, OneOf, Seed, Text, parse, recipe
 from frozen_glyph.recipes.files import beside, put, read_recipe
 from frozen_glyph.recipes.shipped import find_recipe
-from frozen_glyph.substrate.artifact import GlyphSubstrate
-from frozen_glyph.substrate.build import LAYOUTS, SubstrateError
-from frozen_glyph.substrate.font import load_font
-from frozen_glyph.substrate.ngrams import stream_text
-from frozen_glyph.substrate.vocabulary import MOST_IDS, build_tokenizer
+from frozen_glyph.substrate.choices import LAYOUTS, MOST_IDS
 
-DEFAULT_WIDTH = 256
 # Recorded where they are given: older records have none.
 LATER_FIELDS = ("max_ngram", "reserved", "width", "pca", "whiten", "scale", "seed", "font")
 
@@ -114,32 +106,3 @@ def load_substrate_recipe(path: str | Path | None, **fields: Any) -> SubstrateRe
         if value is not None:
             put(content, name, value)
     return parse(SubstrateRecipe, content)
-
-
-def build_from_recipe(recipe: SubstrateRecipe, text: Sequence[str | Path] = ()) -> GlyphSubstrate:
-    """Learn or load the tokenizer and give its tokens their vectors.
-
-    Raises:
-        SubstrateError: neither ``text`` nor ``recipe.tokenizer`` is given, or both are.
-        FrozenGlyphError: a text, a font or a field is not usable; the message names it.
-    """
-    if (recipe.tokenizer is None) == (not text):
-        raise SubstrateError("give either --text, to learn a vocabulary from, or --tokenizer")
-    return draw_tokens(recipe, tokenizer_of(recipe, stream_text(text)), DEFAULT_WIDTH, 0)
-
-
-def tokenizer_of(recipe: SubstrateRecipe, text: Iterable[str]) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``recipe`` names, or one learnt from ``text``."""
-    if recipe.tokenizer is not None:
-        return load_tokenizer(recipe.tokenizer)
-    return build_tokenizer(text, recipe.vocab_size, recipe.max_ngram, reserved=recipe.reserved)
-
-
-def draw_tokens(recipe: SubstrateRecipe, tokenizer: PreTrainedTokenizerBase, width: int, seed: int) -> GlyphSubstrate:
-    """The vectors of a tokenizer's tokens; ``width`` and ``seed`` are for a recipe that names none."""
-    font = load_font(recipe.font) if recipe.font is not None else None
-    width = width if recipe.width is None else recipe.width
-    seed = seed if recipe.seed is None else recipe.seed
-    return GlyphSubstrate.build(
-        tokenizer, width, recipe.layout, font, recipe.bits, seed, recipe.pca, recipe.whiten, recipe.scale
-    )

@@ -17,16 +17,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from frozen_glyph.errors import FrozenGlyphError, nearest
+from frozen_glyph.substrate.choices import MOST_IDS, VOCABULARIES
 from frozen_glyph.substrate.ngrams import PIECE, CountedText, count_text, learn_ngrams
 from frozen_glyph.substrate.reserved import CHAT_MARKS, RESERVED_IDS, chat_template, reserved_names
 from frozen_glyph.substrate.tokens import BYTE_TOKENS, list_tokens, tokenizer_sha256
 
-__all__ = ["BYTE_TOKENS", "SPECIAL_TOKENS", "VOCABULARIES", "build_tokenizer", "list_tokens", "tokenizer_sha256"]
+__all__ = ["BYTE_TOKENS", "SPECIAL_TOKENS", "build_tokenizer", "list_tokens", "tokenizer_sha256"]
 
 logger = logging.getLogger(__name__)
 
-VOCABULARIES = {"compact": 4096, "bmp": 0x10000, "wide": 0x20000}  # ids of each
-MOST_IDS = 2**24  # memory follows the ids that are asked for, whatever the text yields
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>")
 MAX_NGRAM = 16  # code points: what the glyph layout still draws cell by cell
 COMPACT_NGRAM = 4  # code points: what it draws without loss

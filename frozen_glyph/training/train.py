@@ -24,6 +24,7 @@ from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience, check_reporters
 from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
 from frozen_glyph.training.trainer import (
     StageTrainer,
@@ -39,7 +40,6 @@ from frozen_glyph.training.turns import Branch, Turns
 CHECKPOINTING = "activation_checkpointing"
 if not hasattr(FrozenGlyphPreTrainedModel, f"{CHECKPOINTING}_enable"):
     CHECKPOINTING = "gradient_checkpointing"
-MATERIALIZE_BYTES = 64 << 20
 LOGGING_STEPS = 10
 HISTORY_KEYS = tuple(LogEntry.__annotations__)
 LESS_MEMORY = (
@@ -78,16 +78,6 @@ class Phase:
     def decay_steps(self) -> int:
         """Steps at the end of ``warmup_stable_decay``."""
         return round(DECAY_SHARE * self.steps)
-
-
-def uses_bf16(precision: str) -> bool:
-    """Whether to compute in bfloat16; ``auto`` does where the hardware multiplies it natively."""
-    if precision == "auto":
-        if torch.cuda.is_available():
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return precision == "bf16"
 
 
 def frozen_digest(model: torch.nn.Module) -> str:

@@ -2,20 +2,25 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from frozen_glyph import grow
-from frozen_glyph.growth.estimate import estimate, flops_per_token, short, totals
+from frozen_glyph import FrozenGlyphConfig, grow
+from frozen_glyph.checkpoint.config import DEFAULTS
+from frozen_glyph.growth.estimate import CHUNK_TOKENS, estimate, flops_per_token, short, totals
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe
+from frozen_glyph.growth.shape import meta_model, plain_fields, shape_of_fields, shape_of_model
+from frozen_glyph.model import loss_frozen_glyph
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.recipes.fields import parse
-from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.substrate.choices import SubstrateError
 from frozen_glyph.training.recipe import TrainingRecipe
 
 WIDTH, LENGTH = 48, 32
@@ -128,15 +133,18 @@ class TestFlops:
     def test_frozen_and_trainable_blocks_cost_what_pytorch_counts(self, build_model, token_ids, blocks, frozen):
         model = build_model(num_hidden_layers=blocks, num_frozen_layers=frozen)
         unseen = 2 * LENGTH * WIDTH * (frozen + 3 * (blocks - frozen))
-        assert flops_per_token(model, TrainingRecipe(context_length=LENGTH, batch_tokens=64)) + unseen == self.measured(
-            model, token_ids(2, LENGTH)
-        )
+        training = TrainingRecipe(context_length=LENGTH, batch_tokens=64)
+        shape = shape_of_model(model)
+        foretold = flops_per_token(shape, shape.trained(["blocks", "norm", "head"]), training)
+        assert foretold + unseen == self.measured(model, token_ids(2, LENGTH))
 
     def test_training_the_head_alone_costs_what_pytorch_counts(self, build_model, token_ids):
         model = build_model(num_hidden_layers=2, num_frozen_layers=2)
         model.model.norm.requires_grad_(False)
         training = TrainingRecipe(context_length=LENGTH, batch_tokens=64)
-        assert flops_per_token(model, training) + 4 * LENGTH * WIDTH == self.measured(model, token_ids(2, LENGTH))
+        shape = shape_of_model(model)
+        foretold = flops_per_token(shape, shape.trained(["head"]), training)
+        assert foretold + 4 * LENGTH * WIDTH == self.measured(model, token_ids(2, LENGTH))
 
     def test_lora(self, build_model, token_ids):
         """Counted as if gradients left the lowest block too, which no adapter needs: at most 6 D^2 too many."""
@@ -147,7 +155,9 @@ class TestFlops:
         plain = build_model(num_hidden_layers=3, num_frozen_layers=3)
         adapters = 3 * recipe.rank * (4 * 2 * WIDTH + 2 * 5 * WIDTH)
         assert counted(model)[0] == adapters + counted(plain)[0]
-        counted_here = flops_per_token(plain, TrainingRecipe(context_length=LENGTH, batch_tokens=64), adapters)
+        training = TrainingRecipe(context_length=LENGTH, batch_tokens=64)
+        shape = shape_of_model(plain)
+        counted_here = flops_per_token(shape, shape.trained(["norm", "head"], adapters), training)
         assert 0 <= counted_here - measured <= 6 * WIDTH**2 + 3 * 2 * recipe.rank * WIDTH
 
     def test_recomputing_costs_a_forward_pass_of_what_trains(self):
@@ -155,6 +165,72 @@ class TestFlops:
         training = {"context_length": LENGTH, "batch_tokens": 128, "activation_checkpointing": True}
         blocks = 2 * (2 * 12 * WIDTH**2 + 2 * LENGTH * WIDTH)
         assert estimate(recipe_of(training=training))[1]["flops_per_token"] == plain + blocks
+
+
+PLAIN = [
+    {},
+    {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 40, "vocab_size": 300},
+    {"hidden_size": 48, "num_attention_heads": 4, "substrate_bits": 1024, "substrate_whitened": True},
+    {"hidden_size": 96, "num_attention_heads": 4, "substrate_bits": 32, "substrate_rotated": True},
+    {"hidden_size": 64, "num_attention_heads": 8, "substrate_trainable": True, "max_position_embeddings": 8},
+]
+
+
+class TestArithmetic:
+    """What is told without torch is what the model holds."""
+
+    @pytest.mark.parametrize("fields", PLAIN, ids=str)
+    @pytest.mark.parametrize(("blocks", "frozen"), [(1, 0), (3, 2)])
+    def test_the_shape_of_plain_fields_is_that_of_the_model(self, fields, blocks, frozen):
+        assert plain_fields(fields | {"model_type": "frozen_glyph"}) is not None
+        assert shape_of_fields(fields, blocks, frozen) == shape_of_model(meta_model(fields, blocks, frozen))
+
+    def test_other_fields_are_asked_of_the_model(self):
+        kinds = {"hidden_size": 64, "num_attention_heads": 2, "linear_kinds": [["layers.1.mlp.*", "low_rank"]]}
+        assert plain_fields(kinds) is None
+        first, second = shape_of_fields(kinds, 2, 0).blocks
+        assert first == shape_of_fields({"hidden_size": 64, "num_attention_heads": 2}, 2, 0).blocks[0]
+        assert second.parameters < first.parameters
+
+    def test_what_passes_as_plain_passes_the_configuration(self):
+        """Sizes at random, at and beyond what is allowed: none is plain that the configuration refuses."""
+        dice = random.Random(0)
+        values = {
+            "hidden_size": [0, 1, 8, 12, 64, 96, 2**20 + 8, 64.0, True],
+            "num_attention_heads": [0, 1, 2, 3, 8, None],
+            "substrate_bits": [0, 8, 12, 32, 64, 1024],
+            "vocab_size": [0, 1, 300, 2**24 + 1, "300"],
+            "substrate_rotated": [True, False, 1],
+            "substrate_whitened": [True, False],
+            "num_hidden_layers": [0, 1, 10_001],
+        }
+        passed = 0
+        for _ in range(400):
+            names = dice.sample(sorted(values), 4)
+            fields = {name: dice.choice(values[name]) for name in names}
+            if plain_fields(fields) is not None:
+                passed += 1
+                FrozenGlyphConfig(**fields)
+        assert passed > 20
+
+    def test_what_is_said_twice_is_the_same(self):
+        config = FrozenGlyphConfig()
+        assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
+        assert CHUNK_TOKENS == loss_frozen_glyph.CHUNK_TOKENS
+
+    def test_a_dry_run_imports_neither_torch_nor_transformers(self):
+        recipe = Path(__file__).parents[2] / "hub_configs" / "growing-unicode" / "growth.yaml"
+        code = f"""
+import sys
+sys.argv = ["frozen-glyph", "grow", {str(recipe)!r}, "--dry-run"]
+from frozen_glyph.cli import main
+try:
+    main()
+finally:
+    print({{"torch", "transformers", "datasets", "numpy"}} & set(sys.modules))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+        assert "growing-unicode" in done.stdout and done.stdout.endswith("set()\n"), done.stdout + done.stderr
 
 
 def step_memory(shape: dict, frozen: int, batch: int, length: int) -> int:

@@ -10,7 +10,8 @@ from frozen_glyph.growth.ground import open_ground
 from frozen_glyph.growth.recipe import load_recipe
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate import GlyphSubstrate
-from frozen_glyph.substrate.recipe import SubstrateRecipe, build_from_recipe
+from frozen_glyph.substrate.drawn import build_from_recipe
+from frozen_glyph.substrate.recipe import SubstrateRecipe
 from frozen_glyph.substrate.tokens import list_tokens
 
 

@@ -14,7 +14,7 @@ from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import substrate_fingerprint
 from frozen_glyph.substrate import GlyphSubstrate, build_tokenizer
-from frozen_glyph.substrate.build import choose_bits
+from frozen_glyph.substrate.choices import choose_bits
 from frozen_glyph.substrate.font import DOWNLOAD_SHA256
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 

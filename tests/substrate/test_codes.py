@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from frozen_glyph.substrate import GlyphSubstrate
-from frozen_glyph.substrate.codes import binary_bits, binary_code, random_code, random_rotation
+from frozen_glyph.substrate.choices import binary_bits
+from frozen_glyph.substrate.codes import binary_code, random_code, random_rotation
 from frozen_glyph.substrate.projection import to_int8
 
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from frozen_glyph import GlyphSubstrate, install_glyph_embedding, load_with_glyph_embedding
-from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.substrate.choices import SubstrateError
 
 WIDTH, PADDED = 64, 384  # the tokenizer has 380 tokens
 KINDS = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}

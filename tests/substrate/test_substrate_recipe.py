@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from frozen_glyph.recipes.errors import RecipeError
-from frozen_glyph.substrate.build import SubstrateError
+from frozen_glyph.substrate.choices import SubstrateError
+from frozen_glyph.substrate.drawn import build_from_recipe, draw_tokens, tokenizer_of
 from frozen_glyph.substrate.font import DEBIAN_OUTLINES
 from frozen_glyph.substrate.ngrams import stream_text
-from frozen_glyph.substrate.recipe import build_from_recipe, draw_tokens, load_substrate_recipe, tokenizer_of
+from frozen_glyph.substrate.recipe import load_substrate_recipe
 from frozen_glyph.substrate.tokens import BYTE_TOKENS, list_tokens
 from frozen_glyph.substrate.vocabulary import FREE_IDS
 

@@ -16,7 +16,7 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.substrate import load_font
 from frozen_glyph.substrate import projection as P
-from frozen_glyph.substrate.build import LAYOUTS, choose_whitening
+from frozen_glyph.substrate.choices import LAYOUTS, choose_whitening
 
 WIDTH = 48
 

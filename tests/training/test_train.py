@@ -19,6 +19,7 @@ from frozen_glyph.checkpoint.files import CheckpointError, read_json, read_tenso
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import StageProgress
 from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.precision import uses_bf16
 from frozen_glyph.training.train import (
     CHECKPOINTING,
     FrozenWeightsChanged,
@@ -27,7 +28,6 @@ from frozen_glyph.training.train import (
     frozen_digest,
     train_phase,
     training_arguments,
-    uses_bf16,
 )
 from frozen_glyph.training.trainer import TrainingDiverged, newest_checkpoint, trainable
 

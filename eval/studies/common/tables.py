@@ -10,7 +10,7 @@ from typing import Any
 from frozen_glyph.checkpoint.files import write_json, write_text
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.statistics import MIN_RUNS
-from frozen_glyph.training.train import uses_bf16
+from frozen_glyph.training.precision import uses_bf16
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -16,8 +16,9 @@ from eval.studies.substrate.rarity import score_text, times_read
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.loss import text_loss
 from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.precision import uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
-from frozen_glyph.training.train import Phase, train_phase, uses_bf16
+from frozen_glyph.training.train import Phase, train_phase
 
 CURVE = (1 / 4, 1 / 2, 1)  # shares of the budget after which the model is scored on the development texts
 
