@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, WEIGHTS, stage_index
+from frozen_glyph.checkpoint.contract import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS,
+    stage_index,
+)
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
 from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.errors import FrozenGlyphError, one_line
@@ -32,15 +39,38 @@ def load_tokenizer(source: str | Path, **options: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
+    check_ids(source, recorded_ids(Path(source) / TOKENIZER_FILE))
     with readable("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        name, largest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", 0))
+    check_ids(source, tokenizer.get_vocab())
+    return tokenizer
+
+
+def recorded_ids(file: Path) -> dict[str, Any]:
+    """Names and ids in a tokenizer.json, whose reader asks for memory by the largest; none without a file."""
+    content = read_json(file) if file.is_file() else {}
+    model = content.get("model") if isinstance(content, dict) else None
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    added = content.get("added_tokens") if isinstance(content, dict) else None
+    ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    for entry in added if isinstance(added, list) else ():
+        if isinstance(entry, dict):
+            ids[str(entry.get("content"))] = entry.get("id")
+    return ids
+
+
+def check_ids(source: str | Path, ids: dict[str, Any]) -> None:
+    """Raise where an id is so large that no memory holds a place for each; what is no id others refuse."""
+    name, largest = max(
+        ((name, number) for name, number in ids.items() if isinstance(number, int)),
+        key=lambda entry: entry[1],
+        default=("", 0),
+    )
     if largest >= LARGEST_ID:
         raise CheckpointError(
             f"the tokenizer of {str(source)!r} gives {name!r} the id {largest}; ids must be below {LARGEST_ID:,}; "
             "fetch or write it again"
         )
-    return tokenizer
 
 
 def load_config(folder: Path) -> Any:

@@ -73,6 +73,7 @@ def test_prefixes_of_experts_with_different_heads(experts, merged_folder, token_
     assert all(p.grad.abs().sum() > 0 for p in adapted.parameters() if p.requires_grad)
 
 
+@pytest.mark.skipif(CACHE != "cache", reason="transformers chooses them from 5.24 on")
 def test_chosen_hidden_states(merged_folder, token_ids):
     """As many as blocks run, and the base model's result; chosen by number, from the end too."""
     model, ids = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder), token_ids(2, 5)

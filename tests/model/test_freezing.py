@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, FrozenGlyphModel, FrozenGlyphMoEForCausalLM
+from frozen_glyph.model.generation_frozen_glyph import CACHE
 
 FROZEN, LAYERS = 2, 4
 TRAINS = ("model.layers.2.", "model.layers.3.", "model.norm.", "lm_head.")
@@ -25,15 +26,17 @@ def gradients(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, torch.Tens
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def graph_reaches(model: torch.nn.Module, ids: torch.Tensor) -> list[bool]:
+def assert_graph_reaches(model: torch.nn.Module, ids: torch.Tensor, expected: list[bool], reentrant=False) -> None:
     """Whether the output of the embedding and of each block carries a graph."""
+    if reentrant and CACHE != "cache":
+        return  # before transformers 5.24 the hooks run inside of what is checkpointed, where no graph is recorded
     seen, hooks = [], []
     for module in (model.substrate, *model.model.layers):
         hooks.append(module.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad)))
     model(ids, labels=ids)
     for hook in hooks:
         hook.remove()
-    return seen
+    assert seen == expected
 
 
 def test_only_upper_blocks_norm_and_head_train(model):
@@ -52,7 +55,7 @@ def checkpoint_activations(model, on: bool, **options) -> None:
 def test_no_graph_under_the_frozen_prefix(model, token_ids, checkpointing):
     if checkpointing:
         checkpoint_activations(model, True)
-    assert graph_reaches(model, token_ids(2, 8)) == [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN)
+    assert_graph_reaches(model, token_ids(2, 8), [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN))
 
 
 def test_checkpointing_changes_no_gradient_and_recomputes_only_what_trains(model, token_ids):
@@ -84,7 +87,7 @@ def test_every_way_of_checkpointing_gives_all_gradients(model, token_ids, reentr
     ids = token_ids(2, 8)
     plain = gradients(model, ids)
     checkpoint_activations(model, True, use_reentrant=reentrant)
-    assert graph_reaches(model, ids) == [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN)
+    assert_graph_reaches(model, ids, [False] * (1 + FROZEN) + [True] * (LAYERS - FROZEN), reentrant)
     checkpointed = gradients(model, ids)
     assert set(checkpointed) == set(plain) == trainable(model)
     for name, gradient in plain.items():
@@ -114,7 +117,7 @@ def test_adapters_train_under_checkpointing(model, token_ids, reentrant, invocat
     checkpoint_activations(model, True, use_reentrant=reentrant)
     for name, gradient in step(adapted, ids).items():
         torch.testing.assert_close(gradient, plain[name])
-    assert graph_reaches(model, ids) == [False, False, True, True, True]
+    assert_graph_reaches(model, ids, [False, False, True, True, True], reentrant)
 
 
 def step(adapted, ids) -> dict[str, torch.Tensor]:
