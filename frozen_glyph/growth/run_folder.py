@@ -151,9 +151,7 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: d
     texts = list(dict.fromkeys(text for entry in provenance["stages"] for text in entry["nats_per_character"]))
     rows, results = [], []
     reopened = any("active" in entry for entry in provenance["stages"])
-    again = any(
-        pattern(BLOCKS_OF_STAGE).fullmatch(name) for entry in provenance["stages"] for name in entry.get("files", ())
-    )
+    again = any(pattern(BLOCKS_OF_STAGE).fullmatch(name) for entry in provenance["stages"] for name in entry["files"])
     known_shards: set[str] = set()
     for entry in provenance["stages"]:
         new = [

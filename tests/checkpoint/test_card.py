@@ -19,7 +19,8 @@ RECIPE = GrowthRecipe("tiny", {}, [StageRecipe()], license="apache-2.0", languag
 PROVENANCE = {
     "data": [{"name": "ru.txt", "sha256": "0"}, {"name": "user/texts", "split": "train", "revision": "1"}],
     "stages": [
-        {"stage": stage, "num_hidden_layers": stage, "trainable_parameters": 1000, "nats_per_character": losses,
+        {"stage": stage, "num_hidden_layers": stage, "trainable_parameters": 1000, "files": {},
+         "nats_per_character": losses,
          "uniform_nats_per_character": dict.fromkeys(losses, 5.5)}
         for stage, losses in enumerate([{}, {"ru.valid.txt": 1.7211}, {"ru.valid.txt": 1.6634}], start=1)
     ],
