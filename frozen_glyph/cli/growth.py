@@ -16,7 +16,8 @@ app = typer.Typer()
     epilog="Example: `frozen-glyph grow tiny-trilingual/growth-ru --text ru.txt "
     "--valid ru.valid.txt --out runs/ru`. The same command resumes a run that was stopped.\n\n"
     "What would it cost? `frozen-glyph grow abs-bvv/growth --dry-run --flops-per-second 2e14`. "
-    "Smaller: `--set training.batch_tokens=8192 --set stages.0.steps=100`."
+    "Smaller: `--set training.batch_tokens=8192 --set stages.0.steps=100`. How would it train on a small device? "
+    "`--dry-run --memory 8GB`."
 )
 def grow(
     recipe: Annotated[Path, typer.Argument(help="A growth.yaml, or a name that `recipes` lists.")],
@@ -32,6 +33,10 @@ def grow(
     flops_per_second: Annotated[
         float | None, typer.Option(min=1, help="With --dry-run: what the device sustains, to print days.")
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: of the device, such as 8GB; prints how the same blocks could train in it."),
+    ] = None,
     push_to_hub: PushTo = None,
     private: Private = False,
 ) -> None:
@@ -39,9 +44,14 @@ def grow(
     if out is None and not dry_run:
         raise typer.BadParameter("give the folder to write, or --dry-run", param_hint="--out")
 
+    if memory is not None and not dry_run:
+        raise typer.BadParameter("give --dry-run too", param_hint="--memory")
+
     from frozen_glyph.growth.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or [])
+    if memory is not None:
+        return print_proposals(chosen, memory, as_json, flops_per_second)
     if out is None or dry_run:
         return print_estimate(chosen, as_json, flops_per_second)
 
@@ -69,3 +79,16 @@ def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -
         print_json({"name": recipe.name, "phases": phases, "totals": totals(phases)})
     else:
         show(estimate_table(recipe.name, phases, flops_per_second))
+
+
+def print_proposals(recipe: Any, memory: str, as_json: bool, flops_per_second: float | None) -> None:
+    """Print how the blocks of ``recipe`` could train in ``memory``, for people or as JSON."""
+    from frozen_glyph.cli.tables import proposals_table
+    from frozen_glyph.growth.propose import memory_of, propose
+
+    budget = memory_of(memory)
+    found = propose(recipe, budget)
+    if as_json:
+        print_json({"name": recipe.name, "memory_bytes": budget, "proposals": found})
+    else:
+        show(proposals_table(recipe.name, budget, found, flops_per_second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # rooms that take long to import
     from frozen_glyph.checkpoint.describe import CheckpointFacts, StageFacts
     from frozen_glyph.checkpoint.records import ExpertFacts, TuningLosses
     from frozen_glyph.growth.estimate import PhaseEstimate
+    from frozen_glyph.growth.propose import Proposal
     from frozen_glyph.health.measure import HealthReport
     from frozen_glyph.merge.plan import MergeReport
 
@@ -138,6 +140,37 @@ def estimate_table(name: str, phases: Sequence[PhaseEstimate], flops_per_second:
         FittedTable(f"{name} (dry run)", headers, rows, of_run),
         f"in the end {last['total_parameters']:,} parameters, {last['substrate_entries']:,} of them frozen substrate",
         "memory: of one device that holds everything, roughly",
+    ]
+
+
+def proposals_table(
+    name: str, memory: int, proposals: Sequence[Proposal], flops_per_second: float | None = None
+) -> Parts:
+    """What ``propose`` found, and the settings of the first and of what else fits."""
+    from frozen_glyph.growth.estimate import short
+    from frozen_glyph.growth.propose import MARGIN
+
+    rows: list[list[str]] = []
+    said: Parts = []
+    for proposal in proposals:
+        flops, bytes_needed = proposal["flops"], proposal["memory_bytes"]
+        if flops is None or bytes_needed is None:
+            rows.append(
+                [proposal["plan"], proposal["about"], "does not fit", "-", *(["-"] if flops_per_second else [])]
+            )
+            continue
+        days = [f"{flops / flops_per_second / SECONDS_PER_DAY:.3g}"] if flops_per_second else []
+        rows.append([proposal["plan"], proposal["about"], f"{bytes_needed / 1e9:.2f}", short(flops), *days])
+        said.append(f"{proposal['plan']}: " + " ".join(f"--set {shlex.quote(part)}" for part in proposal["settings"]))
+    headers = ["plan", "what trains", "memory GB", "FLOPs", *(["days"] if flops_per_second else [])]
+    first = proposals[0]["plan"] if proposals[0]["memory_bytes"] is not None else None
+    verdict = (
+        f"proposed: {first}, the first of those that fit" if first else "nothing fits: make model or context smaller"
+    )
+    return [
+        FittedTable(f"{name} in {memory / 1e9:g} GB (dry run)", headers, rows),
+        f"{verdict}; all read the same tokens, and the estimate must fit {MARGIN} times",
+        *said,
     ]
 
 

@@ -105,6 +105,17 @@ def test_dry_run_as_json(run, files):
     assert not (files / "run").exists()
 
 
+def test_a_memory_budget_gets_proposals_whose_settings_are_taken(run, files):
+    code, out, err = run("grow", "recipe.yaml", "--dry-run", "--memory", "8GB")
+    assert (code, err) == (0, "") and "proposed: joint" in out and "newest: --set 'stages=[" in out
+    found = json.loads(run("grow", "recipe.yaml", "--dry-run", "--memory", "8GB", "--json")[1])["proposals"]
+    settings = [word for setting in found[1]["settings"] for word in ("--set", setting)]
+    estimated = json.loads(run("grow", "recipe.yaml", "--dry-run", "--json", *settings)[1])["totals"]
+    assert estimated["memory_bytes"] == found[1]["memory_bytes"]
+    code, _, err = run("grow", "recipe.yaml", "--memory", "8GB", "--out", "run")
+    assert code == 2 and "--dry-run too" in err and not (files / "run").exists()
+
+
 def test_settings_change_the_recipe(run, refused, files):
     code, _, err = run(*GROW, "--set", "stages=[{steps: 1}]", "--set", 'name="[/a]"')
     assert code == 0 and "[/a] stage 1/1" in err  # no markup
