@@ -11,9 +11,9 @@ spares the prefix when windows are read again, is not counted on. Blocks that ta
 
 Memory of one device that holds everything, ``micro_batch_size`` sequences at a time: float32 weights, gradients and two
 Adam moments of what trains; what blocks that gradients pass through keep for the backward pass (attention keeps no
-scores); gradients of one block while it is walked back; and a chunk of logits with its gradient, not all of them. With
-bfloat16 the products are kept in 2 bytes, and weights that gradients pass through have a 2-byte copy. Overhead of
-library and framework (hundreds of MB on CUDA) comes on top.
+scores); gradients of one block while it is walked back; and a chunk of logits, not all of them. With bfloat16 the
+products are kept in 2 bytes, and weights of blocks that gradients pass through have a 2-byte copy. Overhead of library
+and framework (hundreds of MB on CUDA) comes on top.
 
 Shapes: D hidden size, F intermediate size, T context length, V vocabulary.
 """
@@ -29,7 +29,8 @@ from frozen_glyph.substrate.choices import VOCABULARIES, choose_bits
 from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
 
-CHUNK_TOKENS = 1024  # of the loss; its file, which imports torch, says it too, and a test compares
+# Of the loss, its logits and the rows of them at work; its file, which imports torch, says both too; a test compares.
+CHUNK_BYTES, ROW_BYTES = 32 << 20, 2 << 20
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 
 
@@ -183,7 +184,7 @@ def memory_bytes(shape: ModelShape, trained: Trained, training: TrainingRecipe) 
     first = min(trained.blocks, default=len(shape.blocks))
     passed = shape.blocks[0 if trained.adapters or "embeddings" in trained.parts else first :]
     if bf16:
-        weights += 2 * (sum(block.weights for block in passed) + shape.head_weights)
+        weights += 2 * sum(block.weights for block in passed)
 
     # A block keeps two residuals, the input of q, k and v (with bfloat16 a copy for each), q, k, v, attention's output,
     # the MLP's input, and its inner states before and after the activation.
@@ -199,7 +200,7 @@ def memory_bytes(shape: ModelShape, trained: Trained, training: TrainingRecipe) 
         "gradients": 4 * trainable,
         "optimizer": 8 * trainable,
         "activations": activations,
-        "loss": 2 * 4 * min(tokens, CHUNK_TOKENS) * shape.vocab_size,
+        "loss": min(tokens * shape.vocab_size * (2 if bf16 else 4), CHUNK_BYTES) + 2 * ROW_BYTES,
     }
     return {**parts, "total": sum(parts.values())}
 

@@ -1,10 +1,12 @@
-"""Cross entropy of a linear head without its logits: they exist for a few tokens at a time, in both passes.
+"""Cross entropy of a linear head without its logits: they exist for a few tokens at a time, and once.
 
 The gradients are computed together with the loss, chunk by chunk, while a chunk's logits exist (as Liger does, arXiv
-2410.10989, section 3.2); the backward pass only scales them. PyTorch's own ``linear_cross_entropy`` (2.13) takes less
-memory in float32 but more time, and rounds the loss itself to bfloat16 (eval/bench/loss.py compares).
+2410.10989, section 3.2); the backward pass only scales them. Inside a chunk the products go through blocks of the
+vocabulary, so that no rounded copy of the weight is whole, and the softmax through rows that stay in a processor's
+cache. PyTorch's own ``linear_cross_entropy`` (2.13) takes more time and rounds the loss itself to bfloat16
+(eval/bench/loss.py compares).
 
-Shapes: N tokens, C tokens of a chunk, D hidden size, V vocabulary.
+Shapes: N tokens, C tokens of a chunk, R of these at once, D hidden size, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,57 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_TOKENS = 1024
+CHUNK_BYTES = 32 << 20  # of a chunk's logits, in the type of the product
+ROW_BYTES = 2 << 20  # of those that are float32 at one time
+ON_A_DEVICE = 8  # times all three: its kernels are large
+LEAST_TOKENS = 64  # of a chunk: every chunk adds to the whole gradient of the weight
+BLOCK_IDS = 2048  # of the vocabulary, in one product
+CHECKPOINTED_TOKENS = 256
+
+
+def budget(size: int, device: torch.device) -> int:
+    return size if device.type == "cpu" else size * ON_A_DEVICE
+
+
+def chunk_tokens(vocab_size: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Tokens whose logits exist at one time."""
+    return max(LEAST_TOKENS, budget(CHUNK_BYTES, device) // (vocab_size * dtype.itemsize))
+
+
+def label_losses(
+    logits_CV: torch.Tensor,
+    labels_C: torch.Tensor,
+    ignore_index: int = -100,
+    with_gradients: bool = False,
+    bias_grad: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cross entropies [C], float32, of the labels; zero for one that is ``ignore_index``.
+
+    ``with_gradients``: the logits become the gradients of their loss, which are also added to ``bias_grad`` [V].
+    """
+    rows = max(1, budget(ROW_BYTES, logits_CV.device) // (4 * logits_CV.shape[1]))
+    losses = []
+    for logits_RV, labels_R in zip(logits_CV.split(rows), labels_C.split(rows), strict=True):
+        counts_R1 = (labels_R != ignore_index).unsqueeze(1)
+        labels_R1 = labels_R.unsqueeze(1) * counts_R1
+        shares_RV = logits_RV.softmax(-1, dtype=torch.float32)
+        # From the largest, whose share is never too small for its logarithm: so one exponential serves both.
+        log_sum_R1 = logits_RV.amax(-1, keepdim=True).float() - shares_RV.amax(-1, keepdim=True).log()
+        losses.append(((log_sum_R1 - logits_RV.gather(1, labels_R1)) * counts_R1).squeeze(1))
+        if with_gradients:  # softmax minus one at the label
+            shares_RV.scatter_add_(1, labels_R1, -counts_R1.float()).mul_(counts_R1)
+            logits_RV.copy_(shares_RV)
+            if bias_grad is not None:
+                bias_grad += shares_RV.sum(0)
+    return torch.cat(losses)
+
+
+def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """Add ``left @ right`` to ``total``, which may be float32 beside rounded factors."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -36,33 +88,27 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             torch.zeros_like(part, dtype=torch.float32) if need else None
             for part, need in zip(parts, needs, strict=True)
         ]
-        dtypes = [None if part is None else part.dtype for part in parts]
-        dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
-        if dtype is not None:
-            states, weight, bias = parts = [part if part is None else part.to(dtype) for part in parts]
-        total = torch.zeros((), device=states.device)
-        with torch.autocast(states.device.type, enabled=False):
-            for begin in range(0, len(states), CHUNK_TOKENS):
-                chunk = slice(begin, begin + CHUNK_TOKENS)
-                logits_CV = nn.functional.linear(states[chunk], weight, bias).float()
-                target_C = labels[chunk]
-                counts_C1 = (target_C != ignore_index).unsqueeze(1)
-                target_C1 = target_C.unsqueeze(1) * counts_C1
-                log_sum_C1 = logits_CV.logsumexp(-1, keepdim=True)
-                total += ((log_sum_C1 - logits_CV.gather(1, target_C1)) * counts_C1).sum()
-                if not any(needs):
-                    continue
-                grad_CV = logits_CV.sub_(log_sum_C1).exp_()  # softmax minus one at the label
-                grad_CV.scatter_add_(1, target_C1, -torch.ones_like(log_sum_C1))
-                grad_CV.mul_(counts_C1)
-                if needs[2]:
-                    grads[2] += grad_CV.sum(0)
-                grad_CV = grad_CV.to(states.dtype)
-                if needs[0]:
-                    grads[0][chunk] = grad_CV @ weight
-                if needs[1]:
-                    grads[1] += grad_CV.T @ states[chunk]
-        ctx.grads = [grad if grad is None else grad.to(dtype) for grad, dtype in zip(grads, dtypes, strict=True)]
+        device, kind = states.device, states.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+        width = budget(BLOCK_IDS, device)
+        blocks = [slice(begin, begin + width) for begin in range(0, len(weight), width)]
+        size, total = chunk_tokens(len(weight), dtype, device), torch.zeros((), device=device)
+        logits = torch.empty(min(size, len(states)), len(weight), dtype=dtype, device=device)
+        with torch.autocast(kind, enabled=False):
+            for begin in range(0, len(states), size):
+                chunk = slice(begin, begin + size)
+                states_CD = states[chunk].to(dtype)
+                logits_CV = logits[: len(states_CD)]
+                for block in blocks:
+                    own_bias = None if bias is None else bias[block].to(dtype)
+                    logits_CV[:, block] = nn.functional.linear(states_CD, weight[block].to(dtype), own_bias)
+                total += label_losses(logits_CV, labels[chunk], ignore_index, any(needs), grads[2]).sum()
+                for block in blocks:
+                    if needs[0]:
+                        add_product(grads[0][chunk], logits_CV[:, block], weight[block].to(dtype))
+                    if needs[1]:
+                        add_product(grads[1][block], logits_CV[:, block].T, states_CD)
+        ctx.grads = [grad if grad is None else grad.to(part.dtype) for grad, part in zip(grads, parts, strict=True)]
         return total
 
     @staticmethod
@@ -76,13 +122,14 @@ def cross_entropies(
 ) -> torch.Tensor:
     """The same sum for any head that makes logits of states; its logits are computed again in the backward pass."""
     total = torch.zeros((), device=states.device)
-    for states_CD, target_C in zip(states.split(CHUNK_TOKENS), labels.split(CHUNK_TOKENS), strict=True):
+    chunks = (tensor.split(CHECKPOINTED_TOKENS) for tensor in (states, labels))
+    for states_CD, labels_C in zip(*chunks, strict=True):
 
-        def of_chunk(states_CD: torch.Tensor, target_C: torch.Tensor) -> torch.Tensor:
+        def of_chunk(states_CD: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:
             logits_CV = head(states_CD).float()
-            return nn.functional.cross_entropy(logits_CV, target_C, ignore_index=ignore_index, reduction="sum")
+            return nn.functional.cross_entropy(logits_CV, labels_C, ignore_index=ignore_index, reduction="sum")
 
-        total = total + checkpoint(of_chunk, states_CD, target_C, use_reentrant=False)
+        total = total + checkpoint(of_chunk, states_CD, labels_C, use_reentrant=False)
     return total
 
 

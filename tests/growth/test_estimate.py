@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from frozen_glyph import FrozenGlyphConfig, grow
 from frozen_glyph.checkpoint.config import DEFAULTS
-from frozen_glyph.growth.estimate import CHUNK_TOKENS, estimate, flops_per_token, short, totals
+from frozen_glyph.growth.estimate import CHUNK_BYTES, ROW_BYTES, estimate, flops_per_token, short, totals
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe
 from frozen_glyph.growth.shape import meta_model, plain_fields, shape_of_fields, shape_of_model
 from frozen_glyph.model import loss_frozen_glyph
@@ -216,7 +216,7 @@ class TestArithmetic:
     def test_what_is_said_twice_is_the_same(self):
         config = FrozenGlyphConfig()
         assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
-        assert CHUNK_TOKENS == loss_frozen_glyph.CHUNK_TOKENS
+        assert (CHUNK_BYTES, ROW_BYTES) == (loss_frozen_glyph.CHUNK_BYTES, loss_frozen_glyph.ROW_BYTES)
 
     def test_a_dry_run_imports_neither_torch_nor_transformers(self):
         recipe = Path(__file__).parents[2] / "hub_configs" / "growing-unicode" / "growth.yaml"

@@ -17,7 +17,16 @@ BATCH, LENGTH, WIDTH, VOCAB = 3, 11, 16, 50
 
 @pytest.fixture(params=[4, 10, 1000], ids="chunk{}".format)
 def chunks(request, monkeypatch):
-    monkeypatch.setattr(loss_frozen_glyph, "CHUNK_TOKENS", request.param)
+    """Chunks of so many tokens; the vocabulary in blocks of so many ids, and rows one by one where chunks are small."""
+    limit_tokens(monkeypatch, request.param)
+    monkeypatch.setattr(loss_frozen_glyph, "BLOCK_IDS", 2 * request.param)
+    monkeypatch.setattr(loss_frozen_glyph, "ROW_BYTES", 40 * request.param)
+
+
+def limit_tokens(monkeypatch, count):
+    """Of a chunk, whatever their logits take."""
+    for name, value in (("CHUNK_BYTES", 0), ("LEAST_TOKENS", count), ("CHECKPOINTED_TOKENS", count)):
+        monkeypatch.setattr(loss_frozen_glyph, name, value)
 
 
 @pytest.fixture
@@ -115,7 +124,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_logits_are_never_whole(inputs, monkeypatch, grad):
-    monkeypatch.setattr(loss_frozen_glyph, "CHUNK_TOKENS", 8)
+    limit_tokens(monkeypatch, 8)
     with torch.set_grad_enabled(grad), Largest() as largest:
         loss = chunked_causal_loss(*inputs)
         if grad:
@@ -158,7 +167,7 @@ def test_merged_model_without_logits(merged_folder, token_ids, rule):
 def test_no_rule_makes_all_experts_logits_at_once(merged_folder, token_ids, monkeypatch):
     """Of the logits, only the result is whole; without logits to keep, or for the loss alone, nothing is."""
     monkeypatch.setattr(reading_frozen_glyph, "PIECE_TOKENS", 8)
-    monkeypatch.setattr(loss_frozen_glyph, "CHUNK_TOKENS", 8)
+    limit_tokens(monkeypatch, 8)
     ids = token_ids(2, 100)
     for rule in RULES:
         model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=rule)
