@@ -27,7 +27,7 @@ class Scale(common.Scale):
     heads: int = 4
     vocab_size: int = 1024
     context_length: int = 128
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     stages: int = 4
     stage_tokens: int = 163_840
 
