@@ -7,9 +7,10 @@ sends only what is missing. ``upload_folder`` is not used because it may divide 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import (
@@ -50,31 +51,66 @@ def push(
     """
     folder = Path(folder)
     files = files_to_push(folder)
+    card = (folder / CARD_FILE).read_text("utf-8")
+    card = re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo}"', card)
+    contents: dict[str, str | bytes] = {name: str(folder / name) for name in files} | {CARD_FILE: card.encode()}
+    message = f"Push {folder.resolve().name}"
+    return commit_files(contents, repo, is_ours, message, private, revision, token)
+
+
+def push_space(files: Mapping[str, bytes], repo: str, private: bool = False, token: str | None = None) -> str:
+    """Make the Space ``repo`` hold ``files`` and return the commit's address; other code of this package is removed.
+
+    Raises:
+        HubError: as ``push``.
+    """
+    return commit_files(files, repo, is_space_code, "Push the page", private, None, token, "space")
+
+
+def is_space_code(path: str) -> bool:
+    """Whether a file of a Space is code of this package."""
+    return path.startswith("frozen_glyph/")
+
+
+def commit_files(
+    contents: Mapping[str, str | bytes],
+    repo: str,
+    ours: Callable[[str], bool],
+    message: str,
+    private: bool,
+    revision: str | None,
+    token: str | None,
+    kind: Literal["model", "space"] = "model",
+) -> str:
+    """One commit by which ``repo``, made if needed, holds ``contents`` and nothing else that is ``ours``; its address.
+
+    ``contents``: bytes, or the path of a file. ``kind``: of repository.
+    """
     check_target(repo, token)
     api = HfApi(token=token)
+    before: Any
     with readable_errors(repo, revision):
         try:
-            before = api.model_info(repo, revision=revision)
+            before = api.repo_info(repo, revision=revision, repo_type=kind)
         except RepositoryNotFoundError as error:
             if isinstance(error, GatedRepoError):
                 raise
-            api.create_repo(repo, private=private or None)
-            before = api.model_info(repo, revision=revision)
+            sdk = "gradio" if kind == "space" else None
+            api.create_repo(repo, private=private or None, repo_type=kind, space_sdk=sdk)
+            before = api.repo_info(repo, revision=revision, repo_type=kind)
         if private and not before.private:
             raise HubError(f"{repo!r} exists and is public; make it private in its settings, or leave --private out")
-        card = (folder / CARD_FILE).read_text("utf-8")
-        card = re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo}"', card)
-        contents: dict[str, str | bytes] = {name: str(folder / name) for name in files} | {CARD_FILE: card.encode()}
         remote = {sibling.rfilename for sibling in before.siblings or []}
         done = api.create_commit(
             repo,
             [
                 *(CommitOperationAdd(name, content) for name, content in contents.items()),
-                *(CommitOperationDelete(name) for name in sorted(remote - set(files)) if is_ours(name)),
+                *(CommitOperationDelete(name) for name in sorted(remote - set(contents)) if ours(name)),
             ],
-            commit_message=f"Push {folder.resolve().name}",
+            commit_message=message,
             revision=revision,
             parent_commit=before.sha,
+            repo_type=kind,
         )
     return done.commit_url
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 FLOOR = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[\w,]+\])?>=([\w.]+)")
 OF_DEVELOPERS = ("ruff", "mypy")  # they read the code, which one version of each has formatted and judged
-NOT_TESTED = ("quant",)  # needs an accelerator
+NOT_TESTED = ("quant", "app")  # needs an accelerator; stands in an environment of its own
 
 
 def floors(pyproject: str) -> dict[str, str]:

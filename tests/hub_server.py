@@ -103,9 +103,13 @@ class Handler(BaseHTTPRequestHandler):
             self.body = b"".join(iter(self.read_chunk, b""))
         if (status := self.hub.refuse(self.command, path)) is not None:
             return self.answer({"error": "refused by the test"}, status)
+        kind = "spaces/" if path.startswith(("/api/spaces/", "/spaces/")) else ""
+        path = path.replace("/api/spaces/", "/api/models/").removeprefix("/spaces")
         for method, pattern, name in ROUTES:
             if self.command in method.split() and (match := re.fullmatch(pattern, path)):
                 arguments = {key: text for key, text in match.groupdict().items() if text}
+                if "repo" in arguments:
+                    arguments["repo"] = kind + arguments["repo"]
                 if path.startswith("/lfs/object/") or self.allowed(name, arguments.get("repo", "")):
                     return getattr(self, name)(**arguments)
                 return None
@@ -168,6 +172,9 @@ class Handler(BaseHTTPRequestHandler):
         repo = f"{asked.get('organization') or 'user'}/{asked['name'].split('/')[-1]}"
         if repo.split("/")[0] != "user":
             return self.refusal(403, f'You don\'t have the rights to create a model under the namespace "{repo}"')
+        if asked.get("type") == "space":
+            assert asked["sdk"] == "gradio"
+            repo = f"spaces/{repo}"
         if repo in self.hub.repos:
             return self.answer({"error": "You already created this model repo", "url": f"{self.hub.url}/{repo}"}, 409)
         self.hub.commit(repo, {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})

@@ -12,17 +12,18 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"export", "health", "published", "recipes", "statistics", "talk", "formats", "errors", "memory"}
+ROOMS |= {"app", "export", "health", "published", "recipes", "statistics", "talk", "formats", "errors", "memory"}
 FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "formats", "errors"}
 ARROWS = {
     "cli": ROOMS,
+    "app": {"evaluation", "talk", "substrate"} | FOUNDATION,
     "demo": {"evaluation", "growth", "merge", "training", "substrate"} | FOUNDATION,
     "evaluation": FOUNDATION,
     "export": {"substrate"} | FOUNDATION,
     "growth": {"health", "training", "substrate"} | FOUNDATION,  # meets merge in checkpoint folders only
     "health": FOUNDATION,
     "merge": {"training"} | FOUNDATION,
-    "talk": {"merge"} | FOUNDATION,  # whose base an adapter means, what weights a rule takes
+    "talk": {"merge", "evaluation"} | FOUNDATION,  # whose base an adapter means, what weights a rule takes, who speaks
     "training": FOUNDATION,
     "substrate": FOUNDATION,
     "published": {"substrate"} | FOUNDATION,

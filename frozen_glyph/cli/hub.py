@@ -17,11 +17,19 @@ def push(
     repo: Annotated[str, typer.Argument(help="Repository of the Hub, user/name; made if needed.")],
     private: Private = False,
     revision: Annotated[str | None, typer.Option(help="A branch of the repository; default: main.")] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="Publish the page of `app` that shows it, as a Space, too.")
+    ] = None,
 ) -> None:
     """Push a checkpoint to the Hub in one commit; nothing is seen of one that was interrupted."""
-    from frozen_glyph.hub import push
+    from frozen_glyph.hub import push, push_space
 
+    check_target(space)
     say(f"pushed: {push(folder, repo, private, revision)}")
+    if space is not None:
+        from frozen_glyph.app.space import space_files
+
+        say(f"space: {push_space(space_files([repo], folder.resolve().name), space, private)}")
 
 
 def check_target(repo: str | None) -> None:

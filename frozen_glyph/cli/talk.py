@@ -1,4 +1,4 @@
-"""`frozen-glyph generate` and `chat`: let a model go on with a text, or talk to it."""
+"""`frozen-glyph generate`, `chat` and `app`: let a model go on with a text, talk to it, look at it."""
 
 import sys
 from collections.abc import Iterator
@@ -124,6 +124,25 @@ def chat(
         pass
     except KeyboardInterrupt:
         write("\n")
+
+
+@app.command(
+    "app",
+    epilog="Example: `frozen-glyph app runs/merged runs/ru`, then open the address that it prints.\n\n"
+    "Gradio wants an environment of its own: `pip install 'frozen-glyph[app]'`",
+)
+def look(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=WORDS)],
+    port: Annotated[int, typer.Option(help="Port of this machine; others cannot reach it.")] = 7860,
+    device: Device = None,
+) -> None:
+    """Look at models in the browser: glyphs and neighbours, who speaks in a text, growth, samples side by side."""
+    from frozen_glyph.app.page import build_page, gradio, serve_page
+
+    gradio()
+    page = build_page(open_speakers(models, None, None, device))
+    say(f"http://127.0.0.1:{port}, until Ctrl-C")
+    serve_page(page, port)
 
 
 def answer(session: "Session", line: str) -> None:

@@ -37,16 +37,19 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class Voice:
-    """Who answers: a model, at a growth stage or with one expert alone where these are to be compared."""
+    """Who answers: a model as it is, or at a growth stage, under a merge rule, with one expert alone."""
 
     speaker: Speaker
     stage: int | None = None
+    rule: str | None = None
     expert: str | None = None
 
     def ready(self) -> Speaker:
-        """The model, at that stage, with that expert."""
+        """The model, at that stage, under that rule, with that expert."""
         if self.stage is not None:
             self.speaker.load(self.stage)
+        if self.rule is not None:
+            self.speaker.set_rule(self.rule)
         if self.expert is not None:
             self.speaker.hear(self.expert)
         return self.speaker
