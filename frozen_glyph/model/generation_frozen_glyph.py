@@ -8,6 +8,8 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.utils.deprecation import deprecate_kwarg
 
+from .drafting_frozen_glyph import BlocksDraft
+
 # What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
@@ -18,18 +20,29 @@ def warn_of_old_name(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class FrozenGlyphGenerationMixin(GenerationMixin):
-    """transformers' generation; ``assistant_early_exit=k``: block k, with the last norm and head, drafts for them all.
+    """transformers' generation; in a grown model the first blocks can draft for all of them: the text is the same.
 
-    The text is the same as without. Experts side by side end together, so merged models have no such exit.
+    ``assistant_early_exit=k`` of ``generate``: the first k blocks; ``draft_stage=k``: those of growth stage k; with
+    the last norm and head. Experts side by side end together, so merged models have no such exit.
     """
+
+    def generate(self: Any, *args: Any, draft_stage: int | None = None, **kwargs: Any) -> Any:
+        if draft_stage is not None:
+            if not hasattr(self.config, "stage_layers"):
+                raise ValueError(f"draft_stage={draft_stage} of {type(self).__name__} must be left out: it has none")
+            kwargs["assistant_early_exit"] = self.config.stage_layers(draft_stage)[0]
+        return super().generate(*args, **kwargs)
 
     def _get_candidate_generator(self: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         early = kwargs["generation_config"].assistant_early_exit
         blocks = len(getattr(self.base_model, "layers", ()))
-        if early is not None and not 1 <= early <= blocks:
+        if early is None:
+            return GenerationMixin._get_candidate_generator(self, **kwargs)
+        if not 1 <= early <= blocks:
             allowed = f"from 1 to {blocks}, its blocks" if blocks else "left out: experts end together"
             raise ValueError(f"assistant_early_exit={early} of {type(self).__name__} must be {allowed}")
-        return GenerationMixin._get_candidate_generator(self, **kwargs)
+        known = kwargs["model_kwargs"]
+        return BlocksDraft(self, early, known[CACHE], known.get("attention_mask"), kwargs["generation_config"])
 
 
 __all__ = ["CACHE", "FrozenGlyphGenerationMixin", "warn_of_old_name"]

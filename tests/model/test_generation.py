@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
+from frozen_glyph.model import drafting_frozen_glyph
 from frozen_glyph.model.generation_frozen_glyph import CACHE
 
 NEW_TOKENS = 7
@@ -98,23 +99,54 @@ STATIC = pytest.param(
 
 
 @pytest.mark.parametrize("arguments", [pytest.param({}, id="dynamic"), STATIC])
-def test_a_models_own_shallow_exit_drafts_for_it(model, token_ids, arguments):
-    """The last norm and head on block k propose, all blocks decide; experts end together and have no such exit."""
+def test_a_models_own_shallow_exit_drafts_for_it(model, token_ids, arguments, monkeypatch):
+    """The last norm and head on block k propose, all blocks decide; experts end together and have no such exit.
+
+    Whole drafts, and drafts among a short list of tokens that most right ones are not on.
+    """
     ids = token_ids(1, 9, seed=5)
     if not hasattr(model.model, "layers"):
         with pytest.raises(ValueError, match=r"assistant_early_exit=1 of FrozenGlyphMoE\w+ must be left out"):
             generate(model, ids, assistant_early_exit=1)
+        with pytest.raises(ValueError, match=r"draft_stage=1 of FrozenGlyphMoE\w+ must be left out"):
+            generate(model, ids, draft_stage=1)
         return
     expected, blocks, depths = greedy(model, ids)[0], len(model.model.layers), []
     hook = model.model.register_forward_pre_hook(lambda module, inputs: depths.append(module.config.num_hidden_layers))
+    padded = torch.cat([torch.zeros_like(ids[:, :3]), ids], dim=1)
     for early in range(1, blocks + 1):
-        depths.clear()
-        assert generate(model, ids, assistant_early_exit=early, **arguments)[0].tolist() == expected
-        assert set(depths) == {early, blocks}
+        for size in (4096, 16):
+            monkeypatch.setattr(drafting_frozen_glyph, "SHORT_LIST", size)
+            depths.clear()
+            assert generate(model, ids, assistant_early_exit=early, **arguments)[0].tolist() == expected
+            assert set(depths) == {early, blocks}
+        mask = (padded != 0).long()
+        assert generate(model, padded, attention_mask=mask, assistant_early_exit=early)[0].tolist() == expected
+    depths.clear()
+    assert generate(model, ids, draft_stage=1, **arguments)[0].tolist() == expected
+    assert set(depths) == {1, blocks}
     hook.remove()
     for early in (-1, 0, blocks + 1):
         with pytest.raises(ValueError, match=f"assistant_early_exit={early} .* must be from 1 to {blocks}"):
             generate(model, ids, assistant_early_exit=early)
+    with pytest.raises(ValueError, match=r"growth_stage=3 does not exist; stages here: 1..2"):
+        generate(model, ids, draft_stage=3)
+
+
+def test_drafts_of_all_blocks_are_taken_whole(build_model, token_ids):
+    """What drafts is on the model's own cache, in the right positions: what all blocks draft, they also choose."""
+    model = build_model(seed=4, num_hidden_layers=2)
+    model.generation_config.eos_token_id, reads = None, []
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)  # so sure that no draft ends early
+    model.model.register_forward_pre_hook(
+        lambda module, inputs, options: reads.append(options.get("input_ids", *inputs).shape[1]), with_kwargs=True
+    )
+    ids = token_ids(1, 9, seed=5)
+    expected = generate(model, ids).tolist()
+    reads.clear()
+    assert generate(model, ids, assistant_early_exit=2).tolist() == expected
+    assert reads == [9] + [1] * (NEW_TOKENS - 2) + [NEW_TOKENS - 1]  # the prompt, one draft, and its check
 
 
 @pytest.mark.skipif(CACHE != "cache", reason="the name before transformers 5.24")
