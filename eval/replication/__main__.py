@@ -47,7 +47,7 @@ def all_rows(folder: Path) -> dict[str, list[Row]]:
             return Row(claim, None)
         found = read_json(path)
         caveat = claim.caveat(found) if callable(claim.caveat) else claim.caveat
-        return Row(claim, claim.estimates(found), caveat)
+        return Row(claim, claim.estimates(found) or None, caveat)
 
     return {title: judged([row_of(claim) for claim in claims]) for title, (claims, _) in LISTS.items()}
 

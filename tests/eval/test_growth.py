@@ -7,7 +7,8 @@ from eval.studies.common.arms import rates_of
 from eval.studies.common.ground import prepare_ground, source_file
 from eval.studies.common.tables import circumstances
 from eval.studies.common.training import flops_of
-from eval.studies.growth.report import as_markdown, summarise
+from eval.studies.growth.picture import draw
+from eval.studies.growth.report import PICTURE, as_markdown, summarise
 from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY, SIZES, measure_memory, recipe_of, run_arm
 
 SMOKE = SIZES["tiny"]
@@ -42,9 +43,10 @@ def test_arms_read_as_many_tokens_and_cost_what_they_say():
     for arm in GROWN:
         assert [stage.layers for stage in recipes[arm].stages] == [1] * SMOKE.stages
     tokens = {arm: sum(stage.tokens for stage in recipe.stages) for arm, recipe in recipes.items()}
-    assert {tokens[arm] for arm in ARMS if arm != "one-block-compute"} == {SMOKE.stages * SMOKE.stage_tokens}
+    assert {tokens[arm] for arm in ARMS if not arm.endswith("compute")} == {SMOKE.stages * SMOKE.stage_tokens}
     flops = {arm: flops_of(recipe) for arm, recipe in recipes.items()}
-    assert flops["one-block-compute"] == pytest.approx(flops["newest-carried"], rel=0.1)
+    for arm in ("one-block-compute", "joint-compute"):
+        assert flops[arm] == pytest.approx(flops["newest-carried"], rel=0.1)
     assert flops[CONTROL] < flops[BEFORE] == flops["newest-carried"] < flops["top-two"] < flops["joint"]
     assert flops["top-two"] < flops["stacking"] < flops["joint"] > flops["turns"]
     for scale in SIZES.values():
@@ -60,7 +62,7 @@ def test_the_control_trains_its_one_block_on(result):
     assert len({stage["trainable_parameters"] for stage in result["stages"]}) == 1
 
 
-def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
+def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done(tmp_path):
     """Made-up runs: each stage lowers the loss by 0.1, the control is better by 0.2, ``newest-copy`` lacks a seed."""
     base = np.random.default_rng(0).uniform(8, 12, 40)
 
@@ -69,6 +71,7 @@ def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
             {
                 "blocks": stage + 1,
                 "trainable_parameters": 7,
+                "tokens": 5,
                 "characters": [10.0] * 40,
                 "documents": list(range(40)),
                 "nats": (base + 10 * (shift - 0.1 * stage)).tolist(),
@@ -90,6 +93,9 @@ def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done():
     assert [row["against_control"]["difference"] for row in report["depth"]] == pytest.approx([0.2] * 3)
     assert report["arms"][CONTROL]["minus"][BEFORE]["difference"] == pytest.approx(-0.2)
     assert report["arms"][BEFORE]["minus"][BEFORE] is None
+    assert [stage["tokens"] for stage in report["arms"][CONTROL]["by_stage"]] == [5, 10, 15]
+    draw(report, tmp_path / PICTURE)
+    assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG")
     text = as_markdown(report)
     assert "-0.2000 (text -0.2000 to -0.2000; seeds -0.2000 to -0.2000: -0.2000, -0.2000, -0.2000)" in text
     assert "Not finished, so not reported: one-block-compute" in text and "newest-copy" in report["rates"]

@@ -108,11 +108,11 @@ def test_verdicts_change_with_the_numbers(tmp_path):
     entry = {"difference": -0.1, "low": -0.15, "high": -0.05, "units": 40, "by_seed": [-0.1, -0.11, -0.09]}
 
     def verdict_of(step):
+        arm = {"arm": "newest-identity"}
         study = {
-            "depth": [{"blocks": 1}, {"blocks": 2, "against_stage_before": step}],
-            "arms": {arm: {"minus": {"grown": entry, "one-block": entry}} for arm in ("grown", "monolithic-tokens")},
+            "depth": [arm | {"blocks": 1}, arm | {"blocks": 2, "against_stage_before": step}],
+            "arms": {"newest-carried": {"minus": {"one-block": entry}}},  # the others have not run
         }
-        study["arms"]["monolithic-compute"] = study["arms"]["grown"]
         (folder / "growth-study.json").write_text(json.dumps(study), "utf-8")
         return replication.all_rows(folder)["Published claims"][0].verdict
 

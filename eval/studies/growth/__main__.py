@@ -8,12 +8,14 @@ and its memory is measured in one more; what has finished is kept in the work fo
 on, so the same command resumes the study. ``--size small`` is an hour or two of one core, ``full`` nights.
 """
 
+import json
 from typing import Any
 
 from eval.studies.common.arms import rate_jobs, seed_jobs
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
-from eval.studies.growth.report import as_markdown, summarise
+from eval.studies.growth.picture import draw
+from eval.studies.growth.report import PICTURE, as_markdown, summarise
 from eval.studies.growth.runs import ARMS, CORE, MEMORY, SIZES, measure_memory, run_arm
 
 
@@ -40,6 +42,8 @@ def main() -> None:
         summarise=lambda results: summarise(results, scale, arms, seeds),
         as_markdown=as_markdown,
     )
+    if not arguments.run:
+        draw(json.loads(arguments.out.with_suffix(".json").read_text("utf-8")), arguments.out.with_name(PICTURE))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The report of the growth study: losses by depth, every arm against the control and the default so far, and costs."""
+"""The report of the growth study: losses by depth, every arm against a few others, and costs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,14 +8,16 @@ from eval.studies.common.arms import finished, rates_line
 from eval.studies.common.jobs import Results
 from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
-from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY
+from eval.studies.growth.runs import ARMS, BASES, CONTROL, GROWN, MEMORY
+
+PICTURE = "growth-study.png"
 
 
 def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Losses and differences of the arms that have finished every seed.
 
     ``depth``: each stage of the arms that grow by one, against the stage before and against the control after as many
-    tokens; ``arms``: each arm after its last stage, ``minus`` the control and the default so far.
+    tokens; ``arms``: each arm after its last stage, ``minus`` those of ``BASES``, and its loss ``by_stage``.
     """
     runs = finished(results, arms, scale, seeds)
     if CONTROL not in runs:
@@ -27,7 +29,7 @@ def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence
         return [run["stages"][stage]["nats"] for run in runs[arm]]
 
     def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any] | None:
-        if first[0] not in runs or first == second:  # of one that is not done, of an arm against itself
+        if first == second or first[0] not in runs:
             return None
         return difference_of(nats(*first), nats(*second), text)
 
@@ -46,8 +48,15 @@ def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence
     reported = {
         arm: {
             **loss_of(nats(arm, -1), text),
-            "minus": {base: difference((base, -1), (arm, -1)) for base in (CONTROL, BEFORE)},
+            "minus": {base: difference((base, -1), (arm, -1)) for base in BASES},
             "tokens": found[0]["tokens"],
+            "by_stage": [
+                {
+                    "tokens": sum(entry["tokens"] for entry in found[0]["stages"][: stage + 1]),
+                    "loss": loss_of(nats(arm, stage), text)["loss"],
+                }
+                for stage in range(len(found[0]["stages"]))
+            ],
             "flops": found[0]["flops"],
             "trainable_parameters": max(stage["trainable_parameters"] for stage in found[0]["stages"]),
             "seconds": sum(run["seconds"] for run in found) / len(found),
@@ -112,14 +121,14 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         *table(
             [
-                *("arm", "nats per character", f"minus `{CONTROL}`", f"minus `{BEFORE}`", "tokens", "TFLOP"),
+                *("arm", "nats per character", *(f"minus `{base}`" for base in BASES), "tokens", "TFLOP"),
                 *("trained parameters", "seconds", "peak MiB, measured", "foretold"),
             ],
             [
                 [
                     arm,
                     loss_cell(row, 4),
-                    *(difference_cell(row["minus"][base]) for base in (CONTROL, BEFORE)),
+                    *(difference_cell(row["minus"][base]) for base in BASES),
                     f"{row['tokens']:,}",
                     f"{row['flops'] / 1e12:.2f}",
                     f"{row['trainable_parameters']:,}",
@@ -130,6 +139,8 @@ def as_markdown(report: dict[str, Any]) -> str:
                 for arm, row in report["arms"].items()
             ],
         ),
+        f"![Loss against memory, compute and tokens]({PICTURE})",
+        "",
         "Memory is that of torch's tensors in the first steps of every stage, beyond interpreter and libraries.",
         "",
         circumstances_line(report),

@@ -72,21 +72,27 @@ def all_tokens(scale: Scale) -> int:
     return scale.stages * scale.stage_tokens
 
 
-def tokens_at_equal_compute(scale: Scale) -> int:
-    """What one block reads for the FLOPs of ``newest-carried``."""
-    more, one = (flops_of(recipe_of(arm, 0, scale)) for arm in ("newest-carried", CONTROL))
-    return round(all_tokens(scale) * more / one)
+def tokens_at_compute_of(other: str, arm: str) -> Callable[[Scale], int]:
+    """What ``arm`` reads for the FLOPs of ``other``."""
+
+    def tokens(scale: Scale) -> int:
+        allowed, needed = (flops_of(recipe_of(name, 0, scale)) for name in (other, arm))
+        return round(all_tokens(scale) * allowed / needed)
+
+    return tokens
 
 
 CARRIED = {"init": "copy_zero", "optimizer": "carried"}
-CONTROL, BEFORE = "one-block", "newest-identity"
+CONTROL, BEFORE, CARRIED_ON = "one-block", "newest-identity", "newest-carried"
+BASES = (CONTROL, BEFORE, CARRIED_ON)  # that every arm is compared with
 ARMS = {
     CONTROL: Arm(
         "the control: one block trained on, stage by stage, moments kept",
         grown(layers=0, optimizer="carried"),
     ),
     "one-block-compute": Arm(
-        "the control at equal FLOPs: as many as `newest-carried`", at_once(lambda scale: 1, tokens_at_equal_compute)
+        "the control at equal FLOPs: as many as `newest-carried`",
+        at_once(lambda scale: 1, tokens_at_compute_of(CARRIED_ON, CONTROL)),
     ),
     BEFORE: Arm(
         "one new block a stage, starting as the identity, a cosine in every stage: the default so far",
@@ -98,6 +104,10 @@ ARMS = {
     "top-two": Arm("`newest-carried`, but the topmost two blocks train", grown(active=2, **CARRIED)),
     "two-blocks": Arm("the control of `top-two`: two blocks at once", at_once(lambda scale: 2, all_tokens)),
     "joint": Arm("all blocks at once", at_once(all_blocks, all_tokens)),
+    "joint-compute": Arm(
+        "all blocks at once, as many FLOPs as `newest-carried`",
+        at_once(all_blocks, tokens_at_compute_of(CARRIED_ON, "joint")),
+    ),
     "stacking": Arm("`newest-carried`, but all blocks train (progressive stacking)", grown(active=2**16, **CARRIED)),
     "newest-branch": Arm(
         "`newest-carried`, every stage written from a decay that branches off",
@@ -109,8 +119,11 @@ ARMS = {
         at_once(all_blocks, all_tokens, rotate=25),
     ),
 }
+# Of one block more a stage; and those by which a default is chosen.
 GROWN = [arm for arm in ARMS if arm.startswith(("newest", "top"))]
-CORE = [arm for arm in ARMS if arm not in ("stacking", "newest-branch", "turns")]  # by which a default is chosen
+CORE = [
+    arm for arm in ARMS if arm not in ("joint-compute", "stacking", "newest-branch", "turns")
+]  # by which a default is chosen
 
 
 def recipe_of(arm: str, seed: int, scale: Scale) -> GrowthRecipe:
