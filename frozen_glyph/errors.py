@@ -1,4 +1,4 @@
-"""The package's own error types, what may stand in a line that is shown, and the nearest allowed word."""
+"""The package's own error types, what may stand in a line that is shown, durations, and the nearest allowed word."""
 
 import difflib
 import re
@@ -32,6 +32,13 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the two that count: ``1 h 5 min``, ``40 s``."""
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s" if minutes else f"{whole} s"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -58,6 +58,7 @@ RUN_FILES = {
     "blocks-2.safetensors",
     "config.json",
     "generation_config.json",
+    "growth.html",
     "growth.png",
     "head-1.safetensors",
     "head-2.safetensors",

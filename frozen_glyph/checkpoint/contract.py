@@ -21,7 +21,7 @@ STAGE_INDEX, HEAD_OF_STAGE = "stage-{stage}.safetensors.index.json", "head-{stag
 BLOCKS, BLOCKS_OF_STAGE = "blocks-{group}.safetensors", "blocks-{group}.stage-{stage}.safetensors"
 EXPERT_SHARD = "expert-{index}.safetensors"
 METRICS = {"blocks": "metrics-{stage}.jsonl", "lora": "metrics-{stage}-lora.jsonl"}  # by phase of a stage
-GROWTH_PICTURE, TUNING_METRICS = "growth.png", "metrics.jsonl"
+GROWTH_PICTURE, GROWTH_PAGE, TUNING_METRICS = "growth.png", "growth.html", "metrics.jsonl"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
 ADAPTER_FOLDER = "lora"  # in an extracted expert's folder; a run has one for each stage
 WORK_FOLDER = ".work"  # in the folder of a run: packed tokens and checkpoints of the stage that trains
@@ -119,6 +119,7 @@ PLAN = (
     Entry(METRICS["blocks"], "grow", "continue", "optional", ours=True),
     Entry(METRICS["lora"], "grow", "", "optional", ours=True),
     Entry(GROWTH_PICTURE, "grow", "", "optional"),
+    Entry(GROWTH_PAGE, "grow", "", "optional"),
     Entry(TUNING_METRICS, "tune"),
     Entry(f"{ADAPTER_FOLDER}-{{stage}}/{ADAPTER_CONFIG}", "grow", "", "named", hashed=True, ours=True),
     Entry(f"{ADAPTER_FOLDER}-{{stage}}/{ADAPTER_WEIGHTS}", "grow", "", "named", hashed=True, ours=True),
@@ -160,6 +161,7 @@ def is_read(path: str) -> bool:
         *METRICS.values(),
         TUNING_METRICS,
         GROWTH_PICTURE,
+        GROWTH_PAGE,
         GENERATION_FILE,
         CHAT_TEMPLATE,
         CHAT_TEMPLATES,

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,18 @@ def find_companions(folder: Path) -> list[str]:
 @contextmanager
 def rewriting(folder: Path, *names: str) -> Iterator[None]:
     """While companions are written anew nothing vouches for them; then the provenance, if there is one, does again."""
-    path = folder / PROVENANCE_FILE
-
-    def record(hashes: dict[str, str]) -> None:
-        if path.exists():
-            found = read_provenance(folder)
-            kept = {name: digest for name, digest in found.get("companions", {}).items() if name not in names}
-            write_json(path, found | {"companions": dict(sorted((kept | hashes).items()))})
-
-    record({})
+    vouch_for(folder, names, {})
     yield
-    record({name: sha256_file(folder / name) for name in names if (folder / name).exists()})
+    vouch_for(folder, names, {name: sha256_file(folder / name) for name in names if (folder / name).exists()})
+
+
+def vouch_for(folder: Path, names: Collection[str], hashes: Mapping[str, str]) -> None:
+    """Let the provenance, if there is one, record of the companions ``names`` these ``hashes`` and no others."""
+    path = folder / PROVENANCE_FILE
+    if path.exists():
+        found = read_provenance(folder)
+        kept = {name: digest for name, digest in found.get("companions", {}).items() if name not in names}
+        write_json(path, found | {"companions": dict(sorted((kept | dict(hashes)).items()))})
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

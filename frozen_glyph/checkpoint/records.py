@@ -40,6 +40,7 @@ class LogEntry(TypedDict, total=False):
     grad_norm: float
     seconds: float
     tokens_per_second: float
+    flops: int  # of training, from the beginning of the phase
 
 
 class PhaseRecord(TypedDict):
@@ -83,6 +84,7 @@ class StageRecord(TypedDict):
     phases: NotRequired[dict[str, PhaseRecord]]
     uniform_nats_per_character: NotRequired[dict[str, float]]
     health: NotRequired[dict[str, Any] | None]
+    samples: NotRequired[list[dict[str, str]]]  # prompt and text, how it goes on with held-out text
     parents: NotRequired[list[ParentRecord]]
 
 

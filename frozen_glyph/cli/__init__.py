@@ -10,8 +10,22 @@ from typing import Annotated
 import typer
 
 import frozen_glyph
-from frozen_glyph.cli import checkpoint, data, demo, evaluation, growth, hub, merge, published, recipes, substrate, talk
-from frozen_glyph.errors import lacking_memory, one_line
+from frozen_glyph.cli import (
+    checkpoint,
+    data,
+    demo,
+    evaluation,
+    growth,
+    hub,
+    merge,
+    published,
+    recipes,
+    substrate,
+    talk,
+    watch,
+)
+from frozen_glyph.cli.terminal import fail, start_log
+from frozen_glyph.errors import lacking_memory
 
 # Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
 FOREIGN = {"huggingface_hub", "pyarrow", "pydantic_core", "pyo3_runtime", "safetensors", "sqlite3", "tokenizers"}
@@ -28,7 +42,7 @@ app = typer.Typer(
     help="Language models over a frozen embedding of glyph pictures: **grow** them layer by layer, **merge** experts "
     "without training, **eval**uate what came out.\n\nStart with: `frozen-glyph demo`",
 )
-for room in (demo, growth, merge, talk, evaluation, checkpoint, hub, published, recipes):
+for room in (demo, growth, watch, merge, talk, evaluation, checkpoint, hub, published, recipes):
     app.add_typer(room.app)
 app.add_typer(substrate.app, name="substrate")
 app.add_typer(recipes.shipped, name="recipes")
@@ -52,6 +66,7 @@ def options(
 
 def main() -> None:
     """Entry point of ``frozen-glyph``: exit code 0, 1 for an error the user can mend, 2 for wrong usage."""
+    start_log()
     try:
         app()
     except SystemExit as end:
@@ -61,14 +76,14 @@ def main() -> None:
             typer.echo(f"stopped{again}", err=True)
         raise
     except ModuleNotFoundError as error:
-        typer.echo(f'error: {error}; install what the command needs with pip install "frozen-glyph[all]"', err=True)
+        fail(f'{error}; install what the command needs with pip install "frozen-glyph[all]"')
         sys.exit(1)
     except BaseException as error:
         if os.environ.get("FROZEN_GLYPH_DEBUG") or not is_told(error):
             raise
         said = lacking_memory(error)
         said = str(error) or type(error).__name__ if said is None else f"out of memory ({said}); {LESS_MEMORY}"
-        typer.echo(f"error: {one_line(' '.join(said.split()))}", err=True)
+        fail(" ".join(said.split()))
         sys.exit(1)
 
 

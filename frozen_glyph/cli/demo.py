@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from frozen_glyph.cli.options import Out
-from frozen_glyph.cli.terminal import quiet_transformers, say
+from frozen_glyph.cli.options import LogFile, Out, Quiet, Verbose
+from frozen_glyph.cli.terminal import quiet_transformers, say, start_log
 
 app = typer.Typer()
 
@@ -16,12 +16,16 @@ app = typer.Typer()
 def demo(
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of corpus, initialisation and order.")] = 0,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Grow a Russian and a Chinese expert on a synthetic corpus, merge them, and report: minutes, no input needed."""
     from frozen_glyph.demo.run import run_demo
 
+    start_log(verbose, quiet, log_file)
     quiet_transformers()
-    report = run_demo(out, seed=seed, progress=True)
+    report = run_demo(out, seed=seed, progress=not quiet)
     say(f"report: {report}")
     say("go on with its runs:")
     for command in next_commands(out):

@@ -6,8 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from frozen_glyph.cli.hub import check_target, push_afterwards
-from frozen_glyph.cli.options import HeldOutText, OutUnlessDry, Private, PushTo, Settings, TrainingText
-from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
+from frozen_glyph.cli.options import (
+    HeldOutText,
+    LogFile,
+    OutUnlessDry,
+    Private,
+    PushTo,
+    Quiet,
+    Settings,
+    TrainingText,
+    Verbose,
+)
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show, start_log
 
 app = typer.Typer()
 
@@ -39,8 +49,11 @@ def grow(
     ] = None,
     push_to_hub: PushTo = None,
     private: Private = False,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Grow a model stage by stage: train new blocks on top of frozen ones."""
+    """Grow a model stage by stage: train new blocks on top of frozen ones. `watch`, or growth.html, shows it."""
     if out is None and not dry_run:
         raise typer.BadParameter("give the folder to write, or --dry-run", param_hint="--out")
 
@@ -59,9 +72,10 @@ def grow(
 
     from frozen_glyph.growth.run import grow_from_recipe
 
+    start_log(verbose, quiet, log_file)
     quiet_transformers()
     check_target(push_to_hub)
-    provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=True)
+    provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=not quiet)
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
         say(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")

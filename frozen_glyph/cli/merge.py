@@ -9,15 +9,18 @@ from frozen_glyph.cli.hub import check_target, push_afterwards
 from frozen_glyph.cli.options import (
     ONE_HEAD_RULES,
     HeldOutText,
+    LogFile,
     Out,
     OutUnlessDry,
     Private,
     PushTo,
+    Quiet,
     Settings,
     TrainingText,
+    Verbose,
     rule_names,
 )
-from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
+from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show, start_log
 from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES, rules_with
 
 RULE_NAMES = [f"{name} (published, the default)" if name == DEFAULT_RULE else name for name in RULES]
@@ -152,6 +155,9 @@ def tune_head(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: 2e-3.")] = None,
     config: Annotated[Path | None, typer.Option(help="A tune.yaml; options go before it.")] = None,
     settings: Settings = None,
+    log_file: LogFile = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the joint head of a merged model, best on a mixture; experts and substrate stay frozen."""
     from frozen_glyph.cli.tables import loss_table
@@ -160,8 +166,9 @@ def tune_head(
 
     changes = [*(settings or []), *([f"training.learning_rate={learning_rate}"] if learning_rate is not None else [])]
     recipe = load_tune_recipe(config, changes, what=what, rank=rank, tokens=tokens, steps=steps)
+    start_log(verbose, quiet, log_file)
     quiet_transformers()
-    provenance = tune(merged, out, recipe, text or [], valid or [], progress=True)
+    provenance = tune(merged, out, recipe, text or [], valid or [], progress=not quiet)
     show(loss_table(provenance["nats_per_character"]))
     say(f"tuned: {out}")
 

@@ -26,6 +26,11 @@ PushTo = Annotated[
     str | None, typer.Option("--push-to-hub", metavar="USER/NAME", help="Push it to the Hub afterwards.")
 ]
 Private = Annotated[bool, typer.Option("--private", help="Push to a repository that others cannot see.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Append progress and warnings to this file too.", dir_okay=False)
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Lines of progress on a terminal too.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Neither progress nor warnings, only errors.")]
 
 
 def rule_names() -> list[str]:

@@ -31,6 +31,10 @@ from frozen_glyph.training.recipe import TrainingRecipe
 
 # Of the loss, its logits and the rows of them at work; its file, which imports torch, says both too; a test compares.
 CHUNK_BYTES, ROW_BYTES = 32 << 20, 2 << 20
+SHAPE_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "linear_kinds"),
+    *("substrate_bits", "substrate_rotated", "substrate_whitened", "substrate_trainable"),
+)
 FROZEN_BYTES = {"none": 4.0, "int8": 1.0, "int4": 0.5, "nf4": 0.5}  # of a weight, without the scales
 
 
@@ -88,6 +92,14 @@ def estimate(recipe: GrowthRecipe) -> list[PhaseEstimate]:
             costs = estimate_phase(shape, recipe.lora, recipe.training, adapters)
             phases.append({"stage": stage, "phase": "lora", **costs})
     return phases
+
+
+def step_flops(config: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe) -> int:
+    """FLOPs of one step of a stage's phase ``plan``, of the model that is configured so."""
+    fields = {name: getattr(config, name) for name in SHAPE_FIELDS if getattr(config, name) != DEFAULTS.get(name)}
+    shape = shape_of_fields(fields, config.num_hidden_layers, config.num_frozen_layers)
+    adapters = adapter_parameters(shape, plan) if isinstance(plan, LoraRecipe) else 0
+    return estimate_phase(shape, plan, training, adapters)["flops_per_token"] * training.batch_tokens
 
 
 def model_fields(recipe: GrowthRecipe) -> dict[str, Any]:

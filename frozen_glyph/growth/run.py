@@ -11,13 +11,24 @@ from accelerate import PartialState
 
 from frozen_glyph.checkpoint.card import inherited
 from frozen_glyph.checkpoint.config import vectors_of
-from frozen_glyph.checkpoint.contract import CARD_FILE, CONFIG_FILE, GROWTH_PICTURE, PROVENANCE_FILE, WORK_FOLDER
+from frozen_glyph.checkpoint.contract import (
+    CARD_FILE,
+    CONFIG_FILE,
+    GROWTH_PAGE,
+    GROWTH_PICTURE,
+    METRICS,
+    PROVENANCE_FILE,
+    WORK_FOLDER,
+    metrics_file,
+)
 from frozen_glyph.checkpoint.files import read_json, write_text
 from frozen_glyph.checkpoint.places import one_writer
-from frozen_glyph.checkpoint.provenance import rewriting, write_provenance
+from frozen_glyph.checkpoint.provenance import vouch_for, write_provenance
 from frozen_glyph.checkpoint.records import GrowthRecord
 from frozen_glyph.growth.ground import check_first_stage, first_stage_config, open_ground
+from frozen_glyph.growth.live import LivePage
 from frozen_glyph.growth.lora import check_peft
+from frozen_glyph.growth.page import write_page
 from frozen_glyph.growth.parent import adopt_parent, check_positions
 from frozen_glyph.growth.plot import plot_growth
 from frozen_glyph.growth.quantize import check_kind
@@ -73,9 +84,12 @@ def grow_from_recipe(
             recipe, Path(out), choose_data(recipe.data, recipe.training, text, valid), substrate, progress
         )
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
+        if state.is_main_process:  # nothing vouches for what is renewed while the stage trains
+            losses = (metrics_file(stage, kind) for kind in METRICS)
+            vouch_for(run.out, (GROWTH_PICTURE, GROWTH_PAGE, *losses), {})
         try:
             with tensorboard_in(run.out / "tensorboard"):
-                entry = grow_stage(run, stage)
+                entry = grow_stage(run, stage, LivePage(run.out, provenance))
         except TrainingDiverged as error:
             if state.is_main_process:
                 provenance["diverged"] = {"stage": stage, "phase": unfinished_phase(run, stage), "message": str(error)}
@@ -87,8 +101,8 @@ def grow_from_recipe(
             vectors = vectors_of(read_json(run.out / CONFIG_FILE))
             card = run_card(run.out.resolve().name, recipe, provenance, inherited([run.out]), vectors)
             write_text(run.out / CARD_FILE, card)
-            with rewriting(run.out, GROWTH_PICTURE):
-                plot_growth(run.out, provenance)
+            plot_growth(run.out, provenance)
+            write_page(run.out, provenance, live=stage < run.last_stage)
             write_provenance(run.out, "growth", provenance)
             clear_work(run.work, work_folder(run, stage).name)
         state.wait_for_everyone()

@@ -5,7 +5,6 @@ A phase that has finished leaves what it trained in the work folder, so that a r
 does not train it again.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from frozen_glyph.checkpoint.contract import WORK_FOLDER, adapter_folder, metrics_file
 from frozen_glyph.checkpoint.files import (
@@ -25,19 +24,21 @@ from frozen_glyph.checkpoint.files import (
     write_text,
 )
 from frozen_glyph.checkpoint.manifest import Manifest
-from frozen_glyph.checkpoint.records import PhaseRecord, StageRecord, TrainedPhase
+from frozen_glyph.checkpoint.records import PhaseRecord, StageRecord
 from frozen_glyph.checkpoint.stages import write_stage
+from frozen_glyph.growth.estimate import step_flops
 from frozen_glyph.growth.expand import choose_trainable, grow, moments_for
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
 from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
+from frozen_glyph.growth.samples import write_samples
 from frozen_glyph.growth.watch import add_to_metrics, watch_stage
 from frozen_glyph.growth.work_folder import MOMENTS, PHASE, TRAINED, TRUNK, open_work
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.loss import text_loss
-from frozen_glyph.training.callbacks import StageProgress
+from frozen_glyph.training.callbacks import MetricsFile, StageProgress
 from frozen_glyph.training.data import TokenWindows
 from frozen_glyph.training.precision import uses_bf16
 from frozen_glyph.training.train import Phase, frozen_digest, train_phase
@@ -65,30 +66,34 @@ class Run:
         """What the run put into its work folder."""
         return open_work(self.out)
 
+    @property
+    def last_stage(self) -> int:
+        return self.first_stage + len(self.recipe.stages) - 1
+
     def seed(self, stage: int) -> int:
         return self.recipe.seed + stage - 1
 
     def title(self, stage: int, phase: str) -> str:
-        last = self.first_stage + len(self.recipe.stages) - 1
-        return f"{self.recipe.name} stage {stage}/{last}{'' if phase == 'blocks' else ' ' + phase}"
+        return f"{self.recipe.name} stage {stage}/{self.last_stage}{'' if phase == 'blocks' else ' ' + phase}"
 
 
-def grow_stage(run: Run, stage: int) -> StageRecord:
+def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord:
     """Train stage ``stage`` (counted from 1 over parent and run), add it to the folder and return its record.
 
+    ``callbacks`` are called after the metrics file has grown.
     Every process trains; the first one writes, and its record alone is complete.
     """
     plan, training = run.recipe.stages[stage - run.first_stage], run.recipe.training
     lora = run.recipe.lora if run.recipe.lora and run.recipe.lora.follows(stage) else None
     model = grown_model(run, stage, plan)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    phases = {"blocks": train_blocks(run, model, stage, plan)}
+    phases = {"blocks": train_blocks(run, model, stage, plan, callbacks)}
     adapters: dict[str, str] = {}
     if training.quantize_frozen != "none":  # what is written stands on the blocks as they are stored
         model = grown_model(run, stage, plan)
         load_trained(model, work_folder(run, stage) / "blocks")
     if lora:
-        phases["lora"], adapters = train_adapters(run, model, stage, lora)
+        phases["lora"], adapters = train_adapters(run, model, stage, lora, callbacks)
     health = None
     if run.recipe.health != "off" and "blocks" in plan.train:
         rate, kept = plan.learning_rate or training.learning_rate, work_folder(run, stage)
@@ -96,25 +101,28 @@ def grow_stage(run: Run, stage: int) -> StageRecord:
     files: dict[str, str] = {}
     losses: dict[str, float] = {}
     chance: dict[str, float] = {}
+    samples: list[dict[str, str]] = []
+    trained_tokens = sum(phase["tokens"] for phase in phases.values())
     if PartialState().is_main_process:
         if health is not None:
             add_to_metrics(run.out / metrics_file(stage, list(phases)[-1]), health)
         changed_from = 0 if lora and lora.merge else lowest_changed(run, model, stage)
         files = write_stage(run.out, model, stage, changed_from)
-        losses, chance = score(run, stage)
+        losses, chance, samples = score(run, stage, trained_tokens)
     return {
         "stage": stage,
         **plan.to_dict(),  # type: ignore[typeddict-item]
         "num_hidden_layers": model.config.num_hidden_layers,
         "trainable_parameters": trainable,
         "parameters": model.num_parameters(),
-        "tokens": sum(phase["tokens"] for phase in phases.values()),
+        "tokens": trained_tokens,
         "seconds": round(sum(phase["seconds"] for phase in phases.values()), 1),
         "train_loss": list(phases.values())[-1]["train_loss"],
         "phases": phases,
         "nats_per_character": losses,
         "uniform_nats_per_character": chance,
         "health": health,
+        **({"samples": samples} if samples else {}),
         "files": files | adapters,
     }
 
@@ -149,10 +157,12 @@ def lowest_changed(run: Run, model: FrozenGlyphForCausalLM, stage: int) -> int:
     return min(lowest, before.frozen_blocks(*model.config.stage_layers(stage - 1)))
 
 
-def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> PhaseRecord:
+def train_blocks(
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe, callbacks: Sequence[TrainerCallback] = ()
+) -> PhaseRecord:
     """Train what ``plan`` says, on a quantised or cached prefix if the recipe asks for it."""
     training = run.recipe.training
-    phase = blocks_phase(run, model, stage, plan)
+    phase, flops = blocks_phase(run, model, stage, plan), step_flops(model.config, plan, run.recipe.training)
     prepare = None
     if model.config.num_frozen_layers > 0:
         digest = frozen_digest(model)
@@ -164,7 +174,7 @@ def train_blocks(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
             identity = f"{run.tokens_name} {run.windows.boundary_id} {digest} {training.quantize_frozen}"
             prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
             run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in prepare.files), in_place=True)
-    return run_phase(run, model, stage, "blocks", phase, prepare)
+    return run_phase(run, model, stage, "blocks", phase, flops, callbacks, prepare)
 
 
 def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> Phase:
@@ -189,14 +199,14 @@ def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
 
 
 def train_adapters(
-    run: Run, model: FrozenGlyphForCausalLM, stage: int, lora: LoraRecipe
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, lora: LoraRecipe, callbacks: Sequence[TrainerCallback] = ()
 ) -> tuple[PhaseRecord, dict[str, str]]:
     """Train adapters of all blocks; afterwards ``model`` holds them merged, or as before and they have a folder."""
     training = run.recipe.training
-    rate = lora.learning_rate or training.learning_rate
+    rate, flops = lora.learning_rate or training.learning_rate, step_flops(model.config, lora, training)
     add_adapters(model, lora, run.seed(stage) + LORA_SEED)
     phase = Phase(training.steps_of(lora.steps, lora.tokens), rate, run.seed(stage) + LORA_SEED)
-    record = run_phase(run, model, stage, "lora", phase)
+    record = run_phase(run, model, stage, "lora", phase, flops, callbacks)
     if lora.merge:
         merge_adapters(model)
         return record, {}
@@ -207,14 +217,27 @@ def train_adapters(
 
 
 def run_phase(
-    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, phase: Phase, prepare: Callable | None = None
+    run: Run,
+    model: FrozenGlyphForCausalLM,
+    stage: int,
+    name: str,
+    phase: Phase,
+    flops: int,
+    callbacks: Sequence[TrainerCallback] = (),
+    prepare: Callable | None = None,
 ) -> PhaseRecord:
-    """Train one phase, or load what it trained when an earlier call finished it; returns its record."""
+    """Train one phase, or load what it trained when an earlier call finished it; returns its record.
+
+    ``flops``: of one step.
+    """
     folder = run.work.make(f"{work_folder(run, stage).name}/{name}")
     if not all(run.work.holds(f"{work_folder(run, stage).name}/{name}/{file}") for file in (TRAINED, PHASE)):
+        metrics = MetricsFile(run.out / metrics_file(stage, name), flops)
         with closing(StageProgress(run.title(stage, name), run.progress)) as bar:
-            found = train_phase(model, run.windows, phase, run.recipe.training, folder, [bar], run.held_out, prepare)
+            shown = [bar, metrics, *callbacks]
+            found = train_phase(model, run.windows, phase, run.recipe.training, folder, shown, run.held_out, prepare)
         if PartialState().is_main_process:
+            write_text(metrics.path, metrics.lines(found.pop("history")))
             left = [path for path in (phase.moments_to, phase.trunk_to) if path is not None]
             write_phase(run, model, stage, name, found, left)
         PartialState().wait_for_everyone()
@@ -224,17 +247,15 @@ def run_phase(
 
 
 def write_phase(
-    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: TrainedPhase, left: Sequence[Path] = ()
+    run: Run, model: FrozenGlyphForCausalLM, stage: int, name: str, found: PhaseRecord, left: Sequence[Path] = ()
 ) -> None:
-    """Keep what a phase trained, its metrics, and last the mark that it is finished; drop its checkpoints.
+    """Keep what a phase trained, and last the mark that it is finished; drop its checkpoints.
 
     ``left``: the files that it left for the next stage.
     """
     folder = work_folder(run, stage) / name
     trained = {key: value.data for key, value in model.named_parameters() if value.requires_grad}
     write_tensors(folder / TRAINED, trained)
-    lines = "".join(json.dumps(entry) + "\n" for entry in found.pop("history"))
-    write_text(run.out / metrics_file(stage, name), lines)
     write_json(folder / PHASE, found)
     written = (folder / TRAINED, folder / PHASE, *left)
     run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in written))
@@ -270,15 +291,17 @@ def load_tensors(model: FrozenGlyphForCausalLM, tensors: dict[str, torch.Tensor]
         parameters[name].copy_(tensor)
 
 
-def score(run: Run, stage: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Nats per character of the stage as it lies in the folder, and of a uniform guess (chance), by held-out text."""
+def score(run: Run, stage: int, trained_tokens: int) -> tuple[dict[str, float], dict[str, float], list[dict[str, str]]]:
+    """Nats per character of the stage as it lies in the folder, and of a uniform guess (chance), by held-out text; and
+    how it goes on with the beginnings of the texts."""
     if not run.valid:
-        return {}, {}
+        return {}, {}, []
     model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage)
     found = {name: text_loss(model, run.ground.tokenizer, texts) for name, texts in run.valid.items()}
     return (
         {name: loss.nats_per_character for name, loss in found.items()},
         {name: loss.uniform_nats_per_character(model.config.vocab_size) for name, loss in found.items()},
+        write_samples(model, run.ground.tokenizer, list(run.valid.values()), trained_tokens, run.recipe.seed),
     )
 
 

@@ -1,7 +1,10 @@
 """What happens between steps: when to log and where to, when to stop early, and what is shown of a phase."""
 
+import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,46 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
 
-from frozen_glyph.errors import printable
+from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.records import LogEntry
+from frozen_glyph.errors import duration, printable
 from frozen_glyph.recipes.errors import RecipeError
+
+HISTORY_KEYS = tuple(LogEntry.__annotations__)
+LOG_SECONDS = 30  # a line of progress comes so often
+logger = logging.getLogger(__name__)
+
+
+def history_of(log: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Of what Trainer logged the entries with a loss, and of these what a metrics file holds."""
+    return [
+        {key: entry[key] for key in HISTORY_KEYS if key in entry}
+        for entry in log
+        if "loss" in entry or "eval_loss" in entry
+    ]
+
+
+class MetricsFile(TrainerCallback):
+    """Lets a metrics file grow, a line for each entry that is logged, while its phase trains; one process writes.
+
+    What a stopped run logged after its last checkpoint is written anew. ``flops``: of one step, for each entry.
+    """
+
+    def __init__(self, path: Path, flops: int) -> None:
+        self.path, self.flops = path, flops
+
+    def lines(self, log: Iterable[Mapping[str, Any]]) -> str:
+        """What the file holds of ``log``."""
+        return "".join(json.dumps(entry | {"flops": entry["step"] * self.flops}) + "\n" for entry in history_of(log))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            write_text(self.path, self.lines(state.log_history))
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write(self.lines(state.log_history[-1:]))
 
 
 class LogAtCheckpoints(TrainerCallback):
@@ -40,11 +81,12 @@ class Patience(TrainerCallback):
 class StageProgress(TrainerCallback):
     """A bar of one phase, shown by the main process: step, loss, tokens per second of all devices, time left.
 
-    Where there is no terminal, a line for each tenth.
+    To the log goes a line every ``LOG_SECONDS`` and at the end. Where there is no terminal, that is all.
     """
 
     def __init__(self, title: str, visible: bool) -> None:
         title = printable(title)
+        console = Console(stderr=True)  # standard output is for results
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -52,11 +94,11 @@ class StageProgress(TrainerCallback):
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[speed]} tokens/s"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),  # standard output is for results
-            disable=not visible,
+            console=console,
+            disable=not (visible and console.is_terminal),
         )
         self.task = self.bar.add_task(title, total=None, loss="-", speed="-")
-        self.title, self.visible, self.tenth = title, visible, 0
+        self.title, self.logged = title, time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
@@ -70,11 +112,14 @@ class StageProgress(TrainerCallback):
         if logs and "loss" in logs and state.is_world_process_zero:
             loss, speed = f"{logs['loss']:.3f}", f"{logs['tokens_per_second']:,.0f}"
             self.bar.update(self.task, loss=loss, speed=speed)
-            tenth = 10 * state.global_step // state.max_steps
-            if self.visible and not self.bar.console.is_terminal and tenth > self.tenth:
-                self.tenth = tenth
-                progress = f"{state.global_step}/{state.max_steps} loss {loss} {speed} tokens/s"
-                self.bar.console.print(f"{self.title} {progress}", markup=False)
+            now = time.monotonic()
+            if now - self.logged >= LOG_SECONDS or state.global_step >= state.max_steps:
+                self.logged = now
+                left = (state.max_steps - state.global_step) * logs["seconds"] / state.global_step
+                logger.info(
+                    "%s %d/%d loss %s %s tokens/s, %s left",
+                    *(self.title, state.global_step, state.max_steps, loss, speed, duration(left)),
+                )
 
     def close(self) -> None:
         """Give the terminal back, also after an error."""

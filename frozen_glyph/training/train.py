@@ -17,12 +17,12 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from frozen_glyph.checkpoint.files import CheckpointError, write_tensors
-from frozen_glyph.checkpoint.records import LogEntry, TrainedPhase
+from frozen_glyph.checkpoint.records import TrainedPhase
 from frozen_glyph.errors import FrozenGlyphError, enough_memory
 from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
-from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience, check_reporters
+from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience, check_reporters, history_of
 from frozen_glyph.training.data import TokenWindows
 from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
@@ -41,7 +41,6 @@ CHECKPOINTING = "activation_checkpointing"
 if not hasattr(FrozenGlyphPreTrainedModel, f"{CHECKPOINTING}_enable"):
     CHECKPOINTING = "gradient_checkpointing"
 LOGGING_STEPS = 10
-HISTORY_KEYS = tuple(LogEntry.__annotations__)
 LESS_MEMORY = (
     "lower training.micro_batch_size or set training.activation_checkpointing, which a run that has begun may change, "
     "or in a new folder shorten training.context_length or say training.precision: bf16"
@@ -273,11 +272,7 @@ def train_phase(
     if sharded:
         load_trainable(model, {name: whole(tensor) for name, tensor in trainable(trained).items()}, work)
     log = trainer.state.log_history
-    history: list[Any] = [
-        {key: entry[key] for key in HISTORY_KEYS if key in entry}
-        for entry in log
-        if "loss" in entry or "eval_loss" in entry
-    ]
+    history = history_of(log)
     last = {key: value for entry in history for key, value in entry.items()}
     return {
         "steps": trainer.state.global_step,

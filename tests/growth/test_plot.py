@@ -7,8 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from frozen_glyph.checkpoint.files import CheckpointError
-from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.growth.plot import draw, plot_growth, read_phases, smooth, visible_range
+from frozen_glyph.growth.history import points, read_phases, read_run
+from frozen_glyph.growth.plot import draw, plot_growth, smooth, visible_range
 
 BATCH = 128  # tokens of a step of the tiny recipe
 
@@ -31,18 +31,18 @@ def run_folder(copied):
 
 
 def test_phases_follow_each_other(run_folder):
-    one, two, lora = read_phases(run_folder, read_provenance(run_folder))
+    one, two, lora = read_phases(run_folder, read_run(run_folder))
     assert [phase["title"] for phase in (one, two, lora)] == ["stage 1\n1 block", "stage 2\n3 blocks", "LoRA"]
     assert [(phase["begin"], phase["end"]) for phase in (one, two, lora)] == [
         (0, 30 * BATCH), (30 * BATCH, 50 * BATCH), (50 * BATCH, 60 * BATCH),
     ]  # fmt: skip
-    assert one["loss"].tolist() == [[10 * BATCH, 9], [20 * BATCH, 5], [30 * BATCH, 4]]
-    assert one["eval_loss"].tolist() == [[30 * BATCH, 4.2]]
-    assert [phase["lora"] for phase in (one, two, lora)] == [False, False, True]
+    assert points(one, "loss", BATCH) == [(10 * BATCH, 9), (20 * BATCH, 5), (30 * BATCH, 4)]
+    assert points(one, "eval_loss", BATCH) == [(30 * BATCH, 4.2)]
+    assert [phase["kind"] for phase in (one, two, lora)] == ["blocks", "blocks", "lora"]
 
 
 def test_losses_are_drawn_over_tokens_with_the_phases_marked(run_folder):
-    (axes,) = draw("tiny", read_phases(run_folder, read_provenance(run_folder))).axes
+    (axes,) = draw("tiny", read_phases(run_folder, read_run(run_folder)), BATCH).axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "training loss", "smoothed", "held-out loss", "LoRA phase",
     ]  # fmt: skip
@@ -59,8 +59,8 @@ def test_a_picture_is_written_and_an_old_one_replaced(run_folder):
 
 
 def test_metrics_of_a_stage_that_is_not_in_the_provenance_yet(run_folder):
-    provenance = read_provenance(run_folder) | {"stages": []}
-    assert [phase["title"] for phase in read_phases(run_folder, provenance)] == ["stage 1", "stage 2", "LoRA"]
+    run = read_run(run_folder) | {"stages": []}
+    assert [phase["title"] for phase in read_phases(run_folder, run)] == ["stage 1", "stage 2", "LoRA"]
 
 
 def test_a_folder_without_metrics(run_folder):
@@ -79,6 +79,6 @@ def test_smoothing_keeps_ends_and_mean():
 
 
 def test_the_first_fall_is_left_out_of_the_axis():
-    losses = np.array([[step, 10.0 if step == 0 else 3.0] for step in range(20)])
-    low, high = visible_range([{"loss": losses, "eval_loss": np.empty((0, 2))}])
+    entries = [{"step": step, "loss": 10.0 if step == 0 else 3.0} for step in range(20)]
+    low, high = visible_range([{"begin": 0, "entries": entries}], BATCH)
     assert low < 3 < high < 4
