@@ -1,5 +1,6 @@
 """`frozen-glyph generate`, `chat` and `app`: let a model go on with a text, talk to it, look at it."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,6 +101,9 @@ def chat(
         typer.Option("--messages/--complete", help="Messages and answers, or texts to go on with; default: by model."),
     ] = None,
     system: Annotated[str | None, typer.Option(help="What a conversation begins with.")] = None,
+    colour: Annotated[
+        bool, typer.Option(help="In a terminal: the colour of a token is its expert, or the stage that settled it.")
+    ] = True,
     rule: Rule = None,
     weights: Weights = None,
     tokens: Tokens = 100,
@@ -114,7 +118,8 @@ def chat(
     from frozen_glyph.talk.session import Ended, Session
 
     sampling = make_sampling(tokens, temperature, top_k, top_p, repetition_penalty, seed)
-    session = Session(open_speakers(models, rule, weights, device), sampling, as_chat, compare, system)
+    listen = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    session = Session(open_speakers(models, rule, weights, device), sampling, as_chat, compare, system, listen)
     if sys.stdin.isatty():
         say(f"{session.do_info('')}. /help lists what else you can say.", err=True)
     try:
@@ -151,7 +156,7 @@ def answer(session: "Session", line: str) -> None:
 
     try:
         with (Columns if len(session.voices) > 1 else Stream)(session.labels()) as screen:
-            found = session.handle(line, lambda number, piece: screen.add(number, piece.text))
+            found = session.handle(line, screen.add)
         if isinstance(found, str):
             for row in found.splitlines():
                 say(row, err=True)

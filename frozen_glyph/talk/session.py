@@ -60,6 +60,7 @@ class Session:
 
     Args:
         chat: messages and answers, or texts that are completed; None: chat where the first was made to answer messages.
+        listen: answers come with who speaks in them.
 
     Raises:
         FrozenGlyphError: there is nobody to talk to, nothing to compare, or ``chat`` without a chat template.
@@ -72,10 +73,11 @@ class Session:
         chat: bool | None = None,
         compare: bool = False,
         system: str | None = None,
+        listen: bool = False,
     ) -> None:
         if not speakers:
             raise FrozenGlyphError("no model given; name at least one checkpoint folder or Hub id")
-        self.speakers, self.sampling, self.system = list(speakers), sampling, system
+        self.speakers, self.sampling, self.system, self.listen = list(speakers), sampling, system, listen
         self.active = 0
         self.compared: list[Voice] = []
         self.histories: dict[int, list[dict[str, str]]] = {}
@@ -125,7 +127,7 @@ class Session:
             speaker = voice.ready()
             ids = self.conversation(number, line, speaker) if self.chat else prompt_ids(speaker.tokenizer, prompt)
             tell = None if on_piece is None else (lambda piece, number=number: on_piece(number, piece))
-            answers.append(speak(speaker, ids, sampling, tell))
+            answers.append(speak(speaker, ids, sampling, tell, self.listen))
         self.text, self.turns = prompt + answers[0].text, self.turns + 1
         if self.chat:
             for number, answer in enumerate(answers):

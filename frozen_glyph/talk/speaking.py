@@ -2,10 +2,13 @@
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.evaluation.attribution import Attribution
+from frozen_glyph.talk.listening import Listener, listening
 from frozen_glyph.talk.speakers import Speaker
 from frozen_glyph.text.loss import AS_TEXT
 
@@ -65,10 +68,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Piece:
-    """The next characters of an answer, and the ids that make them."""
+    """The next characters of an answer, the ids that make them, and who speaks in them where somebody listens."""
 
     text: str
     ids: list[int]
+    heard: Attribution | None = None
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
@@ -109,8 +113,10 @@ def fitting(ids: list[int], tokens: int, positions: int | None) -> tuple[list[in
 class Streamer:
     """What ``generate`` calls with ids; calls ``on_piece`` as soon as they make whole characters."""
 
-    def __init__(self, tokenizer: Any, on_piece: Callable[[Piece], object] | None) -> None:
-        self.tokenizer, self.on_piece = tokenizer, on_piece
+    def __init__(
+        self, tokenizer: Any, on_piece: Callable[[Piece], object] | None, listener: Listener | None = None
+    ) -> None:
+        self.tokenizer, self.on_piece, self.listener = tokenizer, on_piece, listener
         self.ids: list[int] = []
         self.text, self.told, self.waiting = "", 0, 0
         self.prompt_passed = False
@@ -132,13 +138,19 @@ class Streamer:
         if fresh:
             self.told, self.waiting = len(self.text), len(self.ids)
             if self.on_piece is not None:
-                self.on_piece(Piece(fresh, ids))
+                self.on_piece(Piece(fresh, ids, None if self.listener is None else self.listener.hear(fresh)))
 
 
 def speak(
-    speaker: Speaker, ids: list[int], sampling: Sampling, on_piece: Callable[[Piece], object] | None = None
+    speaker: Speaker,
+    ids: list[int],
+    sampling: Sampling,
+    on_piece: Callable[[Piece], object] | None = None,
+    listen: bool = False,
 ) -> Answer:
     """Let ``speaker`` go on from ``ids``; ``on_piece`` is called with its text while it comes.
+
+    ``listen``: pieces say who speaks in them, which costs a look through the head for each growth stage.
 
     Where ids and answer are longer than the context, the first ids are left out. Other random numbers of the process
     stay what they are.
@@ -146,9 +158,9 @@ def speak(
     import torch
 
     read, tokens = fitting(ids, sampling.tokens, speaker.positions)
-    streamer = Streamer(speaker.tokenizer, on_piece)
     inputs = torch.tensor([read], device=speaker.model.device)
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.inference_mode(), torch.random.fork_rng(), listening(speaker) if listen else nullcontext() as listener:
+        streamer = Streamer(speaker.tokenizer, on_piece, listener)
         torch.manual_seed(sampling.seed)
         written = speaker.model.generate(
             input_ids=inputs,
@@ -156,6 +168,7 @@ def speak(
             max_new_tokens=tokens,
             streamer=streamer,
             **sampling.arguments,
+            **(listener.arguments if listener else {}),
         )[0, len(read) :].tolist()
     ends = speaker.model.generation_config.eos_token_id
     ended = bool(written) and written[-1] in (ends if isinstance(ends, list) else [ends])

@@ -11,6 +11,8 @@ import time
 import pytest
 
 from frozen_glyph.cli.answers import Columns, shown
+from frozen_glyph.evaluation.attribution import Attribution
+from frozen_glyph.talk.speaking import Piece
 
 SPOKEN = ("--temperature", "0", "--tokens", "4", "--device", "cpu")
 
@@ -68,8 +70,8 @@ def test_what_models_say_commands_no_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", "40")
     with Columns(["one", "two"]) as columns:
-        columns.add(0, "left \x1b[2J")
-        columns.add(1, "right")
+        columns.add(0, Piece("left \x1b[2J", [1]))
+        columns.add(1, Piece("right", [2], Attribution("weights", ["ru"], ["right"], [[1.0]])))
     assert "\x1b[2J" not in terminal.getvalue()
     assert "left \\x1b[2J" in terminal.getvalue() and "right" in terminal.getvalue()
 
