@@ -5,9 +5,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from peers.fetch import unpack_tests
+from peers.fetch import PACKAGES, unpack_tests
 from peers.reasons import REASONS, reason_for, stale
 from peers.table import Outcome, read_outcome, write
+from peers.variants import OURS, VARIANTS
+
+from frozen_glyph.model.rules_frozen_glyph import RULES
 
 REPORT = """<testsuites><testsuite>
 <testcase classname="a.test_peft.TestX" name="test_good[1]"/>
@@ -18,6 +21,7 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="a.test_peft.TestX" name="test_off"><skipped message="ours: frozen"/></testcase>
 <testcase classname="a.test_peft.TestX" name="test_broken"><error message="fixture"/></testcase>
 </testsuite></testsuites>"""
+RESULTS = Path(__file__).parents[2] / "eval" / "results" / "peers.json"
 ABOUT = {
     "command": "run",
     "commit": "abc",
@@ -57,6 +61,15 @@ def test_a_reason_holds_where_it_says_and_is_missed_where_it_does_nothing():
     assert reason_for(first.suite, "llama", name) is None and reason_for("other", first.variants[0], name) is None
     outcome = Outcome(first.suite, first.variants[0], switched_off={name: first.why})
     assert first not in stale([outcome]) and stale([]) == REASONS
+
+
+def test_the_recorded_run_has_no_failure_and_met_every_reason():
+    """A reason that switches nothing off, or a variant that is not known any more, is a line to delete."""
+    outcomes = [Outcome(**fields) for fields in json.loads(RESULTS.read_text("utf-8"))["outcomes"]]
+    assert {each.suite for each in outcomes} == set(PACKAGES)
+    assert {each.variant for each in outcomes} >= {"llama", *OURS} - RULES.keys()
+    assert [each.failed for each in outcomes if each.failed] == [] and stale(outcomes) == []
+    assert all(set(reason.variants) <= VARIANTS.keys() for reason in REASONS)
 
 
 def test_of_an_archive_the_tests_alone_are_unpacked(tmp_path):
