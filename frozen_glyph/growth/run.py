@@ -39,13 +39,15 @@ from frozen_glyph.growth.work_folder import adopt_work, clear_work, open_work
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import tensorboard_in
 from frozen_glyph.training.data import open_windows
+from frozen_glyph.training.launch import first_process_first, told_by_first
 from frozen_glyph.training.recipe import DataRecipe, choose_data
 from frozen_glyph.training.sources import (
+    Identities,
     corpus_record,
     documents,
     held_out_documents,
+    identify,
     mixture_warning,
-    source_identities,
 )
 from frozen_glyph.training.train import check_machine
 from frozen_glyph.training.trainer import TrainingDiverged
@@ -79,10 +81,11 @@ def grow_from_recipe(
         TrainingDiverged: the loss is no longer a number.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
-    with state.main_process_first():
-        run, provenance = open_everything(
-            recipe, Path(out), choose_data(recipe.data, recipe.training, text, valid), substrate, progress
-        )
+    data = choose_data(recipe.data, recipe.training, text, valid)
+    check_stages(recipe)
+    identities = told_by_first(lambda: identify(data))
+    with first_process_first():
+        run, provenance = open_everything(recipe, Path(out), data, identities, substrate, progress)
     for stage in range(len(provenance["stages"]) + 1, run.first_stage + len(recipe.stages)):
         if state.is_main_process:  # nothing vouches for what is renewed while the stage trains
             losses = (metrics_file(stage, kind) for kind in METRICS)
@@ -132,12 +135,15 @@ def check_stages(recipe: GrowthRecipe) -> None:
 
 
 def open_everything(
-    recipe: GrowthRecipe, out: Path, data: DataRecipe, substrate: str | Path | None, progress: bool
+    recipe: GrowthRecipe,
+    out: Path,
+    data: DataRecipe,
+    identities: Identities,
+    substrate: str | Path | None,
+    progress: bool,
 ) -> tuple[Run, GrowthRecord]:
     """Check the inputs, claim ``out``, and put there what stage 1 needs: parent, substrate, packed tokens."""
-    check_stages(recipe)
-    held_out_identities = source_identities(data.held_out) if data.held_out else []
-    provenance, changes = open_run(out, recipe, source_identities(data), held_out_identities)
+    provenance, changes = open_run(out, recipe, *identities.records())
     valid = held_out_documents(data)
     main = PartialState().is_main_process
     if main:
@@ -156,8 +162,9 @@ def open_everything(
         ground = open_ground(out, recipe, texts, substrate)
         if recipe.parent is None:
             check_first_stage(recipe, ground)
+        sha256 = ground.tokenizer_sha256
         windows, held_out = open_windows(
-            data, recipe.training, ground.tokenizer, ground.tokenizer_sha256, out / WORK_FOLDER, progress
+            data, recipe.training, ground.tokenizer, sha256, out / WORK_FOLDER, progress, identities
         )
         packed: Any = windows.tokens  # memory-mapped
         tokens = Path(packed.filename)

@@ -45,8 +45,9 @@ from frozen_glyph.model.rules_frozen_glyph import rules_with
 from frozen_glyph.recipes.changes import Change, differences
 from frozen_glyph.training.callbacks import StageProgress, tensorboard_in
 from frozen_glyph.training.data import open_windows
+from frozen_glyph.training.launch import first_process_first
 from frozen_glyph.training.recipe import FREE_FIELDS, DataRecipe, choose_data
-from frozen_glyph.training.sources import corpus_record, held_out_documents, mixture_warning, source_identities
+from frozen_glyph.training.sources import Identities, corpus_record, held_out_documents, identify, mixture_warning
 from frozen_glyph.training.train import Phase, check_machine, train_phase
 from frozen_glyph.training.trainer import TrainingDiverged, remove_checkpoints
 
@@ -63,6 +64,7 @@ class Tuning:
     recipe: TuneRecipe
     parent: Checkpoint
     data: DataRecipe
+    texts: Identities
     run: dict[str, Any]
     out: Path
     work: Path
@@ -95,7 +97,7 @@ def tune_head(
     recipe = recipe or TuneRecipe()
     data = choose_data(recipe.data, recipe.training, text, valid)
     state = PartialState(cpu=not torch.cuda.is_available())
-    with state.main_process_first():
+    with first_process_first():
         tuning = open_tuning(merged, Path(out).resolve(), recipe, data)
         if (tuning.out / PROVENANCE_FILE).exists():
             clear_work(tuning)
@@ -103,7 +105,7 @@ def tune_head(
         held_out_texts = held_out_documents(data)
         tokenizer = load_tokenizer(tuning.parent.folder, local_files_only=True)
         sha256 = tuning.parent.config["tokenizer_sha256"]
-        windows, held_out = open_windows(data, recipe.training, tokenizer, sha256, tuning.work, progress)
+        windows, held_out = open_windows(data, recipe.training, tokenizer, sha256, tuning.work, progress, tuning.texts)
         packed: Any = windows.tokens  # memory-mapped
         if (corpus := corpus_record(data, Path(packed.filename))) is not None:
             tuning.run["corpus"] = corpus
@@ -137,12 +139,13 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
     check_expert_config(parent.label, parent.config)
     check_tunable(parent, recipe)
     check_machine(recipe.training)
-    held_out = source_identities(data.held_out) if data.held_out else []
+    texts = identify(data)
+    text, held_out = texts.records()
     run = {
         "recipe": recipe.to_dict(),
         "recipe_sha256": recipe.sha256,
         "parents": [parent.parent],
-        "data": source_identities(data),
+        "data": text,
         "valid": held_out,
     }
     stored = read_provenance(out) if (out / PROVENANCE_FILE).exists() else {}
@@ -157,7 +160,7 @@ def open_tuning(merged: str | Path, out: Path, recipe: TuneRecipe, data: DataRec
     else:
         check_vacant(out)
         parent.verify({})
-    return Tuning(recipe, parent, data, run, out, out.with_name(f".{out.name}.tune"))
+    return Tuning(recipe, parent, data, texts, run, out, out.with_name(f".{out.name}.tune"))
 
 
 def check_tunable(parent: Checkpoint, recipe: TuneRecipe) -> None:

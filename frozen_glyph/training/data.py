@@ -3,7 +3,6 @@
 Documents are tokenised a batch at a time and appended to a file, so memory is bounded whatever the size of the text.
 """
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,29 +18,37 @@ from torch.utils.data import Dataset
 from frozen_glyph.checkpoint.files import sha256_json, write_atomically, write_json
 from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.places import is_first_process
+from frozen_glyph.checkpoint.records import SourceRecord
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.training.encode import document_marks, encoded
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
-from frozen_glyph.training.sources import Tally, documents, identities_of, source_identities, tally_file
+from frozen_glyph.training.sources import Identities, Tally, documents, identify, tally_file
 
-__all__ = ["TokenWindows", "document_marks", "open_windows", "pack", "source_identities"]
+__all__ = ["TokenWindows", "open_windows", "pack"]
 
-BATCH_DOCUMENTS = 256
-BATCH_CHARACTERS = 1 << 18
 IGNORED = -100  # label of a token that is not to be predicted
 
 
-def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, progress: bool = False) -> np.memmap:
+def pack(
+    data: DataRecipe,
+    tokenizer: Any,
+    tokenizer_sha256: str,
+    folder: Path,
+    progress: bool = False,
+    identities: list[list[SourceRecord]] | None = None,
+) -> np.memmap:
     """Token ids of the documents of ``data``, each as ``<bos> ... <eos>``: uint16 or uint32 [tokens], memory-mapped.
 
     The last document is cut where ``data.tokens`` are reached. The file in ``folder`` is named by a fingerprint of
     sources, weights, limit and tokenizer, and appears only when it is complete. It is reused while it has the bytes
-    that the folder's manifest recorded; otherwise a warning says so, and it is packed again.
+    that the folder's manifest recorded; otherwise a warning says so, and it is packed again. ``identities`` of the
+    sources, where somebody knows them, spare hashing their text.
 
     Raises:
         SourceError, TextFileError: a source is not usable.
         FrozenGlyphError: the tokenizer has no token to mark documents with.
     """
-    identities = [identities_of(source) for source in data.sources]
+    identities = identify(data).text if identities is None else identities
     shares = [
         [identity, source.field, source.weight] for identity, source in zip(identities, data.sources, strict=True)
     ]
@@ -70,7 +77,7 @@ def pack(data: DataRecipe, tokenizer: Any, tokenizer_sha256: str, folder: Path, 
 
 def token_documents(
     sources: list[SourceRecipe], tokenizer: Any, normalize: bool, tally: Tally
-) -> Iterator[tuple[int, list[int]]]:
+) -> Iterator[tuple[int, np.ndarray]]:
     """(source, token ids with their marks) of all documents, in the order in which sources and weights bring them."""
     streams = [encoded(documents(source, normalize), tokenizer) for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
@@ -83,8 +90,8 @@ def token_documents(
 
 
 def mixed(
-    streams: Sequence[Iterator[list[int]]], weights: Sequence[float], tally: Tally
-) -> Iterator[tuple[int, list[int]]]:
+    streams: Sequence[Iterator[np.ndarray]], weights: Sequence[float], tally: Tally
+) -> Iterator[tuple[int, np.ndarray]]:
     """Draw from the stream that lags most behind its share of the tokens, the first of equals, until one ends.
 
     So no stream is ever ahead of its share by more than one document.
@@ -101,42 +108,7 @@ def mixed(
         yield lagging, ids
 
 
-def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
-    """Tokenise ``texts`` in batches; each comes back between its marks, and nothing in a text makes such a mark."""
-    start, end = document_marks(tokenizer)
-    # The tokenizer's own core: calling the wrapper would compute offsets too, which takes more than twice the time.
-    core = copy.deepcopy(tokenizer.backend_tokenizer)
-    core.no_truncation()
-    core.no_padding()
-    core.encode_special_tokens = True  # as any other text, not as one id
-    for batch in batches(texts):
-        for encoding in core.encode_batch_fast(batch, add_special_tokens=False):
-            yield [start, *encoding.ids, end]
-
-
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of at most ``BATCH_DOCUMENTS`` texts, each ended by the text that brings it to ``BATCH_CHARACTERS``."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if len(batch) == BATCH_DOCUMENTS or size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def document_marks(tokenizer: Any) -> tuple[int, int]:
-    """The ids that begin and end a document; one id does both where the tokenizer has only one."""
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is None and eos is None:
-        raise FrozenGlyphError("the tokenizer has neither bos_token nor eos_token; give it one to mark documents with")
-    return (eos if bos is None else bos), (bos if eos is None else eos)
-
-
-def limited(pieces: Iterable[tuple[int, list[int]]], tokens: int | None, tally: Tally) -> Iterator[list[int]]:
+def limited(pieces: Iterable[tuple[int, np.ndarray]], tokens: int | None, tally: Tally) -> Iterator[np.ndarray]:
     """The ids of ``pieces`` up to ``tokens`` altogether (None: all), counted by source."""
     left = sys.maxsize if tokens is None else tokens
     for source, ids in pieces:
@@ -147,13 +119,13 @@ def limited(pieces: Iterable[tuple[int, list[int]]], tokens: int | None, tally: 
             return
 
 
-def write_tokens(path: Path, pieces: Iterable[list[int]], dtype: np.dtype) -> None:
+def write_tokens(path: Path, pieces: Iterable[np.ndarray], dtype: np.dtype) -> None:
     """Append ``pieces`` to a .npy file; how many ids it holds is written last."""
     with path.open("wb") as file:
         write_header(file, dtype, 0)
         count = 0
         for ids in pieces:
-            file.write(np.array(ids, dtype=dtype).tobytes())
+            file.write(ids.astype(dtype).tobytes())
             count += len(ids)
         file.seek(0)
         write_header(file, dtype, count)
@@ -181,7 +153,7 @@ def packing_bar(tokens: int | None, visible: bool) -> Progress:
     return bar
 
 
-def followed(pieces: Iterable[list[int]], bar: Progress) -> Iterator[list[int]]:
+def followed(pieces: Iterable[np.ndarray], bar: Progress) -> Iterator[np.ndarray]:
     """``pieces``, counted by ``bar``."""
     for ids in pieces:
         yield ids
@@ -252,20 +224,26 @@ def open_windows(
     tokenizer_sha256: str,
     folder: Path,
     progress: bool = False,
+    identities: Identities | None = None,
 ) -> tuple[TokenWindows, TokenWindows | None]:
     """Windows to train on and, with ``training.eval_steps``, to evaluate on while training; packed into ``folder``.
+
+    ``identities`` of the texts, where somebody knows them, spare hashing them.
 
     Raises:
         SourceError, TextFileError: a source is not usable.
         FrozenGlyphError: the text fills no window; the tokenizer has no token to mark documents with.
     """
     begin, _ = document_marks(tokenizer)
+    text, held_out_text = identify(data) if identities is None else identities
 
-    def windows(data: DataRecipe, with_index: bool = False, name: str = "text") -> TokenWindows:
-        tokens = pack(data, tokenizer, tokenizer_sha256, folder, progress)
+    def windows(
+        data: DataRecipe, known: list[list[SourceRecord]], with_index: bool = False, name: str = "text"
+    ) -> TokenWindows:
+        tokens = pack(data, tokenizer, tokenizer_sha256, folder, progress, known)
         return TokenWindows(tokens, training.context_length, data.attend_across_documents, begin, with_index, name)
 
     held_out = None
     if training.eval_steps is not None and data.held_out is not None:
-        held_out = windows(data.held_out, name="held-out text")
-    return windows(data, training.prefix_cache != "none"), held_out
+        held_out = windows(data.held_out, held_out_text, name="held-out text")
+    return windows(data, text, training.prefix_cache != "none"), held_out

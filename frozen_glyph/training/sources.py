@@ -1,10 +1,13 @@
 """A recipe's sources: their documents, streamed from files and datasets of the Hub, who they are, what each gave."""
 
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub.errors import HTTPError
 
@@ -70,13 +73,27 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def source_identities(data: DataRecipe) -> list[SourceRecord]:
-    """What provenance records of every file and dataset, in order: names without paths, and hashes or revisions.
+class Identities(NamedTuple):
+    """Who the files and datasets of each source are, of the text to train on and of the held-out text."""
+
+    text: list[list[SourceRecord]]
+    held_out: list[list[SourceRecord]]
+
+    def records(self) -> tuple[list[SourceRecord], list[SourceRecord]]:
+        """All of the text, and all of the held-out text."""
+        return list(chain.from_iterable(self.text)), list(chain.from_iterable(self.held_out))
+
+
+def identify(data: DataRecipe) -> Identities:
+    """What provenance records of every source: names without paths, and hashes or revisions; hashed on all cores.
 
     Raises:
         SourceError: a file is missing or of unknown kind, or the Hub cannot say which revision a dataset has.
     """
-    return [identity for source in data.sources for identity in identities_of(source)]
+    held_out = data.held_out.sources if data.held_out is not None else []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        held, text = (list(pool.map(identities_of, sources)) for sources in (held_out, data.sources))
+    return Identities(text, held)
 
 
 def identities_of(source: SourceRecipe) -> list[SourceRecord]:
@@ -84,7 +101,10 @@ def identities_of(source: SourceRecipe) -> list[SourceRecord]:
     for path in map(Path, source.files or []):
         reader_of(path)  # before anything is hashed
     if source.dataset is None:
-        return [{"name": Path(name).name, "sha256": sha256_file(Path(name))} for name in source.files or []]
+        paths = [Path(name) for name in source.files or []]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            digests = list(pool.map(sha256_file, paths))
+        return [{"name": path.name, "sha256": sha256} for path, sha256 in zip(paths, digests, strict=True)]
     chosen: SourceRecord = {"name": source.dataset, "subset": source.subset, "split": source.split}
     folder = Path(source.dataset)
     if folder.is_dir():

@@ -17,15 +17,11 @@ from transformers import PreTrainedTokenizerFast
 
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
-from frozen_glyph.training.data import (
-    BATCH_DOCUMENTS,
-    IGNORED,
-    TokenWindows,
-    document_marks,
-    open_windows,
-    pack,
-)
+from frozen_glyph.training import encode, sources
+from frozen_glyph.training.data import IGNORED, TokenWindows, open_windows, pack
+from frozen_glyph.training.encode import BATCH_DOCUMENTS, document_marks
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
+from frozen_glyph.training.sources import identify
 
 
 @pytest.fixture
@@ -155,6 +151,23 @@ class TestPack:
         write("one.txt", "The cat sat!")
         assert pack(data, tokenizer, "abc", folder).tolist() != first
         assert len(packed_files(folder)) == 5
+
+    def test_text_whose_identity_is_known_is_not_hashed_again(self, write, tokenizer, tmp_path, monkeypatch):
+        data = DataRecipe([SourceRecipe([write("one.txt", "The cat sat.")])])
+        known = identify(data)
+        expected = pack(data, tokenizer, "abc", tmp_path / "first").tolist()
+        monkeypatch.setattr(sources, "sha256_file", lambda path: 1 // 0)
+        assert pack(data, tokenizer, "abc", tmp_path / "packed", identities=known.text).tolist() == expected
+        assert packed_files(tmp_path / "packed") == packed_files(tmp_path / "first")
+
+    def test_batches_at_work_come_back_in_order(self, tokenizer, monkeypatch):
+        """Long and short texts by turns, more than are at work at a time: each between its marks, in its place."""
+        monkeypatch.setattr(encode, "BATCH_CHARACTERS", 64)
+        monkeypatch.setattr(encode, "CHARACTERS_AT_WORK", 256)
+        texts = ["cat " * (60 if number % 5 else 1) + str(number) for number in range(40)]
+        bos, eos = document_marks(tokenizer)
+        expected = [[bos, *tokenizer(text, add_special_tokens=False)["input_ids"], eos] for text in texts]
+        assert [ids.tolist() for ids in encode.encoded(texts, tokenizer)] == expected
 
     def test_failure_leaves_nothing(self, tokenizer, tmp_path):
         (tmp_path / "bad.jsonl").write_bytes(b'{"text": "cat"}\n' * 1000 + b"{")

@@ -13,7 +13,7 @@ from frozen_glyph.checkpoint.files import sha256_file
 from frozen_glyph.text import documents as text_documents
 from frozen_glyph.text.documents import SourceError, TextFileError, divide, split_documents
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
-from frozen_glyph.training.sources import documents, source_identities
+from frozen_glyph.training.sources import documents, identify
 
 TEXTS = ["The cat\nsat.", "Кот сидел 😀", "猫坐在垫子上。"]
 
@@ -162,13 +162,13 @@ class TestRefusals:
         with pytest.raises(SourceError, match="dataset 'nobody/nothing' cannot be read"):
             list(documents(source))
         with pytest.raises(SourceError, match=r"revision 'main' cannot be looked up .* a full commit sha"):
-            source_identities(DataRecipe([source]))
+            identify(DataRecipe([source]))
 
 
 class TestIdentities:
     def test_files_have_names_and_hashes(self, write):
         one, two = write("one.txt", b"a"), write("two.jsonl", rows())
-        identities = source_identities(DataRecipe([SourceRecipe([str(one)]), SourceRecipe([str(two)])]))
+        identities, _ = identify(DataRecipe([SourceRecipe([str(one)]), SourceRecipe([str(two)])])).records()
         assert identities == [
             {"name": "one.txt", "sha256": "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"},
             {"name": "two.jsonl", "sha256": sha256_file(two)},
@@ -176,16 +176,16 @@ class TestIdentities:
 
     def test_dataset_of_the_hub_has_its_commit(self):
         source = SourceRecipe(dataset="some/cats", subset="ru", revision="a" * 40)
-        (identity,) = source_identities(DataRecipe([source]))
+        ((identity,),) = identify(DataRecipe([source])).text
         assert identity == {"name": "some/cats", "subset": "ru", "split": "train", "revision": "a" * 40}
 
     def test_local_dataset_follows_its_files(self, dataset_folder):
         data = DataRecipe([SourceRecipe(dataset=str(dataset_folder))])
-        (first,) = source_identities(data)
+        ((first,),) = identify(data).text
         assert (first["name"], first["split"]) == ("cats", "train")
         (dataset_folder / "train.jsonl").write_bytes(rows(TEXTS[:1]))
-        assert source_identities(data)[0]["sha256"] != first["sha256"]
+        assert identify(data).text[0][0]["sha256"] != first["sha256"]
 
     def test_missing_files_have_none(self, tmp_path):
         with pytest.raises(SourceError, match=r"absent\.txt' does not exist"):
-            source_identities(DataRecipe([SourceRecipe([str(tmp_path / "absent.txt")])]))
+            identify(DataRecipe([SourceRecipe([str(tmp_path / "absent.txt")])]))
