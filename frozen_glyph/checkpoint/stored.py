@@ -72,6 +72,7 @@ class StoredConfig(TypedDict, total=False):
     rule: str
     evidence_window: int
     switching_rates: list[float]
+    prompt_sample: int | None
     num_shared_layers: int
 
 

@@ -54,6 +54,9 @@ class MergeRecipe:
     switching_rates: Annotated[list[Share], MinLen(1), MaxLen(MOST_RATES)] | None = None
     """How often the rule fixed_share expects another expert to take over at a token; of several the text tells which
     is right. Default: what the model takes."""
+    prompt_sample: Count | None = None
+    """Rules that read tokens read so many of a longer prompt, and estimate the rest; default: they read all that
+    counts."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of all numbers of the merged model, rounded to nearest; default: that of the experts, which must be one."""
     companions: Text | None = None

@@ -168,6 +168,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
         evidence_window: how many tokens ``evidence`` looks back.
         switching_rates: with what probability another expert takes over at a token, under ``fixed_share``; of several,
             each from 0 to 1, the text tells which is right.
+        prompt_sample: rules that read tokens read so many of a longer prompt that ``generate`` is given, and estimate
+            what experts count after it. None: they read all that counts.
         embedding_size: of a model with one ordinary head (see ``to_one_head``): the width of its token vectors and
             blocks; ``hidden_size`` is then that of what the base model returns, which servers make their head for, and
             the weights of the experts are in the head.
@@ -197,6 +199,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     rule: str = DEFAULT_RULE
     evidence_window: int = OPTIONS["evidence_window"]
     switching_rates: list[int | float] = field(default_factory=OPTIONS["switching_rates"].copy)
+    prompt_sample: int | None = OPTIONS["prompt_sample"]
     num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32

@@ -6,6 +6,7 @@ adds the bias on the way. eval/bench/head.py measures both.
 Shapes: N experts, D hidden size, V vocabulary.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ HAS_BOTH = (
 # Fewer, as in generation, stay with linear: oneDNN cannot take the columns of one expert in a merged model's head, and
 # the rules that need each expert's logits are to keep pace with the experts.
 LEAST_STATES = 64
+BLOCK_STATES, BLOCK_TOKENS = 512, 4096  # states and tokens of the vocabulary whose logits exist at one time
 
 
 def head_linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -55,6 +57,16 @@ class OutputHead(nn.Linear):
         return head_linear(states, self.weight, self.bias)
 
 
+def log_sum(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """``logsumexp`` [...] over the logits of ``states`` [..., D], float32, of which only a block exists at a time."""
+    blocks = list(zip(weight.split(BLOCK_TOKENS), bias.split(BLOCK_TOKENS), strict=True))
+    sums = []
+    for own in states.flatten(0, -2).split(BLOCK_STATES):
+        parts = [nn.functional.linear(own, *block).float().logsumexp(-1) for block in blocks]
+        sums.append(functools.reduce(torch.logaddexp, parts))
+    return torch.cat(sums).view(states.shape[:-1])
+
+
 class ExpertHead(nn.Module):
     """The output heads of all experts: ``weight`` [V, N * D] holds them side by side, ``biases`` [N, V] in rows.
 
@@ -86,19 +98,24 @@ class ExpertHead(nn.Module):
             )
         return super().__getattr__(name)
 
-    def forward(self, states: torch.Tensor, tokens: torch.Tensor | None = None, apart: bool = False) -> Any:
+    def forward(
+        self, states: torch.Tensor, tokens: torch.Tensor | None = None, apart: bool = False, normalisers: bool = False
+    ) -> Any:
         """From states [..., N * D] make, all in this one method, which is where offloaded weights are at hand:
 
         the logits [..., V] of all experts together, by whose weights the states were scaled already;
         with ``tokens`` [...]: the logits of these tokens alone, float32, under each expert [..., N];
-        ``apart``: the logits of each expert, N of [..., V].
+        ``apart``: the logits of each expert, N of [..., V];
+        ``normalisers``: the logarithms of the sums of their exponentials, float32 [..., N], without whole logits.
         """
         if tokens is not None:
             products = states.float() * self.weight[tokens].float()
             return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.biases.T[tokens].float()
-        if not apart:
+        if not (apart or normalisers):
             return head_linear(states, self.weight, self.bias)
         parts = states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.biases
+        if normalisers:
+            return torch.stack([log_sum(own, weight, bias) for own, weight, bias in zip(*parts, strict=True)], -1)
         return [nn.functional.linear(own, weight, bias) for own, weight, bias in zip(*parts, strict=True)]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:

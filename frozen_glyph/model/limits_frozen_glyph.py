@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "num_shared_layers": (0, MOST_LAYERS),
     "max_position_embeddings": (1, MOST_POSITIONS),
     "evidence_window": (1, MOST_POSITIONS),
+    "prompt_sample": (1, MOST_POSITIONS),
     "initializer_range": (0, 100),
     "layer_norm_eps": (0, 1),
     "attention_dropout": (0, 1),

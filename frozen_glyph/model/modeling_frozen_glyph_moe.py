@@ -23,6 +23,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
+from .evidence_frozen_glyph import read_nothing
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
 from .head_frozen_glyph import ExpertHead, OutputHead, head_of_experts
 from .loss_frozen_glyph import chunked_causal_loss
@@ -37,7 +38,7 @@ from .modeling_frozen_glyph import (
     run_blocks,
 )
 from .prefix_frozen_glyph import fit_evidence, fit_heads
-from .reading_frozen_glyph import combined_logits, read_nothing, weights_after
+from .reading_frozen_glyph import combined_logits, weights_after
 from .rules_frozen_glyph import RULES, rules_with
 
 # In files the biases of all experts are called what a Linear calls its bias.
@@ -365,7 +366,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
 
         Example: ``model.expert_weights(model(ids, use_cache=True).cache)[:, -1]``
         """
-        return weights_after(self.config, cache)
+        return weights_after(self.config, self.lm_head, cache)
 
     @torch.no_grad()
     def generate(self, *args: Any, return_expert_weights: bool = False, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
-from .reading_frozen_glyph import width_of_keys
+from .evidence_frozen_glyph import width_of_keys
 from .rules_frozen_glyph import RULES
 
 

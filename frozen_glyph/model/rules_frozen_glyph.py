@@ -20,6 +20,7 @@ DEFAULT_RULE = "mean"
 OPTIONS: dict[str, Any] = {
     "evidence_window": 16,  # tokens that the rule evidence looks back
     "switching_rates": [0.01],  # how often the rule fixed_share expects another expert to take over
+    "prompt_sample": None,  # tokens of a prompt that rules read to estimate; None: all that count
 }
 MOST_RATES = 64
 SMALLEST = 2.0**-126  # float32's smallest normal number
@@ -58,7 +59,7 @@ class MergeRule:
     reads_tokens: an expert counts as much as its weight times the probability that it gave to the tokens read so far.
     options: those of ``OPTIONS`` that it takes beside the weights. ``evidence_window``: of the tokens read, how many of
         the last ones say how much an expert counts. ``switching_rates``: with these probabilities another expert takes
-        over at a token.
+        over at a token. ``prompt_sample``: of a longer prompt only so many tokens are read, and the rest estimated.
     """
 
     name: str
@@ -115,6 +116,7 @@ RULES = {
             source="Bayesian mixture, doi 10.1017/CBO9780511546921, chapter 9",
             combine=mixture,
             reads_tokens=True,
+            options=("prompt_sample",),
         ),
         MergeRule(
             "fixed_share",
@@ -124,7 +126,7 @@ RULES = {
             source="Herbster and Warmuth 1998, doi 10.1023/A:1007424614876",
             combine=mixture,
             reads_tokens=True,
-            options=("switching_rates",),
+            options=("switching_rates", "prompt_sample"),
         ),
         MergeRule(
             "evidence",
@@ -133,7 +135,7 @@ RULES = {
             source="measured in eval/results/composition-study.md",
             combine=log_pool,
             reads_tokens=True,
-            options=("evidence_window",),
+            options=("evidence_window", "prompt_sample"),
         ),
     )
 }
