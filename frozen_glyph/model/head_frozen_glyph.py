@@ -22,7 +22,7 @@ HAS_BOTH = (
 # Fewer, as in generation, stay with linear: oneDNN cannot take the columns of one expert in a merged model's head, and
 # the rules that need each expert's logits are to keep pace with the experts.
 LEAST_STATES = 64
-BLOCK_STATES, BLOCK_TOKENS = 512, 4096  # states and tokens of the vocabulary whose logits exist at one time
+BLOCK_STATES, BLOCK_TOKENS = 256, 2048  # states and tokens of the vocabulary whose logits exist at one time
 
 
 def head_linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
