@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from frozen_glyph import FrozenGlyphMoEForCausalLM
-from frozen_glyph.model import loss_frozen_glyph, reading_frozen_glyph
+from frozen_glyph.model import head_frozen_glyph, loss_frozen_glyph, reading_frozen_glyph
 from frozen_glyph.model.loss_frozen_glyph import chunked_causal_loss
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
@@ -167,6 +167,7 @@ def test_merged_model_without_logits(merged_folder, token_ids, rule):
 def test_no_rule_makes_all_experts_logits_at_once(merged_folder, token_ids, monkeypatch):
     """Of the logits, only the result is whole; without logits to keep, or for the loss alone, nothing is."""
     monkeypatch.setattr(reading_frozen_glyph, "PIECE_TOKENS", 8)
+    monkeypatch.setattr(head_frozen_glyph, "BLOCK_STATES", 8)
     limit_tokens(monkeypatch, 8)
     ids = token_ids(2, 100)
     for rule in RULES:
