@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -32,9 +33,9 @@ def checkpoint_table(facts: CheckpointFacts) -> Parts:
     if facts["stages"]:
         texts = list(dict.fromkeys(text for stage in facts["stages"] for text in stage["nats_per_character"]))
         headers = ["stage", "blocks", "parameters", "trained", *texts, "size", "own", "shared"]
-        parts.append(FittedTable(title, headers, [stage_row(stage, texts) for stage in facts["stages"]]))
+        parts.append(FittedTable(title, headers, stage_rows(facts["stages"], texts)))
         if texts:
-            parts.append("Losses are nats per character of held-out text.")
+            parts.append("Losses are nats per character of held-out text, in brackets what the stage changed.")
     elif facts["experts"]:
         rows = [expert_row(expert) for expert in facts["experts"]]
         parts.append(FittedTable(f"{title}, rule {facts['rule']}", EXPERT, rows))
@@ -62,14 +63,29 @@ def checkpoint_table(facts: CheckpointFacts) -> Parts:
     return parts + [f"{name}: {value}" for name, value in lines.items() if value not in (None, "")]
 
 
-def stage_row(stage: StageFacts, texts: list[str]) -> list[str]:
-    """A growth stage with its losses on ``texts``."""
+def stage_rows(stages: Sequence[StageFacts], texts: list[str]) -> list[list[str]]:
+    """Growth stages with their losses on ``texts`` and what each gained over the one before."""
+    losses: list[dict[str, float]] = [{}, *(stage["nats_per_character"] for stage in stages)]
+    return [
+        stage_row(stage, [change_cell(before.get(text), now.get(text)) for text in texts])
+        for stage, (before, now) in zip(stages, itertools.pairwise(losses), strict=True)
+    ]
+
+
+def change_cell(before: float | None, now: float | None) -> str:
+    """A loss and its change, where both are known."""
+    if now is None:
+        return "-"
+    return f"{now:.4f}" if before is None else f"{now:.4f} ({now - before:+.4f})"
+
+
+def stage_row(stage: StageFacts, losses: list[str]) -> list[str]:
+    """A growth stage with its ``losses``."""
     trained = stage["trained_parameters"]
-    losses = [stage["nats_per_character"].get(text) for text in texts]
     return [
         *(str(stage["stage"]), str(stage["layers"]), f"{stage['parameters']:,}"),
         "-" if trained is None else f"{trained:,}",
-        *("-" if loss is None else f"{loss:.4f}" for loss in losses),
+        *losses,
         *map(size, (stage["bytes"], stage["own_bytes"], stage["bytes"] - stage["own_bytes"])),
     ]
 
