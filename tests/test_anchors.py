@@ -76,6 +76,7 @@ RUN_FILES = {
 }
 RECORD = {
     "files",
+    "flops",
     "health",
     "init",
     "layers",

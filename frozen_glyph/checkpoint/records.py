@@ -51,6 +51,7 @@ class PhaseRecord(TypedDict):
     seconds: float
     train_loss: float
     eval_loss: float | None
+    flops: NotRequired[int]  # counted, not measured
 
 
 class TrainedPhase(PhaseRecord):
@@ -72,6 +73,7 @@ class StageRecord(TypedDict):
     # Of a stage that was trained here, not of a checkpoint without stages that was gone on from.
     steps: NotRequired[int | None]
     tokens: NotRequired[int]
+    flops: NotRequired[int]
     patience: NotRequired[int | None]
     init: NotRequired[str]
     train: NotRequired[list[str]]

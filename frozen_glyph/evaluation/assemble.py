@@ -25,9 +25,11 @@ def _stages(candidate: Candidate, stages: Sequence[Measurements], seed: int) -> 
         losses = [summarise_loss(candidate.id, name, text, seed) for name, text in own.texts.items()]
         scores = [row for task, part in own.tasks.items() for row in summarise_task(candidate.id, task, part, seed)]
         facts = own.facts
-        rows.append(
-            summarise_stage(number or 1, facts["num_hidden_layers"] or 0, facts["trainable_parameters"], losses, scores)
-        )
+        stage, blocks = number or 1, facts["num_hidden_layers"] or 0
+        row = summarise_stage(stage, blocks, facts["trainable_parameters"], losses, scores)
+        if stage <= len(candidate.flops):
+            row["flops"] = candidate.flops[stage - 1]
+        rows.append(row)
     return rows
 
 

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from frozen_glyph.checkpoint.companions import check_links
-from frozen_glyph.checkpoint.contract import CONFIG_FILE
+from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE
 from frozen_glyph.checkpoint.files import sha256_json
 from frozen_glyph.checkpoint.loading import FETCHED, check_loadable, load_config, load_model, stages_there
+from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.checkpoint.reader import checkpoint_sha256
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
 from frozen_glyph.evaluation.report.labels import numbered, shortest_labels
-from frozen_glyph.model.rules_frozen_glyph import RULES
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, RULES
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Candidate:
     context_length: int | None
     substrate_fingerprint: str | None
     weights_sha256: str
+    flops: tuple[int, ...] = ()  # of all training up to each stage of a run, where its folder tells
 
     def load(self, stage: int | None, device: str | None = None) -> tuple[Any, Any]:
         """The model at a growth stage, and its tokenizer."""
@@ -62,7 +65,20 @@ def _rules_of(label: str, config: Any, rules: Sequence[str]) -> list[str | None]
         if rule not in RULES:
             raise FrozenGlyphError(f"rule {rule!r} of {label} is unknown; rules are {', '.join(RULES)}."
                                    f"{nearest(rule, RULES)}")  # fmt: skip
-    return list(dict.fromkeys(rules)) or [own]
+    kept: list[str | None] = list(dict.fromkeys(rules)) or [own]
+    weights = getattr(config, "expert_weights", None) or [1.0]
+    if len(set(weights)) == 1 and DEFAULT_RULE in kept and "weighted" in kept:
+        kept.remove("weighted")  # at equal weights it is the mean
+    return kept
+
+
+def flops_of(folder: Path) -> tuple[int, ...]:
+    """FLOPs of all training up to each stage of the run in ``folder``; nothing where it does not tell."""
+    record = read_provenance(folder) if (folder / PROVENANCE_FILE).is_file() else {}
+    found = [stage.get("flops") for stage in record.get("stages", [])]
+    if not all(isinstance(one, int) for one in found):
+        return ()
+    return tuple(accumulate(one for one in found if one is not None))
 
 
 def _stages_of(label: str, folder: Path, config: Any, stage: int | None, every_stage: bool) -> tuple[int | None, ...]:
@@ -118,6 +134,7 @@ def find_candidates(models: Sequence[str], rules: Sequence[str] = (), every_stag
             context_length=context_length,
             substrate_fingerprint=getattr(config, "substrate_fingerprint", None),
             weights_sha256=checkpoint_sha256(folder),
+            flops=flops_of(folder),
         )
         for rule in _rules_of(label, config, rules):
             labelled = label if rule is None else f"{label} ({rule})"

@@ -102,6 +102,7 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
     losses: dict[str, float] = {}
     chance: dict[str, float] = {}
     samples: list[dict[str, str]] = []
+    counted = all("flops" in phase for phase in phases.values())  # not where an earlier version trained one
     trained_tokens = sum(phase["tokens"] for phase in phases.values())
     if PartialState().is_main_process:
         if health is not None:
@@ -116,6 +117,7 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
         "trainable_parameters": trainable,
         "parameters": model.num_parameters(),
         "tokens": trained_tokens,
+        **({"flops": sum(phase["flops"] for phase in phases.values())} if counted else {}),
         "seconds": round(sum(phase["seconds"] for phase in phases.values()), 1),
         "train_loss": list(phases.values())[-1]["train_loss"],
         "phases": phases,
@@ -238,6 +240,7 @@ def run_phase(
             found = train_phase(model, run.windows, phase, run.recipe.training, folder, shown, run.held_out, prepare)
         if PartialState().is_main_process:
             write_text(metrics.path, metrics.lines(found.pop("history")))
+            found["flops"] = found["steps"] * flops
             left = [path for path in (phase.moments_to, phase.trunk_to) if path is not None]
             write_phase(run, model, stage, name, found, left)
         PartialState().wait_for_everyone()

@@ -22,6 +22,7 @@ from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 from frozen_glyph.evaluation.report.write import report_json
 from frozen_glyph.evaluation.tasks.harness import MissingDataError, Tasks, as_lm
 from frozen_glyph.evaluation.tasks.mirror import write_mirror
+from frozen_glyph.merge.reweigh import reweigh_experts
 
 TASKS = ["mmlu", "arc_easy", "fg_squad"]
 TEXTS = ["en", "ru", "zh"]
@@ -207,6 +208,17 @@ def test_a_merged_model_is_scored_under_its_rule_or_those_asked_for(model_folder
     ]  # fmt: skip
     with pytest.raises(FrozenGlyphError, match=r"rule 'meen' of merged is unknown.*Did you mean 'mean'"):
         find_candidates(models, rules=["meen"])
+
+
+def test_weighted_at_equal_weights_is_not_told_beside_the_mean(merged_folder: Path, tmp_path: Path) -> None:
+    def rules_of(folder: Path, *rules: str) -> list[str | None]:
+        return [candidate.rule for candidate in find_candidates([str(folder)], rules=rules)]
+
+    assert rules_of(merged_folder, "weighted", "mean", "posterior") == ["mean", "posterior"]
+    assert rules_of(merged_folder, "weighted") == ["weighted"]
+    other = Path(shutil.copytree(merged_folder, tmp_path / "other"))
+    reweigh_experts(other, "weighted", [0.7, 0.3])
+    assert rules_of(other, "weighted", "mean") == ["weighted", "mean"]
 
 
 def test_growth_and_merge_views(experts: list[Path], merged_folder: Path, data_folder: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import re
 
 from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.schema import Comparison, Estimate, Report, Score
+from frozen_glyph.evaluation.report.verdict import verdict
 from frozen_glyph.evaluation.report.words import (
     CONTAMINATION_HEAD,
     HINTS,
+    TERA,
     adjusted_text,
     baselines_text,
     comparison_text,
@@ -63,9 +65,7 @@ def report_markdown(report: Report) -> str:
     contamination = [[one["task"], *contamination_cells(one)] for one in report.get("contamination", [])]
     samples = [[sample["prompt"], sample["model"], sample["text"]] for sample in report.get("samples", [])]
     facts = [list(fact) for fact in provenance_rows(report.get("provenance", {}))]
-    sections = [
-        f"# {_literal(report['title'])}",
-        f"> {_literal(report['note'])}" if report.get("note") else "",
+    details = [
         _growth(report),
         _losses(report),
         _scores("Questions and benchmarks", likelihood),
@@ -76,7 +76,13 @@ def report_markdown(report: Report) -> str:
         _section("Samples", ["prompt", "model", "generated"], samples),
         _section("Provenance", ["", ""], facts),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    parts = [
+        f"# {_literal(report['title'])}",
+        f"> {_literal(report['note'])}" if report.get("note") else "",
+        "\n".join(f"* {_literal(line)}" for line in verdict(report)),
+        *(["<details><summary>All that was measured</summary>", *details, "</details>"] if any(details) else []),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _growth(report: Report) -> str:
@@ -84,14 +90,18 @@ def _growth(report: Report) -> str:
     for expert, stages in report.get("growth", {}).items():
         texts = unique(text for stage in stages for text in stage["losses"])
         tasks = unique(task for stage in stages for task in stage["scores"])
+        counted = all("flops" in stage for stage in stages)
         rows = [
-            [str(stage["stage"]), str(stage["num_hidden_layers"]), f"{stage['trainable_parameters']:,}"]
+            [
+                *(str(stage["stage"]), str(stage["num_hidden_layers"]), f"{stage['trainable_parameters']:,}"),
+                *([f"{stage.get('flops', 0) / TERA:.3g}"] if counted else []),
+            ]
             + [_estimate(stage["losses"].get(text), percent=False) for text in texts]
             + [_estimate(stage["scores"].get(task), percent=True) for task in tasks]
             for stage in stages
         ]
         labels = [task_label(task, published_tasks(report)) for task in tasks]
-        head = ["stage", "layers", "trained parameters", *texts, *labels]
+        head = ["stage", "layers", "trained parameters", *(["TFLOP"] if counted else []), *texts, *labels]
         tables.append(f"### {_literal(expert)}\n\n{_table(head, rows)}")
     if not tables:
         return ""

@@ -111,6 +111,7 @@ class Stage(TypedDict):
     stage: int
     num_hidden_layers: int
     trainable_parameters: int
+    flops: NotRequired[int]  # of all training up to it, where its folder tells
     losses: dict[str, Estimate]  # by text
     scores: dict[str, StageScore]  # by task
 

@@ -20,9 +20,9 @@ Name = TypeVar("Name", bound=Hashable)
 ALPHA = 0.05  # level of every test, after Holm's correction
 HINTS = {
     "growth": (
-        "Loss and score of the growth stages by depth, with 95% intervals; dashed: chance; hollow: not above chance. "
-        "A trend is the change for one more block on the same items. It speaks of these models and other items, not of "
-        "other training runs."
+        "Loss and score of the growth stages by depth, and loss by the FLOPs (counted) of all training up to them, "
+        "with 95% intervals; dashed: chance; hollow: not above chance. A trend is the change for one more block on "
+        "the same items. It speaks of these models and other items, not of other training runs."
     ),
     "losses": (
         "Nats per character on text kept out of training, lower is better; the lowest of a text is coloured. Intervals "
@@ -51,6 +51,7 @@ HINTS = {
     ),
 }
 PUBLISHED = "published protocol"
+TERA = 1e12  # FLOPs are shown in TFLOP
 NO_NUMBER = "no number"
 TOO_FEW = "too few units"
 CONTAMINATION_HEAD = ["task", "items", "shared", "share", "run length"]

@@ -18,6 +18,7 @@ from frozen_glyph.evaluation.report.words import (
     HINTS,
     NO_NUMBER,
     PUBLISHED,
+    TERA,
     above_chance,
     both_p_text,
     interval_text,
@@ -46,6 +47,7 @@ def growth_section(report: Report) -> Section | None:
         for name in names
         if any(is_number(found) for stages in growth.values() for found in _by_stage(stages, kind, name))
     ]
+    figures += [figure for text in texts if (figure := _compute_figure(report, text))]
     tables = [_stage_table(model, stages, published_tasks(report)) for model, stages in growth.items()]
     return Section("Growth", "growth.html", {"figures": figures, "tables": tables}, HINTS["growth"])
 
@@ -99,12 +101,33 @@ def _figure(report: Report, kind: str, name: str) -> Figure:
     )
 
 
+def _compute_figure(report: Report, text: str) -> Figure | None:
+    """The loss of a text by the FLOPs of all training up to a stage, of the models whose folders tell them."""
+    colours, lines = model_colours(report), []
+    for model, stages in report.get("growth", {}).items():
+        own = [
+            (stage["flops"] / TERA, stage["losses"][text])
+            for stage in stages
+            if "flops" in stage and text in stage["losses"] and is_number(stage["losses"][text])
+        ]
+        if own:
+            at, found = zip(*own, strict=True)
+            lines.append(Series(model, at, found, colours[model], [True] * len(own)))
+    if not lines:
+        return None
+    title = f"{text}: loss by training FLOPs"
+    legend = [LegendEntry(line.name, line.colour) for line in lines]
+    return Figure(title, line_chart(title, lines, "TFLOP", False, None), legend=legend)
+
+
 def _stage_table(model: str, stages: Sequence[Stage], published: set[str]) -> Table:
     """A column for each stage: there are fewer stages than texts and tasks."""
     rows = [
         Row("layers", plain_cells([str(stage["num_hidden_layers"]) for stage in stages])),
         Row("trained parameters", plain_cells([f"{stage['trainable_parameters']:,}" for stage in stages])),
     ]
+    if all("flops" in stage for stage in stages):
+        rows.append(Row("training TFLOP", plain_cells([f"{stage.get('flops', 0) / TERA:.3g}" for stage in stages])))
     for text in unique(text for stage in stages for text in stage["losses"]):
         rows.append(Row(text, [_cell(stage["losses"].get(text), False) for stage in stages]))
     for task in unique(task for stage in stages for task in stage["scores"]):

@@ -15,6 +15,7 @@ from frozen_glyph.evaluation.report.page.growth import growth_section
 from frozen_glyph.evaluation.report.page.losses import losses_section
 from frozen_glyph.evaluation.report.page.scores import score_sections
 from frozen_glyph.evaluation.report.schema import Report
+from frozen_glyph.evaluation.report.verdict import verdict
 from frozen_glyph.evaluation.report.words import (
     CONTAMINATION_HEAD,
     HINTS,
@@ -57,6 +58,7 @@ def report_html(report: Report) -> str:
         title=report["title"],
         lead=" · ".join(filter(None, lead)),
         note=report.get("note"),
+        verdict=verdict(report),
         sections=[section for section in sections if section],
     )
 
