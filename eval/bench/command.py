@@ -37,11 +37,14 @@ def add_shape_arguments(
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where native")
 
 
-def run_part(*part: object, **environment: str) -> dict[str, Any]:
-    """``--part`` of this benchmark in a fresh process, with its own arguments; its last line is the result."""
-    done = subprocess.run(
-        own_command("--part", *part), stdout=subprocess.PIPE, check=True, text=True, env=os.environ | environment
-    )
+def run_part(*part: object, timeout: float | None = None, **environment: str) -> dict[str, Any]:
+    """``--part`` of this benchmark in a fresh process, with its own arguments; its last line is the result.
+
+    Raises:
+        subprocess.SubprocessError: it failed, or took more than ``timeout`` seconds.
+    """
+    command, variables = own_command("--part", *part), os.environ | environment
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=variables, timeout=timeout)
     result = done.stdout.splitlines()[-1]
     print(*part, result, file=sys.stderr)
     return json.loads(result)

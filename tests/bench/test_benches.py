@@ -16,8 +16,10 @@ from frozen_glyph.substrate.vocabulary import SPECIAL_TOKENS
 BENCH = Path(__file__).parents[2] / "eval" / "bench"
 SHAPE = "--width 64 --heads 2 --vocab 340 --batch 2 --context 32 --precision fp32"
 TINY = {
+    "costs": "--points 2 --repeats 1",
     "eval_speed": f"{SHAPE} --layers 1 --context 256 --questions 2 --repeats 1",
     "generate": f"{SHAPE} --layers 1 --experts 2 --repeats 1",
+    "gpu": f"{SHAPE} --device cpu --depths 2 --steps 4 --bytes 40000 --repeats 1 --parts frozen training",
     "growth_step": f"{SHAPE} --blocks 1 1 --repeats 1",
     "head": "--width 32 --vocab 300 --repeats 1",
     "health": f"{SHAPE} --depth 2 --repeats 1",
@@ -100,3 +102,34 @@ def test_substrate_is_built_and_its_size_told():
     # In a vocabulary this small there are no free ids that hold the special tokens.
     assert (built["tokens"], built["width"]) == (0x400 + len(SPECIAL_TOKENS), 256)
     assert built["tensor_megabytes"] < 0.5 and built["fingerprint"].startswith("sha256:")
+
+
+def test_a_gpu_report_goes_on_after_a_part_that_fails(bench, monkeypatch, tmp_path):
+    from eval.bench import gpu_checks
+
+    monkeypatch.setattr(gpu_checks, "quantize_frozen", lambda *_: 1 // 0)
+    report = bench("gpu")
+    frozen = report["parts"]["frozen"]
+    assert frozen["int8 prefix"]["failed"].startswith("ZeroDivisionError") and not report["holds"]
+    assert frozen["frozen bits after steps"]["holds"] and frozen["flash attention reached"]["holds"]
+    steps = report["parts"]["training 2"]
+    assert [name.split(",")[0] for name in steps] == ["grown stage", "monolithic", "llama"]
+    assert all(step["tokens_per_second"] > 0 for step in steps.values())
+    page = (tmp_path / "report.md").read_text("utf-8")
+    assert page.startswith("# cpu") and "ZeroDivisionError" in page
+
+
+@pytest.mark.slow
+def test_every_part_of_a_gpu_report_holds_on_a_cpu(bench):
+    report = bench("gpu", "--parts", "logits", "frozen", "training", "merged", "scoring", "growth")
+    assert report["holds"], report["parts"]
+    losses = report["parts"]["growth"]["three stages"]["nats_per_character"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_costs_say_what_is_above_linear(bench):
+    report = bench("costs")
+    assert {row["by"] for row in report["rows"]} == {"depth", "experts", "ids", "documents", "items"}
+    steep = [row["cost"] for row in report["rows"] if row["slope"] > report["allowed"]]
+    assert report["above_linear"] == steep
