@@ -57,7 +57,7 @@ def growth(first: str, second: str, side: Side) -> Any:
 def slope(task: str, metric: str) -> Any:
     def estimates(study: Results) -> list[Estimate]:
         found = study["tasks"][task][metric]
-        entry = percent(found["slope"], "value") | {"units": found["questions"]}
+        entry = percent(found["slope"], "value") | {"units": found["articles"]}
         return [Estimate.of(f"{metric} for each block", entry, "above")]
 
     return estimates

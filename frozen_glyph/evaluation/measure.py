@@ -95,7 +95,9 @@ def measure_model(
 
     def task_part(task: LoadedTask, seed: int, name: str) -> TaskPart:
         chosen = task.choose(protocol.limit, protocol.seed)
-        return part(name, [task.digest, chosen, seed], lambda: measure_task(lm(), task, chosen, seed))
+        found = part(name, [task.digest, chosen, seed], lambda: measure_task(lm(), task, chosen, seed))
+        clusters = task.clusters(chosen)  # not kept: parts of earlier versions lack them
+        return found if clusters is None else found | {"clusters": clusters}
 
     return Measurements(
         facts=part("model", None, lambda: measure_facts(loaded()[0])),

@@ -33,6 +33,7 @@ class TaskPart(TypedDict):
     unscored: NotRequired[dict[str, int]]  # by reason: items that the model could not answer, which count as wrong
     baselines: NotRequired[dict[str, float]]  # share right of answers that nobody had to read a question for, by name
     groups: NotRequired[list[str]]  # of each item: MMLU's subject
+    clusters: NotRequired[list[int]]  # of each item the number of the text that it is about, where several share one
     translations: NotRequired[Translations]  # then ``values`` is empty
 
 

@@ -11,6 +11,7 @@ from frozen_glyph.statistics.counts import (
     cohens_g,
     holm,
     mcnemar_exact,
+    share_interval,
     verdict,
 )
 from frozen_glyph.statistics.means import (
@@ -49,6 +50,7 @@ __all__ = [
     "mcnemar_exact",
     "paired_bootstrap",
     "paired_statistic",
+    "share_interval",
     "sign_flip_p_value",
     "sums_of_units",
     "t_interval",

@@ -1,11 +1,19 @@
 """Statistics that are no mean of items, such as corpus BLEU: they depend on items through the sums of a few counts."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from frozen_glyph.statistics.means import INDICES_AT_ONCE, MIN_UNITS, RESAMPLES, Interval, PairedDifference
+from frozen_glyph.statistics.means import (
+    INDICES_AT_ONCE,
+    MIN_UNITS,
+    NO_INTERVAL,
+    RESAMPLES,
+    Interval,
+    PairedDifference,
+)
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # column sums [draws, k] -> [draws]
 
@@ -22,8 +30,13 @@ def _resampled_sums(columns: NDArray[np.float64], resamples: int, seed: int) -> 
     return np.concatenate(sums)
 
 
-def _percentiles(values: NDArray[np.float64], confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
+def _percentiles(values: NDArray[np.float64], items: int, confidence: float) -> Interval:
+    """Wider by what Student's quantile and a variance over ``items`` - 1 are wider; NaN below ``MIN_UNITS`` items."""
+    from scipy.special import ndtr, stdtrit
+
+    if items < MIN_UNITS:
+        return NO_INTERVAL
+    tail = float(ndtr(-math.sqrt(items / (items - 1)) * stdtrit(items - 1, (1 + confidence) / 2)))
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
@@ -36,11 +49,12 @@ def bootstrap_statistic(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Return the percentile bootstrap interval of a statistic of column sums, such as corpus BLEU, of [items, k].
+    """Return the interval of a statistic of column sums, such as corpus BLEU, of [items, k]; NaN of too few items.
 
-    Source: Efron 1979, https://doi.org/10.1214/aos/1176344552.
+    Source: the expanded percentile bootstrap, Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789.
     """
-    return _percentiles(statistic(_resampled_sums(np.asarray(columns, np.float64), resamples, seed)), confidence)
+    rows = np.asarray(columns, np.float64)
+    return _percentiles(statistic(_resampled_sums(rows, resamples, seed)), len(rows), confidence)
 
 
 def paired_statistic(
@@ -66,7 +80,7 @@ def paired_statistic(
 
     total = columns.sum(axis=0)
     estimate = float(difference(total[None])[0])
-    low, high = _percentiles(difference(_resampled_sums(columns, resamples, seed)), confidence)
+    low, high = _percentiles(difference(_resampled_sums(columns, resamples, seed)), items, confidence)
     swapped = np.random.default_rng(seed).integers(0, 2, size=(resamples, items)).astype(np.float64)
     moved = swapped @ (columns[:, width:] - columns[:, :width])  # from the second model's sums to the first's
     differences = difference(np.concatenate([total[:width] + moved, total[width:] - moved], axis=1))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from eval.studies.common.arms import rate_jobs
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.tables import circumstances
 from eval.studies.forgetting.report import as_markdown, difference, summarise
-from eval.studies.forgetting.runs import FIRST, LANGUAGES, MERGED, NEXT, SMOKE, measure, train
+from eval.studies.forgetting.runs import FIRST, LANGUAGES, MERGED, NEXT, SMOKE, folder_of, measure, train
 from frozen_glyph import FrozenGlyphForCausalLM
 
 SENTENCES = {
@@ -43,8 +44,12 @@ def work(tmp_path_factory):
 def results(scale, data, work):
     """Every training and the measuring of seed 0."""
     prepare_ground(data, LANGUAGES, scale, work)
-    found = {(kind, 0): train(kind, 0, scale, work) for kind in FIRST | NEXT}
-    return found | {("measure", 0): measure(0, scale, work)}
+    rate, english = scale.learning_rate, folder_of(work, "english", scale.learning_rate, 0)
+    found = {
+        (kind, rate, 0): train(kind, rate, 0, english if kind in NEXT else None, scale, data, work)
+        for kind in FIRST | NEXT
+    }
+    return found | {("measure", 0): measure(0, dict.fromkeys(FIRST | NEXT, rate), scale, work)}
 
 
 def blocks(folder, first, **stage):
@@ -54,15 +59,16 @@ def blocks(folder, first, **stage):
 
 
 def test_every_training_reads_and_trains_as_much(results, scale):
-    costs = [results[kind, 0] for kind in FIRST | NEXT]
+    costs = [results[kind, scale.learning_rate, 0] for kind in FIRST | NEXT]
     assert {cost["tokens"] for cost in costs} == {scale.tokens}
     assert len({cost["trainable_parameters"] for cost in costs}) == 1
-    assert results["grown", 0]["flops"] > results["tuned", 0]["flops"]  # it also reads through the frozen blocks
+    grown, tuned = (results[kind, scale.learning_rate, 0]["flops"] for kind in ("grown", "tuned"))
+    assert grown > tuned  # it also reads through the frozen blocks
 
 
 @pytest.mark.parametrize(("kind", "frozen"), [("grown", True), ("grown-replay", True), ("tuned", False)])
 def test_frozen_blocks_stay_and_others_learn(results, work, scale, kind, frozen):
-    before, after = (blocks(work / f"{name}-0", scale.layers) for name in ("english", kind))
+    before, after = (blocks(folder_of(work, name, scale.learning_rate, 0), scale.layers) for name in ("english", kind))
     assert all(torch.equal(before[name], after[name]) for name in before) == frozen
 
 
@@ -73,7 +79,7 @@ def test_first_stage_stays_readable_and_is_cheaper_to_keep_when_blocks_are_share
 
 
 def test_models_learn_what_they_read_and_forget_the_rest(results, scale):
-    report = summarise(results, scale)
+    report = summarise(results, scale, [], [0])
     losses = {
         text: {model: entry["loss"] for model, entry in models.items()} for text, models in report["losses"].items()
     }
@@ -103,8 +109,12 @@ def test_report_says_second_minus_first():
         "cpu_seconds": 1.0,
     }
     cost = {"tokens": 1, "flops": 1e12, "seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "trainable_parameters": 1}
-    results = {("measure", seed): measured for seed in (0, 1)} | {("grown", seed): cost for seed in (0, 1)}
-    report = circumstances([]) | summarise(results, SMOKE)
+    jobs = [*rate_jobs(["grown"], SMOKE), ("grown", SMOKE.learning_rate, 1)]
+    results = {("measure", seed): measured for seed in (0, 1)} | {
+        (kind, rate, seed): cost | {"development": float(rate != SMOKE.learning_rate)} for kind, rate, seed in jobs
+    }
+    report = circumstances([]) | summarise(results, SMOKE, ["grown"], range(2))
+    assert "grown 0.002." in report["rates"] and list(report["costs"]) == ["grown"]
     forgot = difference(report, "en", "english", "tuned")
     assert forgot["difference"] == pytest.approx(0.5) and forgot["low"] > 0
     assert forgot["by_seed"] == pytest.approx([0.5, 0.5])

@@ -10,8 +10,10 @@ def results_of(share_right):
     """One seed, blocks 1, 2 and 4; ``share_right(blocks)`` of ten questions are right under every metric."""
     blocks, questions = [1, 2, 4], 10
     scores = [[float(question < questions * share_right(depth)) for question in range(questions)] for depth in blocks]
+    articles = {"paper_squad": None, "fg_squad": [*range(8), 7, 7]}
     tasks = {task: dict.fromkeys(metrics, scores) for task, metrics in METRICS.items()}
-    return {("squad", seed): {"blocks": blocks, "scores": tasks, "cpu_seconds": 1.0} for seed in (0, 1)}
+    run = {"blocks": blocks, "scores": tasks, "articles": articles, "cpu_seconds": 1.0}
+    return {("squad", seed): run for seed in (0, 1)}
 
 
 def test_slope_is_the_gain_of_one_block():
@@ -20,8 +22,12 @@ def test_slope_is_the_gain_of_one_block():
         for metric, found in metrics.items():
             assert [entry["value"] for entry in found["by_depth"]] == pytest.approx([0.2, 0.4, 0.8]), (task, metric)
             assert found["slope"]["value"] == pytest.approx(0.2)
-            assert found["slope"]["by_seed"] == pytest.approx([0.2, 0.2]) and found["slope"]["low"] > 0
-    assert "+20.00" in as_markdown(report) and "4 blocks" in as_markdown(report)
+            assert found["slope"]["by_seed"] == pytest.approx([0.2, 0.2])
+        assert found["articles"] == (10 if task == "paper_squad" else 8)
+    text = as_markdown(report)
+    assert "+20.00" in text and "4 blocks" in text and "10 of 8 articles" in text
+    alone, clustered = report["tasks"]["paper_squad"]["hit"]["slope"], report["tasks"]["fg_squad"]["f1"]["slope"]
+    assert clustered["high"] - clustered["low"] > alone["high"] - alone["low"] and alone["low"] > 0
 
 
 def test_nothing_right_at_any_depth_has_no_slope():

@@ -74,8 +74,12 @@ def _squad(version: str) -> str:
     ]
     unanswerable: dict[str, Any] = {"id": "none", "question": "What?", "answers": [], "is_impossible": True}
     questions = [*answers, unanswerable] if version == "v2.0" else answers
-    paragraph = {"context": "one two three the fourth answer", "qas": questions}
-    return json.dumps({"version": version, "data": [{"title": "Numbers", "paragraphs": [paragraph]}]})
+    context = "one two three the fourth answer"
+    articles = [
+        {"title": title, "paragraphs": [{"context": context, "qas": own}]}
+        for title, own in (("Numbers", questions[:2]), ("More numbers", questions[2:]))
+    ]
+    return json.dumps({"version": version, "data": articles})
 
 
 @pytest.fixture(scope="session")

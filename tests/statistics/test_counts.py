@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from frozen_glyph.statistics import McNemarResult, binomial_interval, cohens_g, holm, mcnemar_exact, verdict
+from frozen_glyph.statistics import (
+    McNemarResult,
+    binomial_interval,
+    cohens_g,
+    holm,
+    mcnemar_exact,
+    share_interval,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 1), (1, 1), (0, 10), (10, 10), (3, 10), (61, 256), (2980, 11969)])
@@ -22,6 +30,20 @@ def test_binomial_interval_textbook_value_and_refusal() -> None:
     for correct, total in [(1, 0), (-1, 3), (4, 3)]:
         with pytest.raises(ValueError, match="need 0 <= correct <= total"):
             binomial_interval(correct, total)
+
+
+def test_share_of_items_that_depend_on_each_other() -> None:
+    """Questions of one article: as few as the articles if they are answered alike, never more than they are."""
+    values = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    assert share_interval(values) == binomial_interval(3, 8)
+    alike = share_interval(np.repeat(values, 25), units=np.repeat(range(8), 25).tolist())
+    assert alike.low <= binomial_interval(3, 8).low + 0.02 and alike.high >= binomial_interval(3, 8).high - 0.02
+    mixed = share_interval(np.tile(values, 25), units=np.repeat(range(25), 8).tolist())
+    assert mixed.low <= binomial_interval(75, 200).low and mixed.high >= binomial_interval(75, 200).high
+    assert mixed.high - mixed.low < 0.5 * (alike.high - alike.low)
+    wrong = share_interval(np.zeros(60), units=np.repeat(range(6), 10).tolist())
+    assert wrong == (0.0, pytest.approx(binomial_interval(0, 6).high))
+    assert np.isnan(share_interval([1.0, 1.0, 0.0], units=["a", "a", "b"])).all()
 
 
 def test_holm_textbook_example_and_its_definition() -> None:

@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from frozen_glyph.statistics import MIN_UNITS, bootstrap_statistic, paired_statistic
 
@@ -19,9 +20,11 @@ def counts(items: int, shift: float = 0.0) -> np.ndarray:
 
 
 def test_interval_agrees_with_all_resamples_of_a_tiny_set() -> None:
-    columns = np.array([[1.0, 2.0], [4.0, 3.0], [2.0, 5.0], [9.0, 6.0]])
-    every = [ratio(columns[list(rows)].sum(axis=0)[None])[0] for rows in product(range(4), repeat=4)]
-    expected = np.quantile(every, [0.1, 0.9])
+    """At the level that stands for 80% of six items: Student's quantile, and a variance over five."""
+    columns = np.array([[1.0, 2.0], [4.0, 3.0], [2.0, 5.0], [9.0, 6.0], [3.0, 2.0], [5.0, 7.0]])
+    every = ratio(columns[np.array([*product(range(6), repeat=6)])].sum(axis=1))
+    tail = stats.norm.cdf(-np.sqrt(6 / 5) * stats.t.ppf(0.9, 5))
+    expected = np.quantile(every, [tail, 1 - tail])
     assert bootstrap_statistic(columns, ratio, confidence=0.8, resamples=40_000) == pytest.approx(expected, abs=0.02)
 
 
@@ -42,6 +45,7 @@ def test_p_value_agrees_with_all_swaps() -> None:
 def test_equal_models_and_too_few_items() -> None:
     assert paired_statistic(counts(9), counts(9), ratio).p_value == 1.0
     for items in (1, MIN_UNITS - 1):
-        assert paired_statistic(counts(items), counts(items, 5.0), ratio).p_value is None
+        found = paired_statistic(counts(items), counts(items, 5.0), ratio)
+        assert found.p_value is None and np.isnan([found.low, *bootstrap_statistic(counts(items), ratio)]).all()
     clear = paired_statistic(counts(MIN_UNITS), counts(MIN_UNITS, 5.0), ratio).p_value
     assert clear is not None and clear < 0.05

@@ -7,58 +7,64 @@ from typing import Any
 
 import numpy as np
 
+from eval.studies.additive.runs import ARMS, DEPTHS, KINDS, SAME
+from eval.studies.common.arms import finished, rates_line
+from eval.studies.common.jobs import Results
 from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
 from frozen_glyph.health.measure import METRICS, flags
 
+HELPS = "depth helps"
 
-def summarise(
-    results: dict[Any, dict[str, Any]], scale: Any, seeds: int, kinds: Sequence[str], depths: Sequence[int]
-) -> dict[str, Any]:
-    """Losses by kind and depth with intervals, health of every kind and of sick blocks, and facts of single layers;
-    over the seeds that have finished."""
-    finished = [seed for seed in range(seeds) if all((kind, seed) in results for kind in kinds)]
-    if not finished or ("layer", 0) not in results:
-        raise SystemExit("no seed has finished yet; run the study first")
+
+def summarise(results: Results, scale: Any, seeds: Sequence[int]) -> dict[str, Any]:
+    """Losses by kind and depth with intervals, health of every kind and of sick blocks, and facts of single layers; of
+    the kinds whose models have all finished every seed."""
+    runs = finished(results, ARMS, scale, seeds)
+    kinds = [kind for kind in KINDS if all(f"{kind}-{depth}" in runs for depth in DEPTHS)]
+    if not {"matmul", "additive"} <= set(kinds) or ("layer", 0) not in results:
+        raise SystemExit("matmul and additive have not finished every depth and seed; run the study first")
+
+    def own(kind: str, depth: int) -> list[dict[str, Any]]:
+        return runs[f"{kind}-{depth}"]
 
     def nats(kind: str, depth: int) -> np.ndarray:
-        return np.array([results[kind, seed][str(depth)]["nats"] for seed in finished])
+        return np.array([run["nats"] for run in own(kind, depth)])
 
-    text = results[kinds[0], finished[0]]["1"]
-
+    shallow, deep = DEPTHS[0], DEPTHS[-1]
+    text = own("matmul", shallow)[0]
     losses: dict[str, Any] = {}
     for kind in kinds:
-        losses[kind] = {}
-        for depth in depths:
-            values = nats(kind, depth)
-            runs = [results[kind, seed][str(depth)] for seed in finished]
-            losses[kind][str(depth)] = {
-                **loss_of(values, text),
-                "minus_matmul": difference_of(nats("matmul", depth), values, text),
-                "nats_per_token": float(np.mean([run["health"]["loss"] for run in runs])),
-                "seconds": float(np.mean([run["seconds"] for run in runs])),
-                "block_parameters": runs[0]["block_parameters"],
+        losses[kind] = {
+            str(depth): {
+                **loss_of(nats(kind, depth), text),
+                "minus_matmul": difference_of(nats("matmul", depth), nats(kind, depth), text),
+                "nats_per_token": float(np.mean([run["health"]["loss"] for run in own(kind, depth)])),
+                "seconds": float(np.mean([run["seconds"] for run in own(kind, depth)])),
+                "block_parameters": own(kind, depth)[0]["block_parameters"],
             }
-        losses[kind]["deepest_minus_shallowest"] = difference_of(nats(kind, depths[0]), nats(kind, depths[-1]), text)
-    reports = {
-        kind: [results[kind, seed][str(depth)]["health"] for seed in finished for depth in depths] for kind in kinds
+            for depth in DEPTHS
+        }
+        losses[kind]["deepest_minus_shallowest"] = difference_of(nats(kind, shallow), nats(kind, deep), text)
+    blocks = {
+        kind: [block for depth in DEPTHS for run in own(kind, depth) for block in run["health"]["blocks"]]
+        for kind in kinds
     }
-    sick = [results["sick", seed] for seed in finished if ("sick", seed) in results]
+    sick = [result for (name, *_), result in results.items() if name == "sick"]
     return {
         "scale": asdict(scale),
-        "seeds": finished,
+        "seeds": list(seeds),
+        "rates": rates_line(results, ARMS, scale, seeds),
         "characters": sum(text["characters"]),
         "documents": len(set(text["documents"])),
         "uniform_nats_per_token": math.log(scale.vocab_size),
         "losses": losses,
-        "health": {kind: ranges(block for report in reports[kind] for block in report["blocks"]) for kind in kinds},
+        "health": {kind: ranges(found) for kind, found in blocks.items()},
         "sick": {name: ranges(run[name]["blocks"][1] for run in sick) for name in (sick[0] if sick else [])},
         "layers": results["layer", 0],
         "logit_difference": {
-            same: max(
-                results["matmul", seed][str(depth)]["logit_difference"][same] for seed in finished for depth in depths
-            )
-            for same in results["matmul", finished[0]]["1"]["logit_difference"]
+            same: max(run["logit_difference"][same] for depth in DEPTHS for run in own("matmul", depth))
+            for same in SAME
         },
     }
 
@@ -95,7 +101,10 @@ def statements(report: dict[str, Any]) -> list[list[str]]:
     whole = losses["additive"]["deepest_minus_shallowest"]
     deepest = max(depth for depth in losses["additive"] if depth.isdigit())
     ranks = report["health"]["additive"]["mixing_rank"]
-    gain = losses["matmul"]["deepest_minus_shallowest"]["difference"]
+    gains = {kind: told(losses[kind]["deepest_minus_shallowest"]) for kind in ("additive", "matmul")}
+    defined = layers["additive, as defined"]
+    learns = losses["additive"][deepest]["nats_per_token"] < report["uniform_nats_per_token"]
+    flagged = report["health"]["additive"]["flagged"] == report["health"]["additive"]["blocks"]
     return [
         [
             "It equals sum(x) + sum_i W_ij",
@@ -138,29 +147,37 @@ def statements(report: dict[str, Any]) -> list[list[str]]:
             "Depth adds nothing",
             f"nats per character, {deepest} blocks minus 1: additive {signed(whole)}, "
             f"matmul {signed(losses['matmul']['deepest_minus_shallowest'])}",
-            "holds for additive: "
-            + (
-                "matmul gains"
-                if gain < -0.02
-                else "but here depth hardly helps matmul either, so "
-                "this scale does not show what additive layers miss by it"
-            ),
+            "; ".join(f"{kind}: {found}" for kind, found in gains.items())
+            + ("" if gains["matmul"] == HELPS else ": this scale does not show what additive layers miss by it"),
         ],
         [
             "It is cheap",
             f"forward {additive['forward_ratio']:.3f}, backward {additive['backward_ratio']:.3f} of matmul's time; as "
-            f"defined, with all sums, {layers['additive, as defined']['forward_ratio']:.0f} and "
-            f"{layers['additive, as defined']['backward_ratio']:.0f}",
-            "holds only for the fast form",
+            f"defined, with all sums, {defined['forward_ratio']:.0f} and {defined['backward_ratio']:.0f}",
+            f"the fast form {cheaper(additive)}, the definition {cheaper(defined)}",
         ],
         [
             'It "trains", which hides the collapse',
             f"nats per token {losses['additive'][deepest]['nats_per_token']:.2f} (uniform guess "
             f"{report['uniform_nats_per_token']:.2f}, matmul {losses['matmul'][deepest]['nats_per_token']:.2f}); "
             f"{report['health']['additive']['flagged']} of {report['health']['additive']['blocks']} blocks flagged",
-            "holds",
+            f"{'below' if learns else 'not below'} a uniform guess; {'all' if flagged else 'not all'} blocks flagged",
         ],
     ]
+
+
+def told(entry: dict[str, Any]) -> str:
+    """What both intervals of deep minus shallow say together."""
+    ends = [entry[end] for end in ("low", "high", "seeds_low", "seeds_high")]
+    if None in ends:
+        return "too few documents or seeds to tell"
+    if max(ends) < 0:
+        return HELPS
+    return "depth harms" if min(ends) > 0 else "not told from no difference"
+
+
+def cheaper(entry: dict[str, Any]) -> str:
+    return "is cheaper" if max(entry["forward_ratio"], entry["backward_ratio"]) < 1 else "is not"
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -205,10 +222,10 @@ def as_markdown(report: dict[str, Any]) -> str:
         "# Layers that add, beside layers that multiply",
         "",
         f"{scale['hidden_size']} wide, {scale['vocab_size']} tokens of one glyph substrate, English; every model reads "
-        f"{scale['tokens']:,} tokens in windows of {scale['context_length']}, learning rate {scale['learning_rate']} "
-        "for every kind. All Linears of the blocks are of one kind; the head is a matrix product. Held out: "
-        f"{report['characters']:,} characters, {report['documents']} documents; nats per character, mean of "
-        f"{len(report['seeds'])} seeds. {intervals_line(report)} Seeds one by one: the JSON file.",
+        f"{scale['tokens']:,} tokens in windows of {scale['context_length']}. {report['rates']} All Linears of the "
+        f"blocks are of one kind; the head is a matrix product. Held out: {report['characters']:,} characters, "
+        f"{report['documents']} documents; nats per character, mean of {len(report['seeds'])} seeds. "
+        f"{intervals_line(report)} Seeds one by one: the JSON file.",
         "",
         "## The postmortem, statement by statement",
         "",

@@ -1,6 +1,7 @@
 """The models of the study of additive layers: trained with each kind of layer at each depth, and made sick."""
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,14 @@ from typing import Any
 import torch
 
 from eval.studies.common import scale as common
-from eval.studies.common.ground import build_ground, reported_text, split_texts, tokenizer_of, training_file
+from eval.studies.common.ground import (
+    build_ground,
+    development_text,
+    reported_text,
+    split_texts,
+    tokenizer_of,
+    training_file,
+)
 from eval.studies.common.jobs import job_name
 from eval.studies.common.losses import record_of
 from eval.studies.common.training import recipe_at
@@ -24,6 +32,8 @@ from frozen_glyph.text.loss import text_loss
 KINDS = ("matmul", "additive", "adder", "low_rank", "quantized")  # that compute different things
 SAME = ("compiled", "fused")  # that compute what matmul computes
 DEPTHS = (1, 2, 3, 4)
+ARMS = [f"{kind}-{depth}" for kind in KINDS for depth in DEPTHS]
+SICK = "matmul-2"  # of which sick models are made
 TEXT = "train.txt"
 
 
@@ -55,41 +65,41 @@ def prepare(scale: Scale, data: Path, work: Path) -> None:
     build_ground([work / TEXT], scale, work)
 
 
-def train(kind: str, seed: int, scale: Scale, work: Path) -> dict[str, Any]:
-    """Models of every depth: nats and characters of each held-out window, seconds, and health."""
-    tokenizer, held_out = tokenizer_of(work), reported_text(work, "en")
-    batch = text_batch(held_out, tokenizer, length=scale.context_length)
-    found: dict[str, Any] = {}
-    for depth in DEPTHS:
-        recipe = recipe_at(
-            scale,
-            f"{kind}-{depth}",
-            [StageRecipe(layers=depth, tokens=scale.tokens)],
-            seed,
-            model={"linear_kinds": [["layers.*", kind]]},
-            training={"precision": "fp32"},
-        )
-        out = work / job_name((kind, seed, depth))
-        provenance = grow_from_recipe(recipe, out, [work / TEXT], substrate=work / "substrate")
-        model = FrozenGlyphForCausalLM.from_pretrained(out).eval()
-        loss = text_loss(model, tokenizer, held_out, scale.context_length)
-        found[str(depth)] = {
-            **record_of(loss),
-            "seconds": provenance["stages"][-1]["seconds"],
-            "block_parameters": sum(each.numel() for each in model.model.layers.parameters()),
-            "health": model_health(model, [batch]),
-        }
-        if kind == "matmul":
-            with torch.no_grad():
-                logits = model(batch).logits
-                others = {same: replace_linear(model, same)(batch).logits for same in SAME}
-            found[str(depth)]["logit_difference"] = {
-                same: float((other - logits).abs().max()) for same, other in others.items()
-            }
+def train(arm: str, rate: float, seed: int, scale: Scale, data: Path, work: Path) -> dict[str, Any]:
+    """One model: nats and characters of each reported window, ``development`` loss, seconds, and health."""
+    kind, depth = arm.rsplit("-", 1)
+    tokenizer, reported = tokenizer_of(work), reported_text(work, "en")
+    recipe = recipe_at(
+        dataclasses.replace(scale, learning_rate=rate),
+        arm,
+        [StageRecipe(layers=int(depth), tokens=scale.tokens)],
+        seed,
+        model={"linear_kinds": [["layers.*", kind]]},
+        training={"precision": "fp32"},
+    )
+    out = work / job_name((arm, rate, seed))
+    provenance = grow_from_recipe(recipe, out, [work / TEXT], substrate=work / "substrate")
+    model, batch = (
+        FrozenGlyphForCausalLM.from_pretrained(out).eval(),
+        text_batch(reported, tokenizer, length=scale.context_length),
+    )
+    development = text_loss(model, tokenizer, development_text(data, "en", scale), scale.context_length)
+    found = {
+        **record_of(text_loss(model, tokenizer, reported, scale.context_length)),
+        "development": development.nats_per_character,
+        "seconds": provenance["stages"][-1]["seconds"],
+        "block_parameters": sum(each.numel() for each in model.model.layers.parameters()),
+        "health": model_health(model, [batch]),
+    }
+    if kind == "matmul":
+        with torch.no_grad():
+            logits = model(batch).logits
+            others = {same: replace_linear(model, same)(batch).logits for same in SAME}
+        found["logit_difference"] = {same: float((other - logits).abs().max()) for same, other in others.items()}
     return found
 
 
-def make_sick(seed: int, scale: Scale, work: Path) -> dict[str, Any]:
+def make_sick(rate: float, seed: int, scale: Scale, work: Path) -> dict[str, Any]:
     """Health of the trained model of two blocks, ``healthy``, and of what becomes of it."""
 
     def identity(block: Any) -> None:
@@ -105,7 +115,7 @@ def make_sick(seed: int, scale: Scale, work: Path) -> dict[str, Any]:
             left, values, right = torch.linalg.svd(layer.weight.data, full_matrices=False)
             layer.weight.data = values[0] * left[:, :1] @ right[:1]
 
-    model = FrozenGlyphForCausalLM.from_pretrained(work / job_name(("matmul", seed, 2))).eval()
+    model = FrozenGlyphForCausalLM.from_pretrained(work / job_name((SICK, rate, seed))).eval()
     below = model.model.layers[0]
     ways = {
         "frozen at the identity": identity,

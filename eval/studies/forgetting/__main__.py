@@ -13,31 +13,41 @@ DIR holds text/{en,ru}.txt and .valid.txt. The same command resumes a study that
     english+russian both merged, under each rule: nothing is trained
     english+grown   the grown model merged with its own first stage: their common blocks are stored once
 
-Every training reads the same number of tokens in the same number of steps.
+Every training reads the same number of tokens in the same number of steps, at three learning rates at seed 0 and at its
+best one at the other seeds: best on development text of the languages that it reads. `english` is chosen before
+anything goes on from it.
 """
 
+from eval.studies.common.arms import chosen_rates, rate_jobs, seed_jobs
 from eval.studies.common.ground import prepare_ground
-from eval.studies.common.jobs import carry_out, study_arguments
+from eval.studies.common.jobs import carry_out, read_results, study_arguments
 from eval.studies.forgetting.report import as_markdown, summarise
-from eval.studies.forgetting.runs import FIRST, LANGUAGES, NEXT, SMOKE, Scale, measure, train
+from eval.studies.forgetting.runs import FIRST, LANGUAGES, NEXT, SMOKE, Scale, folder_of, measure, train
 
 
 def main() -> None:
     arguments = study_arguments("forgetting-study", __doc__, "text/{en,ru}.txt and .valid.txt").parse_args()
     scale, data, work = SMOKE if arguments.smoke else Scale(), arguments.data, arguments.work
 
-    def run(kind: str, seed: str) -> dict[str, object]:
-        common = int(seed), scale, work
-        return measure(*common) if kind == "measure" else train(kind, *common)
+    seeds, every = range(arguments.seeds), [*FIRST, *NEXT]
+
+    def run(kind: str, *parts: str) -> dict[str, object]:
+        rates = chosen_rates(read_results(work, rate_jobs(every, scale)), every, scale)
+        if kind == "measure":
+            return measure(int(parts[0]), rates, scale, work)
+        rate, seed = float(parts[0]), int(parts[1])
+        parent = folder_of(work, "english", rates["english"], seed) if kind in NEXT else None
+        return train(kind, rate, seed, parent, scale, data, work)
 
     carry_out(
         arguments,
         prepare=lambda: prepare_ground(data, LANGUAGES, scale, work, scale.vocabulary_characters),
         phases=[
-            [(kind, seed) for seed in range(arguments.seeds) for kind in kinds] for kinds in (FIRST, NEXT, ("measure",))
+            *(phase for arms in (FIRST, NEXT) for phase in (rate_jobs(arms, scale), seed_jobs(arms, scale, seeds))),
+            [("measure", seed) for seed in seeds],
         ],
         run=run,
-        summarise=lambda results: summarise(results, scale),
+        summarise=lambda results: summarise(results, scale, every, seeds),
         as_markdown=as_markdown,
     )
 

@@ -1,10 +1,13 @@
 """The report of the forgetting study: what each way of learning Russian does to English and gives in Russian."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from eval.studies.common.arms import finished, rates_line
+from eval.studies.common.jobs import Results
 from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
 
@@ -18,15 +21,16 @@ PAIRS = (
 )
 
 
-def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
+def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """``losses[text][model]``: loss, interval and values by seed; ``differences``: second minus first, paired by block.
 
     Below zero: the second is better. Differences are those of every model from ``english`` and from ``russian``, and
     the ``PAIRS``; ``costs`` are means over seeds.
     """
-    measured = {seed: result for (kind, seed), result in sorted(results.items()) if kind == "measure"}
-    if not measured:
-        raise SystemExit("no seed has been measured yet; run the study first")
+    measured = {seed: results["measure", seed] for seed in seeds if ("measure", seed) in results}
+    if len(measured) < len(seeds):
+        raise SystemExit(f"{len(measured)} of {len(seeds)} seeds have been measured; run the study first")
+    runs = finished(results, arms, scale, seeds)
     texts: dict[str, Any] = {}
     losses: dict[str, Any] = {}
     differences = []
@@ -42,13 +46,12 @@ def summarise(results: dict[Any, dict[str, Any]], scale: Any) -> dict[str, Any]:
             found = difference_of(nats[first], nats[second], entry)
             differences.append({"text": text, "first": first, "second": second, **found})
     costs = {
-        kind: {name: float(np.mean([results[kind, seed][name] for seed in measured])) for name in cost}
-        for (kind, _), cost in results.items()
-        if kind != "measure"
+        kind: {name: float(np.mean([run[name] for run in found])) for name in found[0]} for kind, found in runs.items()
     }
     return {
         "scale": asdict(scale),
         "seeds": list(measured),
+        "rates": rates_line(results, arms, scale, seeds),
         "texts": texts,
         "losses": losses,
         "differences": differences,
@@ -81,12 +84,12 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         f"{scale['hidden_size']} wide, {scale['vocab_size']} tokens of one glyph substrate, context "
         f"{scale['context_length']}; every training reads {scale['tokens']:,} tokens in batches of "
-        f"{scale['batch_tokens']:,}, peak learning rate {scale['learning_rate']} with a cosine. `english` and "
+        f"{scale['batch_tokens']:,} with a cosine. `english` and "
         f"`russian` train {scale['layers']} blocks on one language. From `english` go on with Russian: `grown` "
         f"({scale['layers']} new blocks and the head train, the blocks below are frozen) and `tuned` (all blocks and "
         "the head train, none is added); `-replay`: half of the tokens are English. `A+B/RULE`: both merged, nothing "
         "trained; `english+grown` is the grown model and its own first stage. "
-        f"{len(report['seeds'])} seeds (blocks, head and order). Held-out nats per character of "
+        f"{report['rates']} {len(report['seeds'])} seeds (blocks, head and order). Held-out nats per character of "
         + ", ".join(
             f"{text} ({entry['characters']:,} characters, {entry['documents']} documents)"
             for text, entry in report["texts"].items()

@@ -5,7 +5,7 @@
 DIR holds squad/dev-v1.1.json and squad/dev-v2.0.json; ``--grown`` the folder of a finished growth study. The same
 command resumes what was stopped. Tasks: the published short-answer protocol (greedy, 256 questions) and SQuAD v1.1 as
 completion (500 questions drawn at random). Slopes are of score over number of blocks, all stages, by least
-squares, and are drawn by question.
+squares, and are drawn by article.
 """
 
 from pathlib import Path

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.studies.common.losses import over_seeds
+from eval.studies.common.losses import finite, over_seeds
 from eval.studies.common.tables import between_seeds, circumstances_line, interval, table
 from eval.studies.growth.runs import BASELINE
 from frozen_glyph.statistics import binomial_interval, bootstrap_interval
@@ -17,23 +17,25 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
     if not results:
         raise SystemExit("no finished run; name the folder of a growth study with --grown")
 
-    def estimate(values_SQ: np.ndarray) -> dict[str, Any]:
-        """Mean over seeds and questions; the interval draws questions."""
-        low, high = bootstrap_interval(values_SQ.mean(0))
-        return {"value": float(values_SQ.mean()), "low": low, "high": high} | over_seeds(values_SQ.mean(1).tolist())
+    def estimate(values_SQ: np.ndarray, articles: list[int] | None) -> dict[str, Any]:
+        """Mean over seeds and questions; the interval draws articles, or questions of which no two share one."""
+        low, high = bootstrap_interval(values_SQ.mean(0), units=articles)
+        found = finite({"value": float(values_SQ.mean()), "low": low, "high": high})
+        return found | over_seeds(values_SQ.mean(1).tolist())
 
     first = next(iter(results.values()))
     depth = np.array(first["blocks"], dtype=float)
     centred = depth - depth.mean()
     tasks: dict[str, Any] = {}
     for task, metrics in METRICS.items():
-        tasks[task] = {}
+        tasks[task], articles = {}, first["articles"][task]
         for metric in metrics:
             scores_SDQ = np.array([run["scores"][task][metric] for run in results.values()])
             tasks[task][metric] = {
                 "questions": scores_SDQ.shape[-1],
-                "by_depth": [estimate(scores_SDQ[:, index]) for index in range(len(depth))],
-                "slope": estimate(np.einsum("d,sdq->sq", centred, scores_SDQ) / (centred**2).sum()),
+                "articles": len(set(articles)) if articles else scores_SDQ.shape[-1],
+                "by_depth": [estimate(scores_SDQ[:, index], articles) for index in range(len(depth))],
+                "slope": estimate(np.einsum("d,sdq->sq", centred, scores_SDQ) / (centred**2).sum(), articles),
             }
     return {
         "blocks": first["blocks"],
@@ -55,24 +57,25 @@ def as_markdown(report: dict[str, Any]) -> str:
     rows = [
         [
             f"{task}, {metric}",
-            str(found["questions"]),
+            f"{found['questions']} of {found['articles']} articles",
             *(cell(entry) for entry in found["by_depth"]),
             f"{cell(found['slope'], '+')}; {', '.join(f'{100 * value:+.3f}' for value in found['slope']['by_seed'])}",
         ]
         for task, metrics in report["tasks"].items()
         for metric, found in metrics.items()
     ]
+    fewest = min(found["articles"] for metrics in report["tasks"].values() for found in metrics.values())
     columns = [f"{blocks} block{'s' if blocks > 1 else ''}" for blocks in report["blocks"]]
     return "\n".join(
         [
             "# SQuAD by depth",
             "",
             f"The models of `growth-study.md` ({BASELINE}), seeds {', '.join(map(str, report['seeds']))}, zero-shot "
-            "and greedy; percent, mean over seeds, with 95% intervals over questions and between seeds. `paper_squad` "
-            "is the published short-answer protocol, `fg_squad` SQuAD v1.1 as completion. Slope: percentage points "
-            "for each block, then seed by seed. Longer prompts than the context of 256 tokens lose their beginning. "
-            "An interval from 0 to 0 means that no answer was right, not that none could be: 0 of 256 leaves room for "
-            f"{100 * binomial_interval(0, 256).high:.1f}% (exact binomial).",
+            "and greedy; percent, mean over seeds, with 95% intervals over articles (questions of one depend on each "
+            "other) and between seeds. `paper_squad` is the published short-answer protocol, `fg_squad` SQuAD v1.1 as "
+            "completion. Slope: percentage points for each block, then seed by seed. Longer prompts than the context of 256 tokens lose their beginning. "
+            "An interval from 0 to 0 means that no answer was right, not that none could be: none in "
+            f"{fewest} articles leaves room for {100 * binomial_interval(0, fewest).high:.1f}% (exact binomial).",
             "",
             *table(["task, metric", "questions", *columns, "slope"], rows),
             f"{report['cpu_seconds']:.0f} core-seconds. {circumstances_line(report)}",

@@ -13,18 +13,21 @@ QUESTIONS = {"paper_squad": 256, "fg_squad": 500}
 
 
 def score_stages(folder: Path, questions: dict[str, int], mirror: Path) -> dict[str, Any]:
-    """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions]."""
+    """Scores of every question under every growth stage of ``folder``: ``scores[task][metric]`` [stages, questions],
+    and the number of the article of every question, ``articles[task]``."""
     ladder = FrozenGlyphConfig.from_pretrained(folder).ladder
     scores: dict[str, dict[str, list[list[float]]]] = {
         task: {metric: [] for metric in metrics} for task, metrics in METRICS.items()
     }
     tasks = Tasks(mirror)
     loaded = {name: tasks.load(name) for name in METRICS}
+    chosen = {name: task.choose(questions[name], seed=0) for name, task in loaded.items()}
+    articles = {name: task.clusters(chosen[name]) for name, task in loaded.items()}
     for stage in range(1, len(ladder) + 1):
         lm = as_lm(*load_model(folder, growth_stage=stage))
         for task, metrics in METRICS.items():
-            chosen = loaded[task].choose(questions[task], seed=0)
-            samples = loaded[task].run(lm, chosen, seed=0)["samples"][task]
+            samples = loaded[task].run(lm, chosen[task], seed=0)["samples"][task]
+            samples = sorted(samples, key=lambda sample: sample["doc_id"])
             for metric in metrics:
                 scores[task][metric].append([sample[metric] for sample in samples])
-    return {"blocks": ladder, "scores": scores, "cpu_seconds": time.process_time()}
+    return {"blocks": ladder, "scores": scores, "articles": articles, "cpu_seconds": time.process_time()}

@@ -11,6 +11,7 @@ from frozen_glyph.evaluation.report.schema import Comparison, Trend
 from frozen_glyph.evaluation.report.summarise import is_binary, nats_of
 from frozen_glyph.statistics import (
     PairedDifference,
+    binomial_interval,
     cohens_d,
     cohens_g,
     holm,
@@ -67,12 +68,19 @@ def _documents(units: int, documents: Sequence[int]) -> str:
     return f"{units} documents" if len(set(documents)) > 1 else f"{units} passages of one document"
 
 
+def _items(units: int, clusters: Sequence[int] | None) -> str:
+    """What the units of a task are."""
+    return f"{units} items" if clusters is None else f"{units} texts that the items are about"
+
+
 def compare_scores(
     task: str, first: tuple[str, TaskPart], second: tuple[str, TaskPart], seed: int = 0
 ) -> Comparison | None:
     """Return second minus first of the task's first metric, or None if the two saw different items.
 
-    The interval is a studentised bootstrap over items; the p-value is McNemar's exact test of right-or-wrong items.
+    Items that several share a text with (SQuAD's articles) depend on each other: interval and p-value are then those of
+    a studentised bootstrap over texts. Else the bootstrap is over items, and of right-or-wrong ones the p-value is
+    McNemar's exact one.
     """
     return compare_runs(task, (first[0], [first[1]]), (second[0], [second[1]]), seed)
 
@@ -92,16 +100,21 @@ def compare_runs(
     before, after = (
         np.mean([run["values"][metric] for run in runs], axis=0).tolist() for runs in (first_runs, second_runs)
     )
-    result = paired_bootstrap(before, after, seed=seed)
-    if is_binary(before) and is_binary(after):
-        split = mcnemar_exact(before, after)
-        result = replace(result, p_value=split.p_value)
-        comparison = _comparison("score", task, first_model, second_model, result, "exact McNemar test")
-        return _with_effect(comparison, "Cohen's g", cohens_g(split))
-    comparison = _comparison(
-        "score", task, first_model, second_model, result, f"studentised bootstrap over {result.units} items"
+    clusters = second_runs[0].get("clusters")
+    result = paired_bootstrap(before, after, units=clusters, seed=seed)
+    test = f"studentised bootstrap over {_items(result.units, clusters)}"
+    if not (is_binary(before) and is_binary(after)):
+        comparison = _comparison("score", task, first_model, second_model, result, test)
+        return _with_effect(comparison, "Cohen's d", cohens_d(np.subtract(after, before)))
+    split = mcnemar_exact(before, after)
+    if before == after:  # no item of these: how many of others may there be?
+        most = binomial_interval(0, result.units).high
+        result = replace(result, low=-most, high=most)
+    if clusters is None:
+        result, test = replace(result, p_value=split.p_value), "exact McNemar test"
+    return _with_effect(
+        _comparison("score", task, first_model, second_model, result, test), "Cohen's g", cohens_g(split)
     )
-    return _with_effect(comparison, "Cohen's d", cohens_d(np.subtract(after, before)))
 
 
 def trends(
@@ -111,32 +124,39 @@ def trends(
     tasks: Sequence[Mapping[str, TaskPart]] = (),
     seed: int = 0,
 ) -> list[Trend]:
-    """Return the change for one more block over a model's growth stages, of every text and every task.
+    """Return the change for one more block over a model's growth stages, of every text and every task; none if no stage
+    added a block.
 
     Args:
         depths: number of blocks at each stage.
         texts, tasks: the parts of each stage; a text or task is left out where a stage lacks it or saw other items, and
             so is BLEU, which has no value for an item.
     """
-    found: list[tuple[str, str, list[list[float]], TextPart | None]] = []
+    if len(set(depths)) < 2:
+        return []
+    found: list[tuple[str, str, list[list[float]], list[int] | None, list[int] | None]] = []
     for name in texts[0] if texts else ():
         parts = [stage[name] for stage in texts if name in stage]
         same = len(parts) == len(depths) and all(part["characters"] == parts[0]["characters"] for part in parts)
         if same and all(np.isfinite(nats_of(part)).all() for part in parts):
-            found.append(("loss", name, [nats_of(part).tolist() for part in parts], parts[0]))
+            found.append(
+                (
+                    "loss",
+                    name,
+                    [nats_of(part).tolist() for part in parts],
+                    parts[0]["characters"],
+                    parts[0]["documents"],
+                )
+            )
     for name in tasks[0] if tasks else ():
         runs = [stage[name] for stage in tasks if name in stage]
         if len(runs) == len(depths) and all(run["items"] == runs[0]["items"] and run["values"] for run in runs):
             metric = next(iter(runs[0]["values"]))
-            found.append(("score", name, [run["values"][metric] for run in runs], None))
+            found.append(("score", name, [run["values"][metric] for run in runs], None, runs[0].get("clusters")))
     rows: list[Trend] = []
-    for kind, name, values, text in found:
-        if text is None:
-            trend = linear_trend(depths, values, seed=seed)
-            units = f"{trend.units} items"
-        else:
-            trend = linear_trend(depths, values, text["characters"], units=text["documents"], seed=seed)
-            units = _documents(trend.units, text["documents"])
+    for kind, name, values, sizes, own in found:
+        trend = linear_trend(depths, values, sizes, units=own, seed=seed)
+        units = _items(trend.units, own) if sizes is None else _documents(trend.units, own or [])
         rows.append(
             {
                 "model": model,

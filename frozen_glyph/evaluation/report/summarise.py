@@ -12,9 +12,9 @@ from frozen_glyph.evaluation.report.bleu import RESAMPLES, mean_corpus_bleu, sen
 from frozen_glyph.evaluation.report.schema import Estimate, GroupScore, Loss, Score, Stage
 from frozen_glyph.statistics import (
     MIN_RUNS,
-    binomial_interval,
     bootstrap_interval,
     bootstrap_statistic,
+    share_interval,
     t_interval,
     verdict,
 )
@@ -79,23 +79,23 @@ def chance_level(options: Sequence[int]) -> float:
     return float(np.mean(1 / np.asarray(options)))
 
 
-def _estimate(values: Sequence[float], seed: int) -> Estimate:
-    """Return a mean: with its exact binomial interval if items are right or wrong, else by bootstrap over items."""
-    if is_binary(values):
-        low, high = binomial_interval(round(sum(values)), len(values))
-    else:
-        low, high = bootstrap_interval(values, seed=seed)
+def _estimate(values: Sequence[float], clusters: Sequence[int] | None, seed: int) -> Estimate:
+    """Return a mean with its interval over items, or over the texts that several are about."""
+    of = share_interval if is_binary(values) else bootstrap_interval
+    low, high = of(values, units=clusters, seed=seed)
     return {"value": sum(values) / len(values), "low": low, "high": high}
 
 
-def _group_scores(values: Sequence[float], groups: Sequence[str], seed: int) -> list[GroupScore]:
-    by_group: dict[str, list[float]] = {}
-    for group, value in zip(groups, values, strict=True):
-        by_group.setdefault(group, []).append(value)
-    return [
-        {"group": group, "correct": sum(own), "total": len(own), **_estimate(own, seed)}
-        for group, own in by_group.items()
-    ]
+def _group_scores(values: Sequence[float], part: TaskPart, seed: int) -> list[GroupScore]:
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(part["groups"]):
+        places.setdefault(group, []).append(place)
+    scores: list[GroupScore] = []
+    for group, own in places.items():
+        clusters = [part["clusters"][place] for place in own] if "clusters" in part else None
+        estimate = _estimate([values[place] for place in own], clusters, seed)
+        scores.append({"group": group, "correct": sum(values[place] for place in own), "total": len(own), **estimate})
+    return scores
 
 
 def _finish(score: Score, parts: Sequence[TaskPart], runs: Sequence[float]) -> Score:
@@ -159,19 +159,19 @@ def _task_scores(model: str, task: str, runs: Sequence[TaskPart], seed: int) -> 
             "metric": metric,
             "correct": sum(values),
             "total": len(values),
-            **_estimate(values, seed),
+            **_estimate(values, part.get("clusters"), seed),
             "chance": chance_level(part["options"]) if part["options"] else None,
             "verdict": None,
             "protocol": part["protocol"],
         }
         if "groups" in part:
-            score["groups"] = _group_scores(values, part["groups"], seed)
+            score["groups"] = _group_scores(values, part, seed)
         scores.append(_finish(score, runs, [float(np.mean(run)) for run in by_run]))
     return scores
 
 
 def summarise_task(model: str, task: str, part: TaskPart, seed: int = 0) -> list[Score]:
-    """Return one score for each metric: exact binomial interval if items are right or wrong, else bootstrap."""
+    """Return one score for each metric, with its interval over items or over the texts that several are about."""
     return _task_scores(model, task, [part], seed)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from frozen_glyph.evaluation.tasks.asking import AskedLM
 
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0}  # from the whole distribution, nothing cut off
+ABOUT = ("title", "context", "passage")  # fields of an item that name what it is about, or are it
 _CHATTY_LOGGERS = ("lm_eval", "datasets", "evaluate")
 
 
@@ -156,6 +157,17 @@ class LoadedTask:
     def prompts(self) -> list[str]:
         """Every item's prompt, without what all items share."""
         return [str(task.doc_to_text(doc)) for task in self.leaves.values() for doc in task.eval_docs]
+
+    def clusters(self, chosen: dict[str, list[int]]) -> list[int] | None:
+        """Of each ``chosen`` item the number of the text that it is about; None where no text has several items."""
+        docs = [self.leaves[leaf].eval_docs[item] for leaf, items in chosen.items() for item in sorted(items)]
+        for field in ABOUT:
+            numbers: dict[str, int] = {}
+            if all(isinstance(doc, dict) and doc.get(field) for doc in docs):
+                found = [numbers.setdefault(str(doc[field]), len(numbers)) for doc in docs]
+                if 1 < len(numbers) < len(docs):
+                    return found
+        return None
 
     def run(self, lm: Any, chosen: dict[str, list[int]], seed: int) -> dict[str, Any]:
         """Return lm-eval's results of the ``chosen`` items, every one of them under ``samples``, by leaf."""

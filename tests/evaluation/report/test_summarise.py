@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from frozen_glyph.evaluation.measurements import TaskPart, TextPart
 from frozen_glyph.evaluation.report.compare import adjust, compare_losses, compare_runs, compare_scores, trends
@@ -22,6 +23,8 @@ SENTENCES = [
     ("a dog barks at the moon", "the dog barks at the full moon"),
     ("nothing fits here at all", "it is raining in the city"),
     ("we will meet again tomorrow morning", "we will meet again tomorrow"),
+    ("she reads an old book of tales", "she reads an old book of fairy tales"),
+    ("the river is wide and slow", "the river here is wide and slow"),
 ]
 
 
@@ -102,11 +105,12 @@ def test_bleu_is_sacrebleus_and_its_interval_a_bootstrap_over_sentences() -> Non
         return sacrebleu.corpus_bleu(hypotheses, [references]).score / 100
 
     (score,) = summarise_task("m", "t", bleu_part())
-    assert score["value"] == pytest.approx(corpus([0, 1, 2, 3]))
-    assert (score["metric"], score["correct"], score["total"], score["chance"]) == ("bleu", None, 4, None)
+    assert score["value"] == pytest.approx(corpus([*range(6)]))
+    assert (score["metric"], score["correct"], score["total"], score["chance"]) == ("bleu", None, 6, None)
     assert score["published"] and "tok:13a" in score["protocol"] and "version:" in score["protocol"]
-    draws = np.random.default_rng(1).integers(0, 4, size=(1500, 4)).tolist()
-    expected = np.quantile([corpus(rows) for rows in draws], [0.025, 0.975])
+    draws = np.random.default_rng(1).integers(0, 6, size=(1500, 6)).tolist()
+    tail = stats.norm.cdf(-np.sqrt(6 / 5) * stats.t.ppf(0.975, 5))
+    expected = np.quantile([corpus(rows) for rows in draws], [tail, 1 - tail])
     assert (score["low"], score["high"]) == pytest.approx(expected, abs=0.05)
 
 
@@ -121,7 +125,8 @@ def test_bleu_of_runs_is_their_mean_and_pairs_are_drawn_together() -> None:
     assert found is not None and "effect" not in found
     assert found["difference"] == pytest.approx(one["value"] - other["value"])
     assert found["low"] >= 0 and found["high"] - found["low"] < one["high"] - one["low"]
-    assert found["p_value"] is None  # four sentences
+    few = compare_scores("t", ("worse", bleu_part(SENTENCES[:4])), ("m", bleu_part(SENTENCES[:4])))
+    assert few is not None and few["p_value"] is None and math.isnan(few["low"])
 
 
 def test_bits_per_byte_are_nats_over_bytes_inside_their_interval() -> None:
@@ -176,6 +181,35 @@ def test_comparisons_carry_the_effect_that_fits_their_test() -> None:
     per_character = [-0.2, -0.05, 0.0, -0.2]
     assert loss["effect"] == pytest.approx(np.mean(per_character) / np.std(per_character, ddof=1))
     assert compare_scores("t", ("a", task_part([1])), ("b", task_part([1], items="other"))) is None
+
+
+def test_items_about_one_text_are_one_unit_of_score_comparison_and_trend() -> None:
+    """Ten questions of each of eight articles, all answered alike: eight units, whatever the number of questions."""
+    by_article = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    clusters = np.repeat(range(8), 10).tolist()
+    better, worse = ({**task_part(np.repeat(v, 10).tolist()), "clusters": clusters} for v in (by_article, [0.0] * 8))
+    (score,), (alone,) = (summarise_task("m", "t", {**better, **own}) for own in ({}, {"clusters": [*range(80)]}))
+    few = binomial_interval(6, 8)
+    assert score["low"] <= few.low + 0.02 < alone["low"] - 0.15 and score["high"] >= few.high - 0.02
+    found = compare_scores("t", ("worse", worse), ("better", better))
+    assert found is not None and found["test"] == "studentised bootstrap over 8 texts that the items are about"
+    assert found["p_value"] is not None and found["p_value"] > 0.01 and found["effect_name"] == "Cohen's g"
+    (trend,) = trends("m", [1, 2], [{}, {}], [{"t": worse}, {"t": better}])
+    assert trend["p_value"] == found["p_value"] and "8 texts" in trend["test"]
+    two = {**task_part([1.0, 1.0, 0.0, 0.0]), "clusters": [0, 0, 1, 1]}
+    (score,) = summarise_task("m", "t", two)
+    assert math.isnan(score["low"]) and score["verdict"] == "too few items to tell"
+
+
+def test_models_that_agree_on_every_item_may_differ_on_others() -> None:
+    part = task_part([1.0, 0.0] * 10)
+    found = compare_scores("t", ("a", part), ("b", part))
+    most = binomial_interval(0, 20).high
+    assert found is not None and (found["low"], found["high"], found["p_value"]) == (-most, most, 1.0)
+
+
+def test_stages_without_a_new_block_have_no_trend() -> None:
+    assert trends("m", [2, 2], [{"x": text_part([1.0] * 4)}] * 2) == []
 
 
 def test_trends_are_slopes_over_depth_and_need_the_same_items() -> None:
