@@ -73,7 +73,8 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"The models of `growth-study.md` ({BASELINE}), seeds {', '.join(map(str, report['seeds']))}, zero-shot "
             "and greedy; percent, mean over seeds, with 95% intervals over articles (questions of one depend on each "
             "other) and between seeds. `paper_squad` is the published short-answer protocol, `fg_squad` SQuAD v1.1 as "
-            "completion. Slope: percentage points for each block, then seed by seed. Longer prompts than the context of 256 tokens lose their beginning. "
+            "completion. Slope: percentage points for each block, then seed by seed. Longer prompts than the context "
+            "of 256 tokens lose their beginning. "
             "An interval from 0 to 0 means that no answer was right, not that none could be: none in "
             f"{fewest} articles leaves room for {100 * binomial_interval(0, fewest).high:.1f}% (exact binomial).",
             "",
