@@ -57,8 +57,11 @@ def growth(first: str, second: str, side: Side) -> Any:
 def slope(task: str, metric: str) -> Any:
     def estimates(study: Results) -> list[Estimate]:
         found = study["tasks"][task][metric]
-        entry = percent(found["slope"], "value") | {"units": found["articles"]}
-        return [Estimate.of(f"{metric} for each block", entry, "above")]
+        named = {"slope": f"{metric} for each block", "minus_control": f"{metric} minus one block trained on"}
+        return [
+            Estimate.of(said, percent(found[name], "value") | {"units": found["articles"]}, "above")
+            for name, said in named.items()
+        ]
 
     return estimates
 

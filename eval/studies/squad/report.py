@@ -6,16 +6,18 @@ import numpy as np
 
 from eval.studies.common.losses import finite, over_seeds
 from eval.studies.common.tables import between_seeds, circumstances_line, interval, table
-from eval.studies.growth.runs import BASELINE
 from frozen_glyph.statistics import binomial_interval, bootstrap_interval
 
 METRICS = {"paper_squad": ("hit",), "fg_squad": ("exact_match", "f1")}
 
 
-def summarise(results: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
-    """For each task and metric the score by depth and its slope, each with interval and values by seed."""
-    if not results:
-        raise SystemExit("no finished run; name the folder of a growth study with --grown")
+def summarise(results: dict[tuple[str, int], dict[str, Any]], arm: str, control: str) -> dict[str, Any]:
+    """For each task and metric the score of ``arm`` by depth, its slope, the score of the control's last stage and the
+    difference of the last stages, each with interval and values by seed; of the seeds that both have finished."""
+    seeds = [seed for name, seed in results if name == arm and (control, seed) in results]
+    if not seeds:
+        raise SystemExit("no seed has finished; name the folder of a growth study with --grown")
+    grown, beside = ([results[name, seed] for seed in seeds] for name in (arm, control))
 
     def estimate(values_SQ: np.ndarray, articles: list[int] | None) -> dict[str, Any]:
         """Mean over seeds and questions; the interval draws articles, or questions of which no two share one."""
@@ -23,23 +25,29 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
         found = finite({"value": float(values_SQ.mean()), "low": low, "high": high})
         return found | over_seeds(values_SQ.mean(1).tolist())
 
-    first = next(iter(results.values()))
+    first = grown[0]
     depth = np.array(first["blocks"], dtype=float)
     centred = depth - depth.mean()
     tasks: dict[str, Any] = {}
     for task, metrics in METRICS.items():
         tasks[task], articles = {}, first["articles"][task]
         for metric in metrics:
-            scores_SDQ = np.array([run["scores"][task][metric] for run in results.values()])
+            scores_SDQ, control_SDQ = (
+                np.array([run["scores"][task][metric] for run in runs]) for runs in (grown, beside)
+            )
             tasks[task][metric] = {
                 "questions": scores_SDQ.shape[-1],
                 "articles": len(set(articles)) if articles else scores_SDQ.shape[-1],
                 "by_depth": [estimate(scores_SDQ[:, index], articles) for index in range(len(depth))],
                 "slope": estimate(np.einsum("d,sdq->sq", centred, scores_SDQ) / (centred**2).sum(), articles),
+                "control": estimate(control_SDQ[:, -1], articles),
+                "minus_control": estimate(scores_SDQ[:, -1] - control_SDQ[:, -1], articles),
             }
     return {
         "blocks": first["blocks"],
-        "seeds": [seed for _, seed in results],
+        "arm": arm,
+        "control": control,
+        "seeds": seeds,
         "tasks": tasks,
         "cpu_seconds": sum(run["cpu_seconds"] for run in results.values()),
     }
@@ -60,6 +68,8 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"{found['questions']} of {found['articles']} articles",
             *(cell(entry) for entry in found["by_depth"]),
             f"{cell(found['slope'], '+')}; {', '.join(f'{100 * value:+.3f}' for value in found['slope']['by_seed'])}",
+            cell(found["control"]),
+            cell(found["minus_control"], "+"),
         ]
         for task, metrics in report["tasks"].items()
         for metric, found in metrics.items()
@@ -70,15 +80,25 @@ def as_markdown(report: dict[str, Any]) -> str:
         [
             "# SQuAD by depth",
             "",
-            f"The models of `growth-study.md` ({BASELINE}), seeds {', '.join(map(str, report['seeds']))}, zero-shot "
+            f"The growth study's `{report['arm']}`, seeds {', '.join(map(str, report['seeds']))}, zero-shot "
             "and greedy; percent, mean over seeds, with 95% intervals over articles (questions of one depend on each "
             "other) and between seeds. `paper_squad` is the published short-answer protocol, `fg_squad` SQuAD v1.1 as "
             "completion. Slope: percentage points for each block, then seed by seed. Longer prompts than the context "
-            "of 256 tokens lose their beginning. "
+            f"lose their beginning. `{report['control']}`: one block trained on with as many tokens. "
             "An interval from 0 to 0 means that no answer was right, not that none could be: none in "
             f"{fewest} articles leaves room for {100 * binomial_interval(0, fewest).high:.1f}% (exact binomial).",
             "",
-            *table(["task, metric", "questions", *columns, "slope"], rows),
+            *table(
+                [
+                    "task, metric",
+                    "questions",
+                    *columns,
+                    "slope",
+                    f"`{report['control']}`",
+                    f"minus `{report['control']}`",
+                ],
+                rows,
+            ),
             f"{report['cpu_seconds']:.0f} core-seconds. {circumstances_line(report)}",
             "",
         ]
