@@ -2,11 +2,15 @@
 
     python -m eval.bench.generate --out eval/results/bench-generate.json
     python -m eval.bench.generate --layers 9 --width 1024 --context 1024 --device cuda
+    python -m eval.bench.generate --prompt 512 --context 516 --batch 8 --memory
 
 All generate greedily with a dynamic cache, one sequence and ``--batch`` of them: ``generate()`` reads a prompt of half
 the context, which gives the first token, and writes the other half. The two are timed apart. To write, the merged model
-may take N times the expert's time and 5 % more, under every rule. Reading costs ``posterior`` and ``evidence`` more:
-they need the probability of every token of the prompt under every expert, where the others need the last state only.
+may take N times the expert's time and 5 % more, under every rule. Reading costs rules that read tokens more: they need
+the probability of tokens of the prompt under every expert, where the others need the last state only. Experts of random
+weights hardly differ, so that ``fixed_share`` finds late, or never, that what it has not read does not matter.
+``posterior, sampled`` has ``prompt_sample=64``. ``--memory``: what a rule takes to read one prompt beyond what ``mean``
+does, at the most, each in a process of its own.
 The merged model runs its rules in turns with the single expert and both Llamas, in one process. The Llamas have the
 same width, heads and vocabulary, tied embeddings (our input table is no parameters either), a gated MLP of 8/3 instead
 of 4 times the width, and as many blocks as bring them nearest to the expert's and the merged model's parameters.
@@ -14,6 +18,10 @@ of 4 times the width, and as many blocks as bring them nearest to the expert's a
 
 import argparse
 import functools
+import json
+import resource
+import threading
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,7 +29,7 @@ import torch
 from transformers import LlamaForCausalLM
 from transformers.generation import StoppingCriteria
 
-from eval.bench.command import add_shape_arguments, bench_arguments, write_report
+from eval.bench.command import add_shape_arguments, bench_arguments, run_part, write_report
 from eval.bench.models import build_llama, build_model, llama_config
 from eval.bench.timing import Clock, Seconds, alternate
 from eval.bench.training_step import describe
@@ -29,12 +37,16 @@ from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGly
 from frozen_glyph.model.rules_frozen_glyph import RULES
 from frozen_glyph.training.precision import uses_bf16
 
+SAMPLED = "posterior, sampled"
 ALLOWED = 1.05  # times N times the expert's time, to write
 
 
 def main() -> None:
     arguments = parse_arguments()
-    write_report(measure(arguments), arguments.out)
+    if arguments.part:
+        print(json.dumps(peak_of_reading(arguments, arguments.part[0])))
+    else:
+        write_report(measure(arguments), arguments.out)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -46,6 +58,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     models = {
         "expert": expert,
         **dict.fromkeys(arguments.rules, merged),
+        **({SAMPLED: merged} if "posterior" in arguments.rules else {}),
         "llama of the expert's size": llama_of_size(arguments, expert.num_parameters()),
         "llama of the merged size": llama_of_size(arguments, merged.num_parameters()),
     }
@@ -56,7 +69,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         **about,
         "dtype": str(dtype),
         **{name: getattr(arguments, name) for name in ("layers", "experts", "repeats")},
+        "prompt": arguments.prompt or arguments.context // 2,
         "batches": batches,
+        "mebibytes_of_reading_beyond_mean": memory_of_reading(arguments) if arguments.memory else None,
         "largest_writing_over_expert": worst,
         "allowed": round(ALLOWED * arguments.experts, 4),
         "holds": worst <= ALLOWED * arguments.experts,
@@ -68,6 +83,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4, help="blocks of an expert (default: 4)")
     parser.add_argument("--experts", type=int, default=3, help="experts (default: 3)")
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="default: all")
+    parser.add_argument("--prompt", type=int, help="tokens to read (default: half the context)")
+    parser.add_argument("--memory", action="store_true", help="measure memory too")
     add_shape_arguments(parser, width=512, batch=16, context=64)
     return parser.parse_args()
 
@@ -94,8 +111,9 @@ def llama_of_size(arguments: argparse.Namespace, parameters: int) -> LlamaForCau
 def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Each model's tokens a second, and its time to read and to write over that of the expert's turn beside it."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(arguments.vocab, (batch, arguments.context // 2), generator=generator).to(arguments.device)
-    new_tokens = arguments.context - ids.shape[1]
+    prompt = arguments.prompt or arguments.context // 2
+    ids = torch.randint(arguments.vocab, (batch, prompt), generator=generator).to(arguments.device)
+    new_tokens = arguments.context - prompt
     turns = {name: functools.partial(turn, model, name, ids, new_tokens) for name, model in models.items()}
     seconds = alternate(turns, arguments.repeats, warm_up=1)
     reading, writing = ({name: [each[part] for each in own] for name, own in seconds.items()} for part in (0, 1))
@@ -112,8 +130,7 @@ def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argpar
 
 def turn(model: torch.nn.Module, name: str, ids: torch.Tensor, new_tokens: int) -> tuple[Seconds, Seconds]:
     """One call of ``generate()``, for a merged model under the rule ``name``: seconds to read, seconds to write."""
-    if name in RULES:
-        model.config.rule = name
+    choose(model, name)
     model.generation_config.eos_token_id = None
     first = FirstToken(ids.device)
     model.generate(
@@ -127,6 +144,59 @@ def turn(model: torch.nn.Module, name: str, ids: torch.Tensor, new_tokens: int) 
     )
     whole = first.clock.read()
     return first.seconds, Seconds(*(end - begin for end, begin in zip(whole, first.seconds, strict=True)))
+
+
+def choose(model: torch.nn.Module, name: str) -> None:
+    """Set the rule ``name``, where it is one."""
+    if name in RULES or name == SAMPLED:
+        model.config.rule = name.partition(",")[0]
+        model.config.prompt_sample = 64 if name == SAMPLED else None
+
+
+def memory_of_reading(arguments: argparse.Namespace) -> dict[str, float]:
+    """MiB at the most beyond those under ``mean``, for one prompt and for ``--batch``."""
+    rules = [rule for rule in arguments.rules if RULES[rule].reads_tokens]
+    peaks = {rule: run_part(rule) for rule in ("mean", *rules)}
+    return {rule: round(peaks[rule]["mebibytes"] - peaks["mean"]["mebibytes"], 1) for rule in rules}
+
+
+@torch.no_grad()
+def peak_of_reading(arguments: argparse.Namespace, rule: str) -> dict[str, float]:
+    """How much more memory the process had at the most after reading a prompt under ``rule`` than before."""
+    model = build_merged(build_model(arguments, arguments.layers), arguments.experts)
+    model = model.to(torch.bfloat16 if uses_bf16(arguments.precision) else torch.float32).eval()
+    choose(model, rule)
+    ids = torch.randint(arguments.vocab, (1, arguments.prompt or arguments.context // 2))
+    model(ids[:, :4], logits_to_keep=1)
+    with Watch() as watch:
+        model(ids, use_cache=True, logits_to_keep=1)
+    return {"mebibytes": watch.mebibytes}
+
+
+class Watch:
+    """The largest resident memory within, beyond that at the begin, looked up every millisecond."""
+
+    mebibytes = 0.0
+
+    def __enter__(self) -> "Watch":
+        self.first, self.ends = resident(), threading.Event()
+        self.thread = threading.Thread(target=self.look)
+        self.thread.start()
+        return self
+
+    def look(self) -> None:
+        while not self.ends.wait(0.001):
+            self.mebibytes = max(self.mebibytes, resident() - self.first)
+
+    def __exit__(self, *error: object) -> None:
+        self.ends.set()
+        self.thread.join()
+
+
+def resident() -> float:
+    """MiB of this process's memory."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 class FirstToken(StoppingCriteria):

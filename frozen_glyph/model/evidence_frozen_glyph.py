@@ -15,6 +15,7 @@ from torch import nn
 from transformers.cache_utils import Cache
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
+from .head_frozen_glyph import on_device
 from .rules_frozen_glyph import RULES
 from .switching_frozen_glyph import fixed_share, initial_weights
 
@@ -48,12 +49,12 @@ def switched_weights(
 
 def log_prior(config: FrozenGlyphMoEConfig, device: torch.device) -> torch.Tensor:
     """Logarithms of what each expert counts before any token is read, [N]."""
-    return torch.tensor(config.logit_weights, device=device).log()
+    return on_device(config.logit_weights, device).log()
 
 
 def switching_rates(config: FrozenGlyphMoEConfig, device: torch.device) -> torch.Tensor:
     """The rates [R] of a rule that takes them."""
-    return torch.tensor(config.switching_rates, device=device)
+    return on_device(config.switching_rates, device)
 
 
 def width_of_keys(config: FrozenGlyphMoEConfig) -> int:

@@ -7,6 +7,7 @@ Shapes: N experts, D hidden size, V vocabulary.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,6 +58,11 @@ class OutputHead(nn.Linear):
         return head_linear(states, self.weight, self.bias)
 
 
+def on_device(numbers: Sequence[float], device: torch.device) -> torch.Tensor:
+    """A tensor [N] that is made where it is needed: a copy from the host would wait for the device at every step."""
+    return torch.stack([torch.full((), float(number), device=device) for number in numbers])
+
+
 def log_sum(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """``logsumexp`` [...] over the logits of ``states`` [..., D], float32, of which only a block exists at a time."""
     blocks = list(zip(weight.split(BLOCK_TOKENS), bias.split(BLOCK_TOKENS), strict=True))
@@ -86,7 +92,7 @@ class ExpertHead(nn.Module):
         """The bias [V] of all experts together; an ``AttributeError`` under a rule that is no sum of their logits."""
         if not RULES[self.config.rule].one_head:
             raise AttributeError("bias")  # python asks __getattr__ then
-        return torch.tensor(self.config.logit_weights, device=self.biases.device).to(self.biases.dtype) @ self.biases
+        return on_device(self.config.logit_weights, self.biases.device).to(self.biases.dtype) @ self.biases
 
     def __getattr__(self, name: str) -> Any:
         if name == "bias":

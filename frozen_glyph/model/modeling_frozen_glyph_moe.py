@@ -25,7 +25,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .evidence_frozen_glyph import read_nothing
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
-from .head_frozen_glyph import ExpertHead, OutputHead, head_of_experts
+from .head_frozen_glyph import ExpertHead, OutputHead, head_of_experts, on_device
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     FrozenGlyphAttention,
@@ -342,7 +342,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
             states = keep_positions(states, logits_to_keep)
             logits = self.lm_head(states)
             if return_expert_weights:
-                weights = torch.tensor(self.config.logit_weights, device=logits.device).expand(*logits.shape[:2], -1)
+                weights = on_device(self.config.logit_weights, logits.device).expand(*logits.shape[:2], -1)
         else:
             logits, weights = combined_logits(
                 self.config, self.lm_head, states, input_ids, attention_mask, position_ids, cache, logits_to_keep

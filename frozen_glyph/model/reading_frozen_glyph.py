@@ -14,8 +14,15 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
 from .documents_frozen_glyph import first_columns, real_tokens
-from .evidence_frozen_glyph import log_prior, log_probs_of, read_so_far, switched_weights, weights_in, width_of_keys
-from .head_frozen_glyph import ExpertHead
+from .evidence_frozen_glyph import (
+    log_prior,
+    log_probs_of,
+    read_so_far,
+    switched_weights,
+    weights_in,
+    width_of_keys,
+)
+from .head_frozen_glyph import ExpertHead, on_device
 from .modeling_frozen_glyph import keep_positions
 from .rules_frozen_glyph import RULES, rules_with
 from .skimming_frozen_glyph import catch_up, known_from, normalisers_needed
@@ -163,7 +170,7 @@ def weights_after(config: FrozenGlyphMoEConfig, head: Any, cache: Cache) -> torc
     keys = layers[config.evidence_layer].keys
     columns = torch.arange(int(cache.get_seq_length()), device=keys.device)
     if not RULES[config.rule].reads_tokens:
-        return torch.tensor(config.logit_weights, device=keys.device).expand(len(keys), len(columns), -1)
+        return on_device(config.logit_weights, keys.device).expand(len(keys), len(columns), -1)
     return weights_in(config, keys, columns).exp()
 
 

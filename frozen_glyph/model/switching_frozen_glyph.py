@@ -15,6 +15,9 @@ nats at equal priors: an expert of prior p in place of 1 / N counts log(1 / p) f
 begins. Several rates each have weights of their own, and count by how well they predicted the text so far (Learn-alpha,
 Monteleoni and Jaakkola 2003): at most log R nats more than under the best of R rates. Rate 0 is the rule ``posterior``.
 
+A long piece is cut into blocks, which are followed side by side from every state that may stand before them; then the
+blocks are joined one after another. That takes a few steps for each of the square root of the tokens.
+
 Shapes: B batch, C tokens of a piece, R rates, N experts.
 """
 
@@ -22,6 +25,7 @@ import math
 
 import torch
 
+LEAST_BLOCK = 8  # tokens; shorter ones are followed one by one
 LEAST = -1e30  # stands for the logarithm of 0, whose differences would be no numbers
 
 
@@ -51,18 +55,58 @@ def fixed_share(
         begins_BC: whether the token is the first of a document, after which weights are the initial ones. None: no one.
         before_BRN: the log weights before the first of these tokens.
     """
+    batch, length = counted_BC.shape
     initial_RN = initial_weights(log_prior_N, rates_R)
     stay_R1 = logs(1 - rates_R).unsqueeze(-1)
     share_RN = logs(rates_R).unsqueeze(-1) + log_prior_N.clamp_min(LEAST)
-    weights, after = before_BRN, []
-    for column in range(log_probs_BCN.shape[1]):
-        told = (weights + log_probs_BCN[:, column, None]).flatten(1).log_softmax(-1).view_as(weights)
-        shared = torch.logaddexp(told + stay_R1, told.logsumexp(-1, keepdim=True) + share_RN)
-        weights = torch.where(counted_BC[:, column, None, None].bool(), shared, weights)
-        if begins_BC is not None:
-            weights = torch.where(begins_BC[:, column, None, None], initial_RN, weights)
+    begins = torch.zeros_like(counted_BC, dtype=torch.bool) if begins_BC is None else begins_BC
+    told: tuple[torch.Tensor, ...] = (
+        log_probs_BCN - log_probs_BCN.detach().amax(-1, keepdim=True),
+        counted_BC.bool(),
+        begins,
+    )
+    chain = (initial_RN, stay_R1, share_RN)
+    width = math.isqrt(length - 1) + 1
+    if width < LEAST_BLOCK:
+        return normalised(follow(before_BRN, told, chain))
+
+    blocks = -(-length // width)
+    told = tuple(in_blocks(part, blocks, width) for part in told)
+    states = initial_RN.numel()
+    apart = torch.full((states, states), LEAST, device=log_probs_BCN.device).fill_diagonal_(0)
+    apart = apart.view(states, *initial_RN.shape).repeat(batch * blocks, 1, 1)
+    ends = follow(apart, tuple(part.repeat_interleave(states, 0) for part in told), chain)[:, -1]
+    through = ends.reshape(batch, blocks, states, states)
+    first = [before_BRN.flatten(1)]
+    for block in range(blocks - 1):
+        first.append((first[-1].unsqueeze(-1) + through[:, block]).logsumexp(1).log_softmax(-1))
+    after = follow(torch.stack(first, dim=1).view(batch * blocks, *initial_RN.shape), told, chain)
+    return normalised(after.reshape(batch, blocks * width, *initial_RN.shape)[:, :length])
+
+
+def follow(weights: torch.Tensor, told: tuple[torch.Tensor, ...], chain: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The chain token by token, from ``weights`` [B, R, N]: [B, C, R, N], of sums that tell how likely the text was."""
+    log_probs, counted, begins = told
+    initial, stay, share = chain
+    after = []
+    for column in range(log_probs.shape[1]):
+        posterior = weights + log_probs[:, column, None]
+        shared = torch.logaddexp(posterior + stay, posterior.logsumexp(-1, keepdim=True) + share)
+        weights = torch.where(counted[:, column, None, None], shared, weights)
+        anew = weights.flatten(1).logsumexp(-1)[:, None, None] + initial
+        weights = torch.where(begins[:, column, None, None], anew, weights)
         after.append(weights)
     return torch.stack(after, dim=1)
+
+
+def normalised(weights: torch.Tensor) -> torch.Tensor:
+    return weights.flatten(-2).log_softmax(-1).view_as(weights)
+
+
+def in_blocks(part_BC: torch.Tensor, blocks: int, width: int) -> torch.Tensor:
+    """[B, C, ...] as [B * blocks, width, ...]; zeros, which count for nothing, fill the last one."""
+    padding = (0, 0) * (part_BC.dim() - 2) + (0, blocks * width - part_BC.shape[1])
+    return torch.nn.functional.pad(part_BC, padding).unflatten(1, (blocks, width)).flatten(0, 1)
 
 
 __all__ = ["fixed_share", "initial_weights"]

@@ -87,6 +87,26 @@ def test_an_expert_without_weight_never_speaks():
     assert log_probs.grad.isfinite().all() and not log_probs.grad[..., 2].any()
 
 
+@pytest.mark.parametrize("rates", [[0.05], [0.0, 0.2]], ids=["one", "two"])
+def test_blocks_are_as_token_by_token(rates):
+    """With tokens that do not count and documents that begin, from weights that are not the first."""
+    generator = torch.Generator().manual_seed(3)
+    log_probs = torch.cat([text_of_switching_experts(75, seed) for seed in range(4)])
+    counted = (torch.rand(4, 75, generator=generator) > 0.2).float()
+    begins = torch.rand(4, 75, generator=generator) > 0.95
+    prior, rates = torch.tensor([0.6, 0.4, 0.0]).log(), torch.tensor(rates)
+    before = initial_weights(prior, rates).repeat(4, 1, 1)
+    before = fixed_share(log_probs[:, :1], counted[:, :1], None, before, prior, rates)[:, 0]
+    expected = [before]
+    for step in range(75):
+        part = slice(step, step + 1)
+        told = fixed_share(log_probs[:, part], counted[:, part], begins[:, part], expected[-1], prior, rates)
+        expected.append(told[:, 0])
+    found = fixed_share(log_probs, counted, begins, before, prior, rates)
+    torch.testing.assert_close(found[..., :2].exp(), torch.stack(expected[1:], 1)[..., :2].exp(), atol=1e-5, rtol=1e-4)
+    assert not found[..., 2].exp().any()
+
+
 @torch.no_grad()
 def test_guarantee_on_a_text_of_several_languages(experts, tokenizer, real_data, tmp_path):
     """Of real paragraphs in turns: against the experts that are best paragraph by paragraph."""
