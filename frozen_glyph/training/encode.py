@@ -13,8 +13,8 @@ from frozen_glyph.errors import FrozenGlyphError
 
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1 << 18
-# Of batches at work at a time: more keep no more cores busy, and a tokenizer takes some 150 bytes a character.
-CHARACTERS_AT_WORK = 1 << 21
+# Of batches at work at a time: a tokenizer takes some 100 bytes a character.
+CHARACTERS_AT_WORK = 1 << 20
 
 
 def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[np.ndarray]:
