@@ -99,9 +99,6 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
         rate, kept = plan.learning_rate or training.learning_rate, work_folder(run, stage)
         health = watch_stage(model, run.windows, rate, run.recipe.health, run.title(stage, "blocks"), kept)
     files: dict[str, str] = {}
-    losses: dict[str, float] = {}
-    chance: dict[str, float] = {}
-    samples: list[dict[str, str]] = []
     counted = all("flops" in phase for phase in phases.values())  # not where an earlier version trained one
     trained_tokens = sum(phase["tokens"] for phase in phases.values())
     if PartialState().is_main_process:
@@ -109,7 +106,8 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
             add_to_metrics(run.out / metrics_file(stage, list(phases)[-1]), health)
         changed_from = 0 if lora and lora.merge else lowest_changed(run, model, stage)
         files = write_stage(run.out, model, stage, changed_from)
-        losses, chance, samples = score(run, stage, trained_tokens)
+    PartialState().wait_for_everyone()
+    losses, chance, samples = score(run, stage, trained_tokens)
     return {
         "stage": stage,
         **plan.to_dict(),  # type: ignore[typeddict-item]
@@ -296,15 +294,17 @@ def load_tensors(model: FrozenGlyphForCausalLM, tensors: dict[str, torch.Tensor]
 
 def score(run: Run, stage: int, trained_tokens: int) -> tuple[dict[str, float], dict[str, float], list[dict[str, str]]]:
     """Nats per character of the stage as it lies in the folder, and of a uniform guess (chance), by held-out text; and
-    how it goes on with the beginnings of the texts."""
+    how it goes on with the beginnings of the texts. All processes share the windows; the first one alone writes on."""
     if not run.valid:
         return {}, {}, []
-    model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage)
-    found = {name: text_loss(model, run.ground.tokenizer, texts) for name, texts in run.valid.items()}
+    state = PartialState()
+    model = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage).to(state.device)
+    found = {name: text_loss(model, run.ground.tokenizer, texts, shared=True) for name, texts in run.valid.items()}
+    openings = list(run.valid.values()) if state.is_main_process else []
     return (
         {name: loss.nats_per_character for name, loss in found.items()},
         {name: loss.uniform_nats_per_character(model.config.vocab_size) for name, loss in found.items()},
-        write_samples(model, run.ground.tokenizer, list(run.valid.values()), trained_tokens, run.recipe.seed),
+        write_samples(model, run.ground.tokenizer, openings, trained_tokens, run.recipe.seed),
     )
 
 

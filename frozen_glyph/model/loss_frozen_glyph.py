@@ -20,6 +20,8 @@ CHUNK_BYTES = 32 << 20  # of a chunk's logits, in the type of the product
 ROW_BYTES = 2 << 20  # of those that are float32 at one time
 ON_A_DEVICE = 8  # times all three: its kernels are large
 LEAST_TOKENS = 64  # of a chunk: every chunk adds to the whole gradient of the weight
+READ_CHUNKS = 4  # so many at once where there are no gradients: the weight is read once for all
+MANY_IDS = 1 << 17  # of a head that does not say
 BLOCK_IDS = 2048  # of the vocabulary, in one product
 CHECKPOINTED_TOKENS = 256
 
@@ -117,6 +119,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return *(grad if grad is None else grad.mul_(scale) for grad in grads), None, None, None
 
 
+@torch.no_grad()
+def losses_by_token(
+    states: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor, ignore_index: int
+) -> torch.Tensor:
+    """Cross entropies [N], float32: zero, and no logits made, where the label is ``ignore_index``."""
+    losses = torch.zeros(len(states), device=states.device)
+    size = READ_CHUNKS * chunk_tokens(getattr(head, "out_features", MANY_IDS), states.dtype, states.device)
+    for places in labels.ne(ignore_index).nonzero().squeeze(1).split(size):
+        losses[places] = label_losses(head(states[places]), labels[places], ignore_index)
+    return losses
+
+
 def cross_entropies(
     head: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor, labels: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
@@ -139,13 +153,18 @@ def chunked_causal_loss(
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = -100,
+    reduction: str = "mean",
     **kwargs: Any,
 ) -> torch.Tensor:
     """transformers' ``ForCausalLMLoss`` of ``head(states)``: states [B, T, D], labels [B, T], shifted inside.
 
     The mean over the labels, or their sum over ``num_items_in_batch``. A head that is no Linear, for example one in an
-    adapter, is called, and called again in the backward pass.
+    adapter, is called, and called again in the backward pass. ``reduction="none"``: the loss of each label but the
+    first [B, T - 1], without gradients.
     """
+    if reduction == "none":
+        losses = losses_by_token(states[:, :-1].flatten(0, 1), head, labels[:, 1:].flatten(), ignore_index)
+        return losses.view(len(labels), -1)
     labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:].flatten()
     states = states.flatten(0, -2)
     if isinstance(head, nn.Linear):

@@ -466,6 +466,7 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, FrozenGlyphGenerationMi
     """Token ids [B, T] -> logits [B, T, V]."""
 
     pipeline_tag = "text-generation"
+    can_skip_logits = True
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # so are transformers' own
 
@@ -497,7 +498,8 @@ class FrozenGlyphForCausalLM(FrozenGlyphPreTrainedModel, FrozenGlyphGenerationMi
     ) -> CausalLMOutputWithPast:
         """``labels`` [B, T] are the input ids themselves (shifted inside; -100 is ignored).
 
-        ``skip_logits``, which needs ``labels``: the same loss without logits, which are never whole in memory.
+        ``skip_logits``, which needs ``labels``: the same loss without logits, which are never whole in memory; with
+        ``reduction="none"`` that of each label but the first [B, T - 1], without gradients.
         ``past_key_values`` is the name of ``cache`` before transformers 5.24. ``prefix_states``: see the base model.
         """
         whole = skip_logits or self.records_states(kwargs)

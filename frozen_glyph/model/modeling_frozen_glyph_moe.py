@@ -232,6 +232,11 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
             self.lm_head = OutputHead(config.hidden_size, config.vocab_size)
         self.post_init()
 
+    @property
+    def can_skip_logits(self) -> bool:
+        """Whether the loss can be had without logits: where one head makes them."""
+        return RULES[self.config.rule].one_head
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """See ``StrictPreTrainedModel``."""

@@ -6,6 +6,7 @@ Blocks of one document depend on each other, so each says which document it is o
 and, for models with one tokenizer, of paired comparisons.
 """
 
+import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
 
 MAX_CONTEXT = 4096
+BATCH_TOKENS = 4096  # of a batch: more are hardly faster, and take more memory
+BATCH_LOGITS = 1 << 26
+IGNORED = -100
 # Arguments of a tokenizer. Texts are cut into windows afterwards, so that none is too long (``verbose`` warns of it).
 AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
@@ -93,12 +97,19 @@ def window_bounds(length: int, context_length: int) -> Iterator[tuple[int, int, 
 
 @torch.no_grad()
 def text_loss(
-    model: Any, tokenizer: Any, text: str | Sequence[str], context_length: int | None = None, batch_size: int = 8
+    model: Any,
+    tokenizer: Any,
+    text: str | Sequence[str],
+    context_length: int | None = None,
+    batch_size: int = 8,
+    shared: bool = False,
 ) -> TextLoss:
-    """Score ``text``, or documents, under ``model``.
+    """Score ``text``, or documents, under ``model``, on its device.
 
     ``context_length`` defaults to the model's own, at most ``MAX_CONTEXT``; a longer one than the model was made for
-    gives a ``UserWarning``.
+    gives a ``UserWarning``. A batch has ``batch_size`` windows at most, fewer where they are long. ``shared``: every
+    process of torch.distributed, if there are several, calls this with the same text, scores its share of the batches
+    and returns the whole.
 
     Raises:
         FrozenGlyphError: ``context_length`` is below 2, or ``text`` holds nothing to score.
@@ -117,28 +128,70 @@ def text_loss(
     windows = windows_of(text, tokenizer, context_length)
     if not windows:
         raise FrozenGlyphError("the text holds nothing to score; give one that is not blank")
-    pad = tokenizer.pad_token_id or 0
     was_training = model.training
     model.eval()
-    nats, tokens = [], 0
-    for at in range(0, len(windows), batch_size):
-        batch = windows[at : at + batch_size]
-        length = max(len(window.input_ids) for window in batch)
-        rows = [window.input_ids + [pad] * (length - len(window.input_ids)) for window in batch]
-        input_ids = torch.tensor(rows, device=model.device)
-        lengths = torch.tensor([len(window.input_ids) for window in batch], device=model.device)
-        mask = (torch.arange(length, device=model.device) < lengths[:, None]).long()
-        logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")
-        for window, row in zip(batch, losses.double().cpu(), strict=True):
-            scored = row[window.first_scored - 1 : len(window.input_ids) - 1]
-            nats.append(float(scored.sum()))
-            tokens += len(scored)
+    nats = torch.zeros(len(windows), dtype=torch.float64)
+    shared = shared and torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, count = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if shared else (0, 1)
+    for places in batches(windows, batch_size, tokens_at_once(model))[rank::count]:
+        nats[places] = window_losses(model, [windows[place] for place in places]).double().sum(1).cpu()
     model.train(was_training)
+    if shared:  # zeros are what others scored
+        nats = nats.to(model.device)
+        torch.distributed.all_reduce(nats)
     return TextLoss(
-        np.array(nats),
+        nats.cpu().numpy(),
         np.array([float(window.characters) for window in windows]),
         np.array([float(window.bytes) for window in windows]),
         np.array([window.document for window in windows]),
-        tokens,
+        sum(len(window.input_ids) - window.first_scored for window in windows),
     )
+
+
+def tokens_at_once(model: Any) -> int:
+    """Tokens of a batch: where a model makes the logits of all that is scored, few enough for these."""
+    return BATCH_TOKENS if skips_logits(model) else min(BATCH_TOKENS, BATCH_LOGITS // model.config.vocab_size)
+
+
+def skips_logits(model: Any) -> bool:
+    """Whether the model is ours and makes losses without whole logits."""
+    return bool(getattr(model, "can_skip_logits", False))
+
+
+def batches(windows: Sequence[ScoredWindow], batch_size: int, tokens: int) -> list[list[int]]:
+    """The places of ``windows``, the longest first, in batches of at most ``tokens`` tokens where one is no longer."""
+    found: list[list[int]] = []
+    room = 0
+    for at in sorted(range(len(windows)), key=lambda at: (-len(windows[at].input_ids), windows[at].first_scored)):
+        if room == 0:
+            found.append([])
+            room = min(batch_size, max(1, tokens // len(windows[at].input_ids)))
+        found[-1].append(at)
+        room -= 1
+    return found
+
+
+def window_losses(model: Any, windows: Sequence[ScoredWindow]) -> torch.Tensor:
+    """Loss of every token of ``windows``, the longest first, but their first ones: float32 [B, T - 1], else zero.
+
+    Rows are filled up on the right, where no causal model looks; so there is no mask.
+    """
+    length = len(windows[0].input_ids)
+    rows = [window.input_ids + window.input_ids[-1:] * (length - len(window.input_ids)) for window in windows]
+    input_ids = torch.tensor(rows, device=model.device)
+    labels = torch.full_like(input_ids, IGNORED)
+    for row, window in enumerate(windows):
+        scored = slice(window.first_scored, len(window.input_ids))
+        labels[row, scored] = input_ids[row, scored]
+    options: dict[str, Any] = {"use_cache": False}
+    if skips_logits(model):
+        return model(input_ids=input_ids, labels=labels, skip_logits=True, reduction="none", **options).loss
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = length - min(window.first_scored for window in windows) + 1
+    logits = model(input_ids=input_ids, **options).logits[:, :-1].float()
+    losses = torch.zeros(labels[:, 1:].shape, device=logits.device)
+    kept = slice(length - 1 - logits.shape[1], None)
+    losses[:, kept] = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels[:, 1:][:, kept], ignore_index=IGNORED, reduction="none"
+    )
+    return losses

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from frozen_glyph import FrozenGlyphMoEForCausalLM
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.model import loss_frozen_glyph
 from frozen_glyph.text.documents import split_documents
 from frozen_glyph.text.loss import text_loss, windows_of
 
@@ -48,6 +51,33 @@ def test_loss_equals_the_naive_one_block_by_block(model, tokenizer):
     assert len(expected) > 8  # otherwise the windows are not tested
     assert loss.nats.tolist() == pytest.approx(expected, rel=1e-5)
     assert loss.tokens == sum(len(tokenizer(d, add_special_tokens=False)["input_ids"]) for d in split_documents(TEXT))
+
+
+@pytest.mark.parametrize("kind", ["llama", "mean", "posterior"])
+def test_loss_of_other_models_equals_the_naive_one(merged_folder, tokenizer, kind):
+    """Those that make logits of all that is scored, and a merged model that makes none."""
+    if kind == "llama":
+        torch.manual_seed(0)
+        shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **shape))
+    else:
+        model = FrozenGlyphMoEForCausalLM.from_pretrained(merged_folder, rule=kind)
+    text = TEXT[: TEXT.index("Кот")]
+    loss, expected = text_loss(model.eval(), tokenizer, text, CONTEXT), naive_blocks(model, tokenizer, text, CONTEXT)
+    assert len(expected) > 1 and loss.nats.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_logits_are_made_of_scored_tokens_alone_and_a_few_at_a_time(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(loss_frozen_glyph, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(loss_frozen_glyph, "LEAST_TOKENS", 2)
+    seen: list[int] = []
+    hook = model.lm_head.register_forward_hook(lambda module, inputs, logits: seen.append(logits.shape[:-1].numel()))
+    try:
+        loss = text_loss(model, tokenizer, TEXT, CONTEXT)
+    finally:
+        hook.remove()
+    assert sum(seen) == loss.tokens
+    assert max(seen) == 2 * loss_frozen_glyph.READ_CHUNKS
 
 
 def test_document_that_fits_one_window_has_its_exact_loss(model, tokenizer):
