@@ -1,9 +1,10 @@
 """A toy text with something to learn."""
 
-import numpy as np
-import torch
+from typing import Any
 
-from frozen_glyph.training.data import TokenWindows
+import numpy as np
+
+from frozen_glyph.training.data import TokenWindows, collate
 
 
 class ToyWindows(TokenWindows):
@@ -17,11 +18,11 @@ class ToyWindows(TokenWindows):
             tokens[at] = successors[tokens[at - 1], generator.integers(4)]
         super().__init__(tokens, context_length)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return super().__getitem__(index) | {"index": torch.tensor(index)}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return super().__getitem__(index) | {"index": index}
 
-    def batch(self, step: int, size: int, device: str = "cpu", index: bool = False) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, size: int, device: str = "cpu", index: bool = False) -> dict[str, Any]:
         """Batch number ``step`` of ``size`` windows, round and round."""
-        items = [self[(step * size + row) % len(self)] for row in range(size)]
-        names = [name for name in items[0] if index or name != "index"]
-        return {name: torch.stack([item[name] for item in items]).to(device) for name in names}
+        batch = collate([self[(step * size + row) % len(self)] for row in range(size)])
+        numbers = {"index": batch.pop("index")}
+        return {name: tensor.to(device) for name, tensor in batch.items()} | (numbers if index else {})

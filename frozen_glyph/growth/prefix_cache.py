@@ -26,7 +26,7 @@ def prefix_cache_bytes(windows: int, context_length: int, hidden_size: int) -> i
 
 
 class PrefixCache:
-    """Called on a batch: takes its ``index`` [B] out and puts ``prefix_states`` [B, T, D] (bfloat16) in.
+    """Called on a batch: takes its ``index``, a list, out and puts ``prefix_states`` [B, T, D] (bfloat16) in.
 
     Args:
         model: its first ``config.num_frozen_layers`` blocks make the states; they must not change any more.
@@ -64,15 +64,21 @@ class PrefixCache:
             self.checksums = mapped(self.files[1], shape[:1], torch.int64)
         self.trusted = [False] * len(windows)  # filled or checked in this process
 
-    def __call__(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = dict(inputs)
-        index = inputs.pop("index").flatten().tolist()
+        index: list[int] = inputs.pop("index")
         for row, window in enumerate(index):
-            if not torch.equal(inputs["input_ids"][row].cpu(), self.windows[window]["input_ids"]):
-                raise FrozenGlyphError(f"window {window} of the batch is not the window {window} of this cache")
             if not self.holds(window):
                 self.fill(window, {name: tensor[row : row + 1] for name, tensor in inputs.items() if name != "labels"})
-        return inputs | {"prefix_states": self.states[index].to(inputs["input_ids"].device, non_blocking=True)}
+        return inputs | {"prefix_states": self.take(index, inputs["input_ids"].device)}
+
+    def take(self, index: list[int], device: torch.device) -> torch.Tensor:
+        """The states of windows on ``device``, on their way there while it computes."""
+        rows = torch.empty(
+            (len(index), *self.states.shape[1:]), dtype=self.states.dtype, pin_memory=device.type == "cuda"
+        )
+        torch.index_select(self.states, 0, torch.tensor(index), out=rows)
+        return rows.to(device, non_blocking=True)
 
     def holds(self, window: int) -> bool:
         """Whether the states of ``window`` are there, undamaged."""
@@ -82,6 +88,8 @@ class PrefixCache:
 
     def fill(self, window: int, inputs: dict[str, torch.Tensor]) -> None:
         """Compute and keep the states of one window; alone, so that they do not depend on the rest of its batch."""
+        if not torch.equal(inputs["input_ids"][0].cpu(), self.windows[window]["input_ids"]):
+            raise FrozenGlyphError(f"window {window} of the batch is not the window {window} of this cache")
         with torch.autocast(inputs["input_ids"].device.type, dtype=torch.bfloat16, enabled=self.bf16):
             self.states[window] = self.model.prefix(**inputs)[0]
         self.checksums[window] = checksum(self.states[window])

@@ -198,12 +198,12 @@ class TokenWindows(Dataset):
     def __len__(self) -> int:
         return len(self.tokens) // self.context_length
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         begin, end = index * self.context_length, (index + 1) * self.context_length
         ids = torch.from_numpy(self.tokens[begin:end].astype(np.int64))
-        window = {"input_ids": ids, "labels": ids}
+        window: dict[str, Any] = {"input_ids": ids, "labels": ids}
         if self.boundary_id is not None:
             starts = ids == self.boundary_id
             # Where one id both begins and ends documents, the one that another follows is an end.
@@ -213,8 +213,14 @@ class TokenWindows(Dataset):
             window["position_ids"] = positions - torch.where(starts, positions, 0).cummax(0).values
             window["labels"] = ids.masked_fill(starts, IGNORED)
         if self.with_index:
-            window["index"] = torch.tensor(index)
+            window["index"] = index
         return window
+
+
+def collate(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items of ``TokenWindows`` as a batch: tensors [B, T]; ``index`` stays a list, for which no device is asked."""
+    rows = {name: [window[name] for window in windows] for name in windows[0]}
+    return {name: each if name == "index" else torch.stack(each) for name, each in rows.items()}
 
 
 def open_windows(

@@ -23,7 +23,7 @@ from frozen_glyph.model.embedding_frozen_glyph import FrozenGlyphEmbedding
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience, check_reporters, history_of
-from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.data import TokenWindows, collate
 from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
 from frozen_glyph.training.trainer import (
@@ -243,6 +243,7 @@ def train_phase(
     trainer = StageTrainer(
         model=trained,
         args=arguments,
+        data_collator=collate,
         train_dataset=windows,
         eval_dataset=held_out if evaluates else None,
         callbacks=[LogAtCheckpoints(), *([Patience(phase.patience)] if phase.patience else []), *changes, *callbacks],

@@ -17,7 +17,7 @@ from frozen_glyph.growth.lora import add_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache, prefix_cache_bytes
 from frozen_glyph.growth.recipe import LoraRecipe
 from frozen_glyph.model.modeling_frozen_glyph import CACHE
-from frozen_glyph.training.data import TokenWindows
+from frozen_glyph.training.data import TokenWindows, collate
 
 LENGTH, WINDOWS = 24, 10
 LOSS_TOLERANCE = 0.01  # nats a token; bfloat16 keeps 8 bits of each number
@@ -42,7 +42,7 @@ class Windows(TokenWindows):
             starts = [0, *(1 + (item["input_ids"] == BOUNDARY).nonzero().flatten()).tolist(), LENGTH]
             lengths = [end - begin for begin, end in itertools.pairwise(starts)]
             item["position_ids"] = torch.cat([torch.arange(length) for length in lengths])
-        return item | {"index": torch.tensor(index)}
+        return item | {"index": index}
 
 
 @pytest.fixture(params=[False, True], ids=["one document", "documents apart"])
@@ -53,8 +53,7 @@ def windows(request, substrate):
 
 
 def batch(windows, index):
-    items = [windows[at] for at in index]
-    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    return collate([windows[at] for at in index])
 
 
 def without_index(inputs):
@@ -258,6 +257,6 @@ def test_what_has_no_constant_prefix_is_refused(model, build_model, windows):
 
 def test_a_batch_of_other_windows_is_refused(model, windows):
     inputs = batch(windows, [1, 2])
-    inputs["index"] = torch.tensor([1, 3])
+    inputs["index"] = [1, 3]
     with pytest.raises(FrozenGlyphError, match=r"window 3 of the batch is not the window 3 of this cache"):
         PrefixCache(model, windows, None, "x")(inputs)

@@ -303,7 +303,7 @@ class TestWindows:
 
     def test_index_is_the_windows_number(self):
         windows = TokenWindows(np.arange(35, dtype=np.uint16), 8, with_index=True)
-        assert [windows[index]["index"].item() for index in range(4)] == [0, 1, 2, 3]
+        assert [windows[index]["index"] for index in range(4)] == [0, 1, 2, 3]
 
     def test_text_shorter_than_a_window_is_refused(self):
         with pytest.raises(

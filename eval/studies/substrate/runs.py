@@ -48,7 +48,7 @@ def train(
     order: list[int] = []
 
     def note_order(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        order.extend(inputs["index"].tolist())
+        order.extend(inputs["index"])
         return {name: tensor for name, tensor in inputs.items() if name != "index"}
 
     phase = Phase(scale.steps, learning_rate, seed)
