@@ -5,7 +5,6 @@ No other exception, no endless loop, no allocation that a small file asks for.
 
 import json
 import random
-import resource
 import shutil
 import signal
 import traceback
@@ -45,6 +44,8 @@ from frozen_glyph.substrate.inspect import describe
 from frozen_glyph.substrate.recipe import load_substrate_recipe
 from frozen_glyph.text.documents import file_documents
 from frozen_glyph.training.trainer import newest_checkpoint
+
+resource = pytest.importorskip("resource", reason="bounds memory as POSIX systems do")
 
 MUTATIONS, MANY = 2_000, 100_000
 SECONDS = 20  # for one reading; the slowest takes a hundredth

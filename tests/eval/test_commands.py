@@ -12,7 +12,7 @@ STUDIES = {"additive", "composition", "demo", "forgetting", "growth", "squad", "
 
 
 def test_every_study_is_known():
-    assert set(COMMANDS) == {f"eval.studies.{name}" for name in STUDIES} | {"eval.replication"}
+    assert set(COMMANDS) == {f"eval.studies.{name}" for name in STUDIES} | {"eval.replication", "eval.walk"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
