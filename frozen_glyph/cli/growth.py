@@ -47,6 +47,10 @@ def grow(
         str | None,
         typer.Option(help="With --dry-run: of the device, such as 8GB; prints how the same blocks could train in it."),
     ] = None,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Train the control in OUT-control: the same budget without any new blocks."),
+    ] = False,
     push_to_hub: PushTo = None,
     private: Private = False,
     log_file: LogFile = None,
@@ -63,6 +67,11 @@ def grow(
     from frozen_glyph.growth.recipe import load_recipe
 
     chosen = load_recipe(recipe, settings or [])
+    if control:
+        from frozen_glyph.growth.control import control_recipe
+        from frozen_glyph.growth.history import control_folder
+
+        chosen, out = control_recipe(chosen), None if out is None else control_folder(out)
     if memory is not None:
         return print_proposals(chosen, memory, as_json, flops_per_second)
     if out is None or dry_run:

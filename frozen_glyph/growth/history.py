@@ -208,9 +208,14 @@ def stage_points(run: ReadRun, phases: list[PhaseCourse]) -> list[StagePoint]:
     ]
 
 
+def control_folder(folder: Path) -> Path:
+    """Where the control of the run in ``folder`` lies."""
+    return folder.resolve().with_name(CONTROL.format(name=folder.resolve().name))
+
+
 def control_points(folder: Path) -> list[StagePoint]:
     """The stages of the control that was run beside the run in ``folder``; nothing where there is none, or damaged."""
-    control = folder.resolve().with_name(CONTROL.format(name=folder.resolve().name))
+    control = control_folder(folder)
     try:
         run = read_run(control)
         return stage_points(run, read_phases(control, run))

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,19 @@ from markupsafe import escape
 
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.provenance import read_provenance
-from frozen_glyph.growth.history import control_points, planned_steps, progress_of, read_metrics, read_phases, read_run
+from frozen_glyph.growth.control import control_recipe
+from frozen_glyph.growth.history import (
+    control_folder,
+    control_points,
+    planned_steps,
+    progress_of,
+    read_metrics,
+    read_phases,
+    read_run,
+)
 from frozen_glyph.growth.live import LivePage, Seldom
 from frozen_glyph.growth.page import write_page
+from frozen_glyph.growth.run import grow_from_recipe
 from frozen_glyph.growth.samples import MOST_TOKENS, TRAINED_TOKENS, write_samples
 from frozen_glyph.health.measure import METRICS
 
@@ -114,6 +125,28 @@ class TestHistory:
         (stage,) = control_points(training)
         assert stage["losses"].keys() == {"valid.txt"}
         assert "valid.txt, control" in write_page(training).read_text("utf-8")
+
+
+class TestControl:
+    def test_it_spends_the_same_without_new_blocks(self, make_recipe):
+        recipe = make_recipe({"model.num_hidden_layers": 3, "stages.1.learning_rate": 1e-3})
+        control = control_recipe(recipe)
+        assert [stage.layers for stage in control.stages] == [1, 0]
+        assert [stage.steps for stage in control.stages] == [stage.steps for stage in recipe.stages]
+        assert (control.training, control.seed, control.stages[1].learning_rate) == (recipe.training, recipe.seed, 1e-3)
+
+    def test_it_lies_beside_the_run(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert control_folder(Path("ru")) == tmp_path / "ru-control"
+
+    @pytest.mark.slow
+    def test_it_trains_beside_the_run_and_is_drawn_with_it(self, grow_tiny, make_recipe, texts, tmp_path):
+        substrate = tmp_path / "run"
+        grow_tiny(tmp_path / "run")
+        control = control_recipe(make_recipe())
+        grown = grow_from_recipe(control, control_folder(substrate), [texts[0]], [texts[1]], substrate)
+        assert [stage["num_hidden_layers"] for stage in grown["stages"]] == [1, 1]
+        assert [point["blocks"] for point in control_points(tmp_path / "run")] == [1, 1]
 
 
 class TestPage:
