@@ -52,6 +52,8 @@ def test_a_walk_says_what_each_step_took_and_what_failed(tmp_path):
 
 
 SHORT = "frozen-glyph grow --set training.context_length=64 --set training.batch_tokens=128 "
+SHORT += "".join(f"--set stages.{stage}.steps=60 " for stage in range(3))
+TEXTS = "--suite text --text ru.valid.txt"  # in place of benchmarks, which nobody ships
 
 
 @pytest.mark.slow
@@ -60,7 +62,7 @@ def test_the_readme_can_be_walked(tmp_path):
     from frozen_glyph.demo.sample import write_sample
 
     write_sample(tmp_path / "texts", synthetic=True)
-    changes = {"frozen-glyph grow ": SHORT, "data sample ": "data sample --synthetic ", "--data DIR": "--suite text"}
+    changes = {"frozen-glyph grow ": SHORT, "data sample ": "data sample --synthetic ", "--data DIR": TEXTS}
     command = [sys.executable, "-m", "eval.walk", "--folder", tmp_path / "fresh", "--texts", tmp_path / "texts"]
     for old, new in changes.items():
         command += ["--replace", f"{old}={new}"]
