@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from eval.processes import own_command
+from eval.processes import commit, own_command
 from frozen_glyph.checkpoint.files import write_json
 from frozen_glyph.checkpoint.provenance import versions
 
@@ -53,6 +53,7 @@ def run_part(*part: object, timeout: float | None = None, **environment: str) ->
 def circumstances() -> dict[str, Any]:
     """What the numbers of a report hold for; begin with it, so that the load is that of other work."""
     return {
+        "commit": commit(),
         "machine": platform.machine(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),

@@ -2,11 +2,11 @@
 
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.processes import commit
 from frozen_glyph.checkpoint.files import write_json, write_text
 from frozen_glyph.checkpoint.provenance import versions
 from frozen_glyph.statistics import MIN_RUNS
@@ -58,10 +58,8 @@ def signed(entry: dict[str, Any], digits: int = 3, seeds: bool = False) -> str:
 
 def made_by() -> dict[str, str]:
     """Of what and where a run is made: ``commit``, ``precision`` (of a recipe that leaves it open) and ``machine``."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=, changed"]
-    described = subprocess.run(git, capture_output=True, text=True)
     return {
-        "commit": described.stdout.strip() if described.returncode == 0 else "unknown",
+        "commit": commit(),
         "precision": "bf16" if uses_bf16("auto") else "fp32",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread a run",
     }
