@@ -15,8 +15,8 @@ from transformers.generation.candidate_generator import CandidateGenerator
 
 from .head_frozen_glyph import OutputHead
 
-MOST_TOKENS = 16  # of one draft
-LEAST_CONFIDENCE = 0.4  # of a whole draft: the product of the probabilities of its tokens
+LEAST_CONFIDENCE = 0.1  # of a whole draft: the product of the probabilities of its tokens; eval/bench/draft.py
+MOST_TOKENS = 20  # of one draft, where num_assistant_tokens says nothing
 SHORT_LIST = 4096  # tokens
 
 
