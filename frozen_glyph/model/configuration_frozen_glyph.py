@@ -170,6 +170,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             each from 0 to 1, the text tells which is right.
         prompt_sample: rules that read tokens read so many of a longer prompt that ``generate`` is given, and estimate
             what experts count after it. None: they read all that counts.
+        active_experts, active_threshold: under ``fixed_share``, while a text is written, at most so many experts run
+            where they hold all of the weight but the threshold (see ``scheduling_frozen_glyph.py``). None: all run.
         embedding_size: of a model with one ordinary head (see ``to_one_head``): the width of its token vectors and
             blocks; ``hidden_size`` is then that of what the base model returns, which servers make their head for, and
             the weights of the experts are in the head.
@@ -200,6 +202,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     evidence_window: int = OPTIONS["evidence_window"]
     switching_rates: list[int | float] = field(default_factory=OPTIONS["switching_rates"].copy)
     prompt_sample: int | None = OPTIONS["prompt_sample"]
+    active_experts: int | None = None
+    active_threshold: int | float = 0.05
     num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32
@@ -288,6 +292,7 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             self.check_one_head(self.embedding_size, count)
         self.check_weights()
         check_rates(self.switching_rates)
+        self.check_active(count)
         for index, expert in enumerate(self.experts):
             self.check_expert(index, expert)
 
@@ -300,6 +305,20 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be {count} times embedding_size={embedding_size}, for "
                 f"{count} experts with one head"
+            )
+
+    def check_active(self, count: int) -> None:
+        if self.active_experts is None:
+            return
+        if not 1 <= self.active_experts <= max(1, count):
+            raise ValueError(f"active_experts={self.active_experts} must lie in 1..{count}, the experts, or be None")
+        if not 0 <= self.active_threshold < 1:
+            raise ValueError(f"active_threshold={self.active_threshold} must be a share of the weight, from 0 to 1")
+        if "switching_rates" not in RULES[self.rule].options:
+            allowed = " or ".join(repr(name) for name, rule in RULES.items() if "switching_rates" in rule.options)
+            raise ValueError(
+                f"active_experts={self.active_experts} needs a rule that follows the text from expert to expert: "
+                f"rule={allowed}, not {self.rule!r}"
             )
 
     def check_weights(self) -> None:

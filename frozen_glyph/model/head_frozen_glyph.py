@@ -105,13 +105,18 @@ class ExpertHead(nn.Module):
         return super().__getattr__(name)
 
     def forward(
-        self, states: torch.Tensor, tokens: torch.Tensor | None = None, apart: bool = False, normalisers: bool = False
+        self,
+        states: torch.Tensor,
+        tokens: torch.Tensor | None = None,
+        apart: bool = False,
+        normalisers: bool = False,
+        experts: list[int] | None = None,
     ) -> Any:
         """From states [..., N * D] make, all in this one method, which is where offloaded weights are at hand:
 
         the logits [..., V] of all experts together, by whose weights the states were scaled already;
         with ``tokens`` [...]: the logits of these tokens alone, float32, under each expert [..., N];
-        ``apart``: the logits of each expert, N of [..., V];
+        ``apart``: the logits of each expert, N of [..., V]; with ``experts`` of these alone, as the states are;
         ``normalisers``: the logarithms of the sums of their exponentials, float32 [..., N], without whole logits.
         """
         if tokens is not None:
@@ -119,10 +124,12 @@ class ExpertHead(nn.Module):
             return products.unflatten(-1, (self.num_experts, -1)).sum(-1) + self.biases.T[tokens].float()
         if not (apart or normalisers):
             return head_linear(states, self.weight, self.bias)
-        parts = states.chunk(self.num_experts, -1), self.weight.chunk(self.num_experts, 1), self.biases
+        experts = list(range(self.num_experts)) if experts is None else experts
+        own, weights = states.chunk(len(experts), -1), self.weight.chunk(self.num_experts, 1)
+        parts = [(own[place], weights[expert], self.biases[expert]) for place, expert in enumerate(experts)]
         if normalisers:
-            return torch.stack([log_sum(own, weight, bias) for own, weight, bias in zip(*parts, strict=True)], -1)
-        return [nn.functional.linear(own, weight, bias) for own, weight, bias in zip(*parts, strict=True)]
+            return torch.stack([log_sum(*part) for part in parts], -1)
+        return [nn.functional.linear(*part) for part in parts]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Files call the biases what a Linear calls its bias."""

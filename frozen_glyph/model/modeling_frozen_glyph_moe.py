@@ -40,6 +40,7 @@ from .modeling_frozen_glyph import (
 from .prefix_frozen_glyph import fit_evidence, fit_heads
 from .reading_frozen_glyph import combined_logits, weights_after
 from .rules_frozen_glyph import RULES, rules_with
+from .scheduling_frozen_glyph import kept_of, note_all, plan, sparse_logits
 
 # In files the biases of all experts are called what a Linear calls its bias.
 HEAD_IN_FILES = {r"^lm_head\.bias(?!es)": "lm_head.biases"}
@@ -190,9 +191,10 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
         states_to_keep: int | torch.Tensor = 0,
+        running_experts: list[int] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """``states_to_keep``: see ``FrozenGlyphModel``.
+        """``states_to_keep``: see ``FrozenGlyphModel``. ``running_experts``: whose states are made; None: all.
 
         ``hidden_states``, where asked for: what enters each block, one expert's after another's, then the result.
         """
@@ -209,7 +211,8 @@ class FrozenGlyphMoEModel(FrozenGlyphMoEPreTrainedModel):
         entering = self.run_trunk(hidden_states, **shared, **kwargs)
         states = [
             expert(states, states_to_keep=states_to_keep, **shared, **kwargs)
-            for expert, states in zip(self.experts, entering, strict=True)
+            for index, (expert, states) in enumerate(zip(self.experts, entering, strict=True))
+            if running_experts is None or index in running_experts
         ]
         if RULES[self.config.rule].one_head and self.config.embedding_size is None:
             states = [state * weight for state, weight in zip(states, self.config.logit_weights, strict=True)]
@@ -321,16 +324,24 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         """
         rule = RULES[self.config.rule]
         whole = skip_logits or rule.reads_tokens or self.records_states(kwargs)
+        cache = past_key_values if cache is None else cache
         if self.config.embedding_size is None:
-            fit_evidence(self.config, past_key_values if cache is None else cache)
+            fit_evidence(self.config, cache)
+        sparse, running, asked = self.config.active_experts is not None, None, input_ids
+        if sparse:
+            running, input_ids, position_ids = plan(
+                self.config, self.lm_head, cache, input_ids, attention_mask, position_ids
+            )
+            logits_to_keep = kept_of(logits_to_keep, asked, input_ids)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=past_key_values if cache is None else cache,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             states_to_keep=0 if whole else logits_to_keep,
+            running_experts=running,
             **kwargs,
         )
         if not whole:
@@ -348,10 +359,15 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
             logits = self.lm_head(states)
             if return_expert_weights:
                 weights = on_device(self.config.logit_weights, logits.device).expand(*logits.shape[:2], -1)
+        elif running is not None:
+            logits, weights = sparse_logits(self.config, self.lm_head, states, input_ids, position_ids, cache, running)
         else:
             logits, weights = combined_logits(
                 self.config, self.lm_head, states, input_ids, attention_mask, position_ids, cache, logits_to_keep
             )
+            if sparse and cache is not None:
+                last = None if isinstance(logits_to_keep, torch.Tensor) else weights[:, -1]
+                note_all(self.config, self.lm_head, states, input_ids, position_ids, cache, last)
         if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return MergedOutput(

@@ -1,0 +1,114 @@
+"""Tokens of N merged experts of which only those run that the text is of, beside one expert and beside all running.
+
+    python -m eval.bench.sparse --experts 3 6 --out eval/results/bench-sparse.json
+
+Experts of no training, whose predictions are sure ones, each write a text of their own, which no other knows. One text
+is of the first expert; the other passes to the next expert with every paragraph. Both are read token by token after a
+prompt, as they would be written, by one expert, by all, and sparsely, in turns. A loss is that under the rule
+fixed_share: what sparse reading adds to the dense one's is the price of what it leaves out, for texts that are easy to
+tell apart. The processor's time says more on a busy machine.
+"""
+
+import argparse
+import functools
+from statistics import median
+from typing import Any
+
+import torch
+
+from eval.bench.command import add_shape_arguments, bench_arguments, circumstances, write_report
+from eval.bench.generate import build_merged
+from eval.bench.models import build_model
+from eval.bench.timing import alternate, timed
+
+PROMPT_TOKENS, PARAGRAPH_TOKENS = 32, 80
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    about = circumstances()
+    settings = {
+        "prompt_tokens": PROMPT_TOKENS,
+        "paragraph_tokens": PARAGRAPH_TOKENS,
+        "paragraphs": arguments.paragraphs,
+    }
+    shape = {name: getattr(arguments, name) for name in ("layers", "width", "vocab", "repeats")}
+    measured = [measure(arguments, count) for count in arguments.experts]
+    write_report({**about, **settings, **shape, "measured": measured}, arguments.out)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = bench_arguments(__doc__, repeats=3)
+    parser.add_argument("--layers", type=int, default=4, help="blocks of an expert (default: 4)")
+    parser.add_argument("--experts", type=int, nargs="+", default=[3, 6], help="experts (default: 3 6)")
+    parser.add_argument("--paragraphs", type=int, default=3, help="paragraphs of a text (default: 3)")
+    add_shape_arguments(parser, width=256, batch=1, context=512, vocab=16384)
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def measure(arguments: argparse.Namespace, count: int) -> dict[str, Any]:
+    """Time and loss of ``count`` experts on both texts."""
+    expert = build_model(arguments, arguments.layers).eval()
+    merged = build_merged(expert, count).eval()
+    merged.config.rule = "fixed_share"
+    merged.lm_head.weight.mul_(40)  # sure of what they predict
+    expert.lm_head.weight.mul_(40)
+    pages = {"one expert's text": [0] * arguments.paragraphs, "a text that switches": range(arguments.paragraphs)}
+    found: dict[str, Any] = {"experts": count}
+    for name, writers in pages.items():
+        ids = write(merged, [writer % count for writer in writers])
+        losses = {}
+        turns = {"one": functools.partial(read, expert, ids)}
+        for active in (None, 1):
+            turns[str(active)] = functools.partial(read_with, merged, active, ids)
+            losses[active] = read_with(merged, active, ids)
+        seconds = alternate({key: timed(turn) for key, turn in turns.items()}, arguments.repeats)
+        found[name] = {
+            **{
+                f"{what}_over_one{suffix}": round(
+                    median(
+                        getattr(own, kind) / getattr(one, kind)
+                        for own, one in zip(seconds[key], seconds["one"], strict=True)
+                    ),
+                    3,
+                )
+                for what, key in (("dense", "None"), ("sparse", "1"))
+                for suffix, kind in (("", "wall"), ("_cpu", "cpu"))
+            },
+            "dense_loss": round(losses[None], 4),
+            "sparse_minus_dense": round(losses[1] - losses[None], 4),
+        }
+    return found
+
+
+def write(merged: Any, writers: list[int]) -> torch.Tensor:
+    """A prompt, and a paragraph that each of ``writers`` has drawn alone from what it predicts: ids [1, T]."""
+    torch.manual_seed(1)
+    weights, rule = merged.config.expert_weights, merged.config.rule
+    merged.config.rule, ids = "probability", torch.randint(merged.config.vocab_size, (1, 1))
+    for place, writer in enumerate(writers):
+        merged.config.expert_weights = [float(expert == writer) for expert in range(len(weights))]
+        new = PARAGRAPH_TOKENS + (PROMPT_TOKENS - 1 if place == 0 else 0)
+        ids = merged.generate(ids, max_new_tokens=new, do_sample=True, top_k=0, use_cache=True, pad_token_id=0)
+    merged.config.expert_weights, merged.config.rule = weights, rule
+    return ids
+
+
+def read_with(merged: Any, active: int | None, ids: torch.Tensor) -> float:
+    merged.config.active_experts = active
+    return read(merged, ids)
+
+
+@torch.no_grad()
+def read(model: Any, ids: torch.Tensor) -> float:
+    """Mean loss of the tokens behind the prompt, read one by one."""
+    output, loss = model(ids[:, :PROMPT_TOKENS], use_cache=True, logits_to_keep=1), 0.0
+    for column in range(PROMPT_TOKENS, ids.shape[1]):
+        loss -= float(output.logits[0, -1].log_softmax(-1)[ids[0, column]])
+        output = model(ids[:, column : column + 1], use_cache=True, cache=output.cache, logits_to_keep=1)
+    return loss / (ids.shape[1] - PROMPT_TOKENS)
+
+
+if __name__ == "__main__":
+    main()
