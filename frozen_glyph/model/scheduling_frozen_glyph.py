@@ -5,8 +5,9 @@ A step of one token runs the experts that hold all but ``active_threshold`` of t
 once take an expert a fraction of the time of as many steps) in a step in which all run, and the rule weighs them as if
 all had read every token in its turn. That step comes after ``CATCH_UP_TOKENS``, with any call of several tokens, and as
 soon as the text surprises the leading expert, as where another language begins: when the sum of what tokens cost above
-the entropy passes a limit (CUSUM, Page 1954, doi 10.1093/biomet/41.1-2.100). In the steps between, the logits are those
-of who runs, by their weights at the last step of all.
+the entropy passes a limit (CUSUM, Page 1954, doi 10.1093/biomet/41.1-2.100). In the steps between, the weights
+are those after the last step of all, and who does not run counts as one that knows nothing: a token costs at most the
+logarithm of the vocabulary's size over the weight left out, whoever writes it.
 
 What this needs is noted in one more layer of the cache, a column for each token, so that beams and cropping treat it
 like any other: keys as ``NOTES`` says and then the log weights of the experts, values with the leading expert's state.
@@ -22,7 +23,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
 from .documents_frozen_glyph import is_prepared
-from .rules_frozen_glyph import RULES
+from .rules_frozen_glyph import RULES, SMALLEST
 
 CATCH_UP_TOKENS = 128
 DRIFT, LIMIT = 1.0, 4.0  # nats: what a token may cost above the entropy, and how much more all together
@@ -162,6 +163,8 @@ def sparse_logits(
     logits = [own.float() for own in head(states, apart=True, experts=experts)]
     counting = log_weights[:, experts].log_softmax(-1)
     combined = combine(logits, counting.unsqueeze(1))
+    left_out = (1 - log_weights[:, experts].exp().sum(-1)).clamp_min(SMALLEST).view(-1, 1, 1)
+    combined = torch.logaddexp(combined + (-left_out).log1p(), (left_out / combined.shape[-1]).log())
     excess = surprise(config, head, cache, input_ids)
     note(config, cache, input_ids, position_ids, states, logits, log_weights, experts, excess)
     layers, first = [config.evidence_layer], config.first_own_layer
@@ -170,9 +173,7 @@ def sparse_logits(
             layers += range(first, first + shape["num_hidden_layers"])
         first += shape["num_hidden_layers"]
     fall_behind(cache, layers)
-    weights = torch.zeros_like(log_weights)
-    weights[:, experts] = counting.exp()
-    return combined, weights.unsqueeze(1)
+    return combined, log_weights.exp().unsqueeze(1)
 
 
 def note_all(
