@@ -17,6 +17,7 @@ BENCH = Path(__file__).parents[2] / "eval" / "bench"
 SHAPE = "--width 64 --heads 2 --vocab 340 --batch 2 --context 32 --precision fp32"
 TINY = {
     "costs": "--points 2 --repeats 1",
+    "draft": f"{SHAPE} --batch 1 --context 128 --layers 2 --repeats 1",
     "eval_speed": f"{SHAPE} --layers 1 --context 256 --questions 2 --repeats 1",
     "generate": f"{SHAPE} --layers 1 --experts 2 --repeats 1",
     "gpu": f"{SHAPE} --device cpu --depths 2 --steps 4 --bytes 40000 --repeats 1 --parts frozen training",
@@ -31,8 +32,8 @@ TINY = {
     "throughput": f"{SHAPE} --layers 1 --steps 1 --repeats 1",
     "tokenizer": "--vocab 600 --train-mb 0.01 --sizes 0.01 --repeats 1 --text",
 }
-# Measures at one size only: its parts have a test of their own below.
-FIXED = {"substrate"}
+# Measure at one size only, or a merged model: they have a test of their own below.
+FIXED = {"substrate", "switching"}
 
 
 @pytest.fixture
@@ -75,6 +76,19 @@ def text(tmp_path_factory):
 def test_benchmark_reports_and_says_where_it_was_measured(bench, name, text):
     report = bench(name, *([text] if name == "tokenizer" else []))
     assert report["cores"] >= 1 and report["versions"]["torch"] and len(report["load_average"]) == 3
+
+
+def test_switching_chooses_the_rate_on_the_first_halves(merged_folder, text, monkeypatch, tmp_path):
+    from eval.bench import switching
+
+    options = ["--text", text, "--context", "64", "--windows", "1", "--out", str(tmp_path / "report.json")]
+    monkeypatch.setattr(sys, "argv", ["switching", str(merged_folder), *options])
+    switching.main()
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    mixture = report["development"]["mixture"]
+    assert mixture[f"fixed_share {report['chosen_rate']}"] == min(
+        mixture[f"fixed_share {rate}"] for rate in switching.RATES
+    )
 
 
 def test_loss_of_chunks_is_the_plain_loss(bench):
