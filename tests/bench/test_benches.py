@@ -29,6 +29,7 @@ TINY = {
     "merge": "--blocks 1 --width 64 --vocab 512 --repeats 1",
     "prefix_cache": f"{SHAPE} --depth 2 --batches 2 --repeats 1",
     "quantize": f"{SHAPE} --depth 1 --steps-below 1 --repeats 1",
+    "text_loss": f"{SHAPE} --layers 1 --repeats 1",
     "throughput": f"{SHAPE} --layers 1 --steps 1 --repeats 1",
     "tokenizer": "--vocab 600 --train-mb 0.01 --sizes 0.01 --repeats 1 --text",
 }
