@@ -2,10 +2,9 @@
 
 Command: ``frozen-glyph grow RECIPE --dry-run --memory 8GB``
 
-Plans read as many tokens for as many blocks. In the order of what they ended with in ``eval/results/growth-study.md``:
-all blocks at once; one block more a stage, of which as many of the topmost train as fit; then all blocks at once that
-take turns, which is there to be compared with. Within a plan the largest micro-batch that fits; activations are
-computed again only where no micro-batch fits without.
+Plans read as many tokens for as many blocks; those of which more trains at a time come first: all blocks at once; one
+block more a stage, of which as many of the topmost train as fit; the newest alone; and all in turns, to compare with.
+Within a plan the largest micro-batch that fits is taken; activations are made again where none fits without.
 """
 
 import dataclasses
