@@ -26,6 +26,7 @@ from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, config_fields
 from frozen_glyph.growth.shape import ModelShape, Trained, shape_of_fields
 from frozen_glyph.substrate.choices import VOCABULARIES, choose_bits
+from frozen_glyph.training.optimizers import optimizer_bytes
 from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
 
@@ -193,6 +194,7 @@ def memory_bytes(shape: ModelShape, trained: Trained, training: TrainingRecipe) 
     if not shape.table and vectors <= MATERIALIZE_BYTES:
         weights += vectors
 
+    linears = [linear[1:] for index in trained.blocks for linear in shape.blocks[index].linears]
     first = min(trained.blocks, default=len(shape.blocks))
     passed = shape.blocks[0 if trained.adapters or "embeddings" in trained.parts else first :]
     if bf16:
@@ -210,7 +212,7 @@ def memory_bytes(shape: ModelShape, trained: Trained, training: TrainingRecipe) 
     parts = {
         "weights": int(weights),
         "gradients": 4 * trainable,
-        "optimizer": 8 * trainable,
+        "optimizer": optimizer_bytes(training, trainable, linears),
         "activations": activations,
         "loss": min(tokens * shape.vocab_size * (2 if bf16 else 4), CHUNK_BYTES) + 2 * ROW_BYTES,
     }

@@ -199,6 +199,9 @@ class GrowthRecipe:
             require(stage.layers >= 1 or not first, f"stages[{index}].layers", stage.layers, "at least 1 in stage 1")
             new = index > 0 or stage.optimizer == "new"
             require(new, f"stages[{index}].optimizer", stage.optimizer, "new in the first stage of a recipe")
+            adam = stage.optimizer == "new" or self.training.optim == "adamw"
+            allowed = f"new with training.optim={self.training.optim}"
+            require(adam, f"stages[{index}].optimizer", stage.optimizer, allowed)
             embeddings = "embeddings" in stage.train
             allowed = "without embeddings, which train only in stage 1 of substrate.layout trainable"
             require(not embeddings or (first and trainable), f"stages[{index}].train", stage.train, allowed)
@@ -219,6 +222,7 @@ class GrowthRecipe:
         """Plain values, the same wherever the recipe lies: of a path only the name is kept."""
         content = without_unset(dataclasses.asdict(self), LATER_FIELDS)
         content["stages"] = [stage.to_dict() for stage in self.stages]
+        content["training"] = self.training.to_dict()
         content["substrate"] = self.substrate.to_dict()
         content["substrate"].pop("width", None)  # the model says it
         if self.parent is not None:

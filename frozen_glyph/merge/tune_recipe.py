@@ -45,7 +45,10 @@ class TuneRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same wherever the text lies."""
-        return dataclasses.asdict(self) | {"data": self.data and self.data.to_dict()}
+        return dataclasses.asdict(self) | {
+            "data": self.data and self.data.to_dict(),
+            "training": self.training.to_dict(),
+        }
 
     @property
     def sha256(self) -> str:

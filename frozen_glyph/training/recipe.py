@@ -14,6 +14,7 @@ DEFAULT_STEPS = 1000
 MOST_RANK = 65_536  # of low-rank matrices
 FREE_FIELDS = ("micro_batch_size", "activation_checkpointing", "save_steps", "report_to")  # may change on the way
 LATER_FIELDS = {"valid_field": None, "normalize": True}  # recorded where they are others: older records have none
+LATER_TRAINING_FIELDS = {"optim": "adamw", "optim_rank": 128}
 
 
 @recipe("data.sources")
@@ -116,6 +117,10 @@ class TrainingRecipe:
     """Of AdamW."""
     adam_beta2: Annotated[float, Gt(0), Lt(1), Finite, AsNumber] = 0.95
     """Of AdamW."""
+    optim: Literal["adamw", "adamw_8bit", "adafactor", "galore_adamw", "apollo_adamw"] = "adamw"
+    """The optimiser; adamw_8bit needs bitsandbytes, galore_adamw galore-torch, apollo_adamw apollo-torch."""
+    optim_rank: Annotated[Integer, Ge(1), Le(MOST_RANK)] = 128
+    """Dimensions that galore_adamw and apollo_adamw project gradients of the blocks' Linears to."""
     max_grad_norm: PositiveNumber = 1.0
     """Longer gradients are clipped to this norm."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -145,6 +150,10 @@ class TrainingRecipe:
     def batch_size(self) -> int:
         """Sequences of one optimiser step over all devices."""
         return self.batch_tokens // self.context_length
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for records."""
+        return without_unset(dataclasses.asdict(self), LATER_TRAINING_FIELDS)
 
     def steps_of(self, steps: int | None, tokens: int | None) -> int:
         """Optimiser steps of a phase that is planned in ``steps`` or in ``tokens``, at most."""

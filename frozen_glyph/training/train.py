@@ -24,6 +24,7 @@ from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphPreTrainedModel
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.training.callbacks import LogAtCheckpoints, Patience, check_reporters, history_of
 from frozen_glyph.training.data import TokenWindows, collate
+from frozen_glyph.training.optimizers import check_optimizer, optimizer_arguments
 from frozen_glyph.training.precision import MATERIALIZE_BYTES, uses_bf16
 from frozen_glyph.training.recipe import TrainingRecipe
 from frozen_glyph.training.trainer import (
@@ -145,6 +146,8 @@ def rate_over_run(recipe: TrainingRecipe, phase: Phase, step: int) -> float:
 def check_machine(recipe: TrainingRecipe) -> None:
     """``RecipeError`` unless this machine, launched as it is, can train by ``recipe``."""
     check_reporters(recipe.report_to)
+    sharded = "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))
+    check_optimizer(recipe, sharded)
     device_batches(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     if uses_bf16(recipe.precision) and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         raise RecipeError(
@@ -165,6 +168,7 @@ def training_arguments(phase: Phase, recipe: TrainingRecipe, work: Path, evaluat
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=accumulated,
         **schedule(recipe, phase),
+        **optimizer_arguments(recipe),
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         adam_beta2=recipe.adam_beta2,

@@ -42,6 +42,7 @@ from frozen_glyph.checkpoint.journal import note_below
 from frozen_glyph.checkpoint.manifest import MANIFEST_FILE, is_inside, unchanged
 from frozen_glyph.checkpoint.records import LogEntry
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.training.optimizers import projectors_load
 from frozen_glyph.training.recipe import TrainingRecipe
 
 FOLDER = re.compile(r"checkpoint-(\d+)(?:\.(\d+))?")  # of a step; numbered where files of others lie in its place
@@ -317,7 +318,8 @@ class StageTrainer(Trainer):
 def no_pickles(checkpoint: Path | None) -> Iterator[None]:
     """Say what is wrong where Trainer, which reads its own state as tensors and plain values only, finds more."""
     try:
-        yield
+        with projectors_load():
+            yield
     except UnpicklingError:
         raise CheckpointError(
             f"{str(checkpoint)!r} was not written by training: its optimizer, scheduler or random state holds more "

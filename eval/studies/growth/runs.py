@@ -32,6 +32,7 @@ class Scale(common.Scale):
     stage_tokens: int = 163_840
 
 
+LESS_STATE = {"galore_adamw": "GaLore", "apollo_adamw": "APOLLO", "adafactor": "Adafactor", "adamw_8bit": "8-bit Adam"}
 MEMORY, STEPS_MEASURED = "memory", 2
 SIZES = {
     "tiny": Scale(**common.TINY, stages=3, stage_tokens=512),
@@ -114,6 +115,14 @@ ARMS = {
         grown(**CARRIED),
         {"decay": "branch", "schedule": "warmup_stable_decay"},
     ),
+    **{
+        f"joint-{optim.removesuffix('_adamw').replace('_', '-')}": Arm(
+            f"`joint` with {name} (`training.optim={optim}`)",
+            at_once(all_blocks, all_tokens),
+            DECAY | {"optim": optim, "optim_rank": 16},
+        )
+        for optim, name in LESS_STATE.items()
+    },
     "turns": Arm(
         "all blocks from random, one at a time for 25 steps each, from the top down (as BAdam)",
         at_once(all_blocks, all_tokens, rotate=25),
@@ -121,9 +130,7 @@ ARMS = {
 }
 # Of one block more a stage; and those by which a default is chosen.
 GROWN = [arm for arm in ARMS if arm.startswith(("newest", "top"))]
-CORE = [
-    arm for arm in ARMS if arm not in ("joint-compute", "stacking", "newest-branch", "turns")
-]  # by which a default is chosen
+CORE = [arm for arm in ARMS if not arm.startswith(("joint-", "stacking", "newest-branch", "turns"))]
 
 
 def recipe_of(arm: str, seed: int, scale: Scale) -> GrowthRecipe:
