@@ -44,15 +44,19 @@ def test_every_proposal_is_a_recipe_that_fits_and_costs_what_it_says(recipe_file
 
 
 def test_less_memory_trains_less_at_a_time(recipe_file):
-    """First everything fits, then smaller batches, then not all blocks at once, then nothing."""
+    """Everything fits at first, at last with the smallest batches and activations made again; then not all blocks at
+    once; then nothing."""
     recipe = load_recipe(recipe_file)
-    found = [propose(recipe, memory) for memory in (10**12, 2 * 10**8, 10**8, 10**7)]
-    assert [proposals[0]["plan"] for proposals in found[:3]] == ["joint", "joint", "stacking"]
-    assert "training.micro_batch_size=16" in found[0][0]["settings"]
-    assert "training.micro_batch_size=16" not in found[1][0]["settings"]
-    assert "training.activation_checkpointing=true" in found[2][0]["settings"]
-    assert [proposal["plan"] for proposal in found[2] if proposal["memory_bytes"] is None] == ["joint"]
-    assert all(proposal["memory_bytes"] is None for proposal in found[3])
+    assert "training.micro_batch_size=16" in propose(recipe, 10**12)[0]["settings"]
+    too_little, enough = 10**6, 10**12
+    while enough - too_little > 1:
+        middle = (enough + too_little) // 2
+        fits = propose(recipe, middle)[0]["plan"] == "joint" and propose(recipe, middle)[0]["memory_bytes"]
+        too_little, enough = (too_little, middle) if fits else (middle, enough)
+    least, below = propose(recipe, enough)[0], propose(recipe, too_little)
+    assert {"training.micro_batch_size=1", "training.activation_checkpointing=true"} < set(least["settings"])
+    assert below[0]["plan"] == "stacking" and below[-1]["plan"] == "joint" and below[-1]["memory_bytes"] is None
+    assert all(proposal["memory_bytes"] is None for proposal in propose(recipe, 10**7))
 
 
 @pytest.mark.parametrize(
