@@ -48,10 +48,11 @@ def test_less_memory_trains_less_at_a_time(recipe_file):
     once; then nothing."""
     recipe = load_recipe(recipe_file)
     assert "training.micro_batch_size=16" in propose(recipe, 10**12)[0]["settings"]
-    too_little, enough = 10**6, 10**12
-    while enough - too_little > 1:
+    too_little, enough = 10**7, 10**9
+    while enough > 1.02 * too_little:
         middle = (enough + too_little) // 2
-        fits = propose(recipe, middle)[0]["plan"] == "joint" and propose(recipe, middle)[0]["memory_bytes"]
+        first = propose(recipe, middle)[0]
+        fits = first["plan"] == "joint" and first["memory_bytes"]
         too_little, enough = (too_little, middle) if fits else (middle, enough)
     least, below = propose(recipe, enough)[0], propose(recipe, too_little)
     assert {"training.micro_batch_size=1", "training.activation_checkpointing=true"} < set(least["settings"])
