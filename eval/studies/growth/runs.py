@@ -101,7 +101,10 @@ ARMS = {
         {},
     ),
     "newest-copy": Arm("one new block a stage, a copy with outputs of zero", grown(init="copy_zero")),
-    "newest-carried": Arm("`newest-copy`, Adam's moments carried over and copied with their block", grown(**CARRIED)),
+    "newest-carried": Arm(
+        "one new block a stage, a copy with outputs of zero, Adam's moments carried over and copied with it",
+        grown(**CARRIED),
+    ),
     "top-two": Arm("`newest-carried`, but the topmost two blocks train", grown(active=2, **CARRIED)),
     "two-blocks": Arm("the control of `top-two`: two blocks at once", at_once(lambda scale: 2, all_tokens)),
     "joint": Arm("all blocks at once", at_once(all_blocks, all_tokens)),
