@@ -20,6 +20,7 @@ inputs = tokenizer("Once", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 ```"""
 TRUST = ", trust_remote_code=True)  # or import frozen_glyph, without it"
+OPENINGS = {"en": "Once upon a time", "ru": "Однажды", "zh": "从前"}  # what the widget of the Hub begins with
 PROTOCOL = "teacher-forced over held-out text in windows that overlap by half; each token is scored once"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 METADATA = re.compile(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
@@ -40,6 +41,7 @@ def model_card(
     datasets, base_model, base_model_relation; what is empty is left out. ``base_model`` may name folders too: only ids
     of the Hub, which takes nothing else, are kept.
     """
+    languages = metadata.get("language") or []
     metadata["base_model"] = [name for name in dict.fromkeys(metadata.get("base_model", [])) if HUB_ID.fullmatch(name)]
     if not metadata["base_model"]:
         metadata["base_model_relation"] = None
@@ -49,6 +51,7 @@ def model_card(
         tags=["frozen-glyph", *tags],
         model_name=name if results else None,
         eval_results=list(results) or None,
+        widget=[{"text": OPENINGS[key]} for key in languages if key in OPENINGS] or [{"text": OPENINGS["en"]}],
         **{key: value for key, value in metadata.items() if value},
     )
     parts = [
@@ -59,6 +62,13 @@ def model_card(
         "## Provenance\n\n`provenance.json` holds recipe, seed, versions, hashes of texts, parents and weights.\n",
     ]
     return "\n".join(parts)
+
+
+def stage_usage(name: str, stages: Sequence[int]) -> str:
+    """A block of Python that loads each growth stage."""
+    load = 'AutoModelForCausalLM.from_pretrained("{name}", growth_stage={stage}, trust_remote_code=True)'
+    lines = [f"stage_{stage} = {load.format(name=name, stage=stage)}" for stage in stages]
+    return "\n".join(["```python", *lines, "```"])
 
 
 def held_out_results(losses: Mapping[str, float], stage: int | None = None) -> list[EvalResult]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card
+from frozen_glyph.checkpoint.card import held_out_results, markdown_table, model_card, stage_usage
 from frozen_glyph.checkpoint.contract import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
@@ -13,6 +13,7 @@ from frozen_glyph.checkpoint.contract import (
     BLOCKS,
     BLOCKS_OF_STAGE,
     DEFAULT_INDEX,
+    GROWTH_PICTURE,
     PROVENANCE_FILE,
     WORK_FOLDER,
     is_written,
@@ -180,8 +181,10 @@ def run_card(name: str, recipe: GrowthRecipe, provenance: GrowthRecord, known: d
         f"A causal language model over a frozen glyph embedding, grown in {len(rows)} stages by the recipe "
         f"`{recipe.name}` on {sources}. Its token vectors are {vectors}.",
         {
-            "Stages": "Plain loading gives the deepest stage; `from_pretrained(..., growth_stage=k)` gives stage k.\n\n"
+            "Stages": f"![Held-out loss by stage]({GROWTH_PICTURE})\n\n"
             + markdown_table(rows)
+            + "\n\nPlain loading gives the deepest stage; of each other the files of that stage alone are fetched:\n\n"
+            + stage_usage(name, [entry["stage"] for entry in provenance["stages"]])
             + (f"\n\nA uniform guess among all tokens (chance) would score: {levels}." if levels else ""),
             "Limitations": "A small research model. Its text is not reliable, and it knows only its training text.",
         },

@@ -46,6 +46,12 @@ def test_card_of_a_run():
     ]  # fmt: skip
     assert "A uniform guess among all tokens (chance) would score: ru.valid.txt 5.5000." in card
     assert "| 1 | 1 | 1,000 | - |" in card
+    assert "](growth.png)" in card
+    assert found["widget"] == [{"text": text} for text in ("从前", "Однажды", "Once upon a time")]
+    usage, stages = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert [line.partition(" = ")[0] for line in stages.splitlines()] == ["stage_1", "stage_2", "stage_3"]
+    assert 'from_pretrained("ru", growth_stage=2, trust_remote_code=True)' in stages
+    compile(usage + stages, "card", "exec")
     assert [(result.dataset_name, result.metric_value) for result in ModelCard(card).data.eval_results] == [
         ("ru.valid.txt", 1.7211), ("ru.valid.txt", 1.6634),
     ]  # fmt: skip
