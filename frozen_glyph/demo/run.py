@@ -29,13 +29,21 @@ HIDDEN_SIZE = 192
 MODEL = {"hidden_size": HIDDEN_SIZE, "num_attention_heads": 6, "initializer_range": 0.08}
 STAGES = 3
 STEPS = 600
-TRAINING = TrainingRecipe(context_length=128, batch_tokens=2048, learning_rate=4e-3, warmup_steps=50, save_steps=300)
+TRAINING = TrainingRecipe(
+    context_length=128,
+    batch_tokens=2048,
+    learning_rate=4e-3,
+    schedule="warmup_stable_decay",
+    warmup_steps=50,
+    save_steps=300,
+)
 
 
 def demo_recipe(expert: str, seed: int, steps: int = STEPS) -> GrowthRecipe:
     """The growth recipe of one expert."""
-    stages = [StageRecipe(layers=1, steps=steps) for _ in range(STAGES)]
-    return GrowthRecipe(name=f"demo-{expert}", model=MODEL, stages=stages, training=TRAINING, seed=seed)
+    first = StageRecipe(layers=1, steps=steps)
+    later = [StageRecipe(layers=1, steps=steps, init="copy_zero", optimizer="carried") for _ in range(STAGES - 1)]
+    return GrowthRecipe(f"demo-{expert}", MODEL, [first, *later], training=TRAINING, decay="run", seed=seed)
 
 
 @one_writer("out")

@@ -17,7 +17,6 @@ BENCH = Path(__file__).parents[2] / "eval" / "bench"
 SHAPE = "--width 64 --heads 2 --vocab 340 --batch 2 --context 32 --precision fp32"
 TINY = {
     "costs": "--points 2 --repeats 1",
-    "draft": f"{SHAPE} --batch 1 --context 128 --layers 2 --repeats 1",
     "eval_speed": f"{SHAPE} --layers 1 --context 256 --questions 2 --repeats 1",
     "generate": f"{SHAPE} --layers 1 --experts 2 --repeats 1",
     "gpu": f"{SHAPE} --device cpu --depths 2 --steps 4 --bytes 40000 --repeats 1 --parts frozen training",
@@ -29,12 +28,13 @@ TINY = {
     "merge": "--blocks 1 --width 64 --vocab 512 --repeats 1",
     "prefix_cache": f"{SHAPE} --depth 2 --batches 2 --repeats 1",
     "quantize": f"{SHAPE} --depth 1 --steps-below 1 --repeats 1",
+    "sparse": f"{SHAPE} --batch 1 --context 512 --layers 1 --experts 2 --paragraphs 1 --repeats 1",
     "text_loss": f"{SHAPE} --layers 1 --repeats 1",
     "throughput": f"{SHAPE} --layers 1 --steps 1 --repeats 1",
     "tokenizer": "--vocab 600 --train-mb 0.01 --sizes 0.01 --repeats 1 --text",
 }
-# Measure at one size only, or a merged model: they have a test of their own below.
-FIXED = {"substrate", "switching"}
+# Measure at one size only, or a model that they are given: they have a test of their own below.
+FIXED = {"draft", "substrate", "switching"}
 
 
 @pytest.fixture
@@ -77,6 +77,18 @@ def text(tmp_path_factory):
 def test_benchmark_reports_and_says_where_it_was_measured(bench, name, text):
     report = bench(name, *([text] if name == "tokenizer" else []))
     assert report["cores"] >= 1 and report["versions"]["torch"] and len(report["load_average"]) == 3
+
+
+def test_drafting_writes_the_same_text(experts, monkeypatch, tmp_path):
+    from eval.bench import draft
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n\n".join("The cat sat on the mat, and the hat is on the cat. " * 8 for _ in range(9)), "utf-8")
+    monkeypatch.setattr(draft, "NEW_TOKENS", 4)
+    options = ["--prompts", str(prompts), "--stages", "2", "--repeats", "1", "--out", str(tmp_path / "report.json")]
+    monkeypatch.setattr(sys, "argv", ["draft", str(experts[0]), *options])
+    draft.main()
+    assert [row["same_text"] for row in json.loads((tmp_path / "report.json").read_text("utf-8"))["drafts"]] == [True]
 
 
 def test_switching_chooses_the_rate_on_the_first_halves(merged_folder, text, monkeypatch, tmp_path):

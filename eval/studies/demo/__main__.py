@@ -3,8 +3,8 @@
     python -m eval.studies.demo --out eval/results/demo
 
 Each seed is a demo of its own, with its own world, text and questions (synthetic), and beside each of its experts the
-control: the expert's first stage trained on for as many tokens, with no new block. The same command resumes a study
-that was stopped. What is said of ability is the mean over all cells (an expert and a task), over seeds.
+control: its first block trained on for as many tokens, with no new one. The same command resumes a study that was
+stopped. What is said of ability is the mean over all cells (an expert and a task), over seeds.
 """
 
 from eval.studies.common.jobs import carry_out, study_arguments

@@ -121,7 +121,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         f"{report['note']} Each seed has a world, texts and questions of its own, so that one interval, Student's "
         "between seeds (95%, not corrected for the number of rows; in brackets, with the seeds one by one), covers "
-        f"text, questions and training alike. {report['steps']} steps a stage. `control`: the first stage trained on "
+        f"text, questions and training alike. {report['steps']} steps a stage. `control`: its first block trained on "
         "for as many tokens at the same rate, with no new block; its training takes "
         f"{flops['one-block'] / flops['grown']:.2f} of the FLOPs. A cell is an expert and a task (or a text) that it "
         "was trained for.",
