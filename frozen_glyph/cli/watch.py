@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frozen_glyph.cli.layout import FittedTable
-from frozen_glyph.cli.tables import Parts
 from frozen_glyph.cli.terminal import open_console, show
+
+if TYPE_CHECKING:
+    from frozen_glyph.cli.tables import Parts
 
 app = typer.Typer()
 AT_REST = 600  # seconds without a new line of metrics after which a run may be taken for stopped
@@ -36,8 +37,9 @@ def watch(
             view.update(Group(*parts), refresh=True)
 
 
-def course(folder: Path) -> tuple[Parts, bool]:
+def course(folder: Path) -> "tuple[Parts, bool]":
     """How far the run in ``folder`` is, for a terminal, and whether it is complete."""
+    from frozen_glyph.cli.layout import FittedTable
     from frozen_glyph.growth.history import progress_line, progress_of, read_phases, read_run, stage_points
 
     run = read_run(folder)

@@ -32,6 +32,8 @@ def tokenizer_of(recipe: SubstrateRecipe, text: Iterable[str]) -> PreTrainedToke
     """The tokenizer that ``recipe`` names, or one learnt from ``text``."""
     if recipe.tokenizer is not None:
         return load_tokenizer(recipe.tokenizer)
+    if recipe.font is not None:
+        load_font(recipe.font)  # what is no font is refused before a vocabulary is learnt
     return build_tokenizer(text, recipe.vocab_size, recipe.max_ngram, reserved=recipe.reserved)
 
 

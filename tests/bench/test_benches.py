@@ -83,7 +83,9 @@ def test_drafting_writes_the_same_text(experts, monkeypatch, tmp_path):
     from eval.bench import draft
 
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("\n\n".join("The cat sat on the mat, and the hat is on the cat. " * 8 for _ in range(9)), "utf-8")
+    prompts.write_text(
+        "\n\n".join("The cat sat on the mat, and the hat is on the cat. " * 8 for _ in range(9)), "utf-8"
+    )
     monkeypatch.setattr(draft, "NEW_TOKENS", 4)
     options = ["--prompts", str(prompts), "--stages", "2", "--repeats", "1", "--out", str(tmp_path / "report.json")]
     monkeypatch.setattr(sys, "argv", ["draft", str(experts[0]), *options])

@@ -121,6 +121,7 @@ def test_a_run_quantises_on_the_device_that_trains(build_model, monkeypatch):
     monkeypatch.setattr(stage, "PartialState", lambda: SimpleNamespace(device=torch.device("meta")))
     monkeypatch.setattr(stage, "quantize_frozen", lambda model, kind: found.append((model.device.type, kind)) or 1 / 0)
     monkeypatch.setattr(stage, "blocks_phase", lambda *_: None)
+    monkeypatch.setattr(stage, "step_flops", lambda *_: 0)
     run = SimpleNamespace(recipe=SimpleNamespace(training=SimpleNamespace(quantize_frozen="int4")))
     with pytest.raises(ZeroDivisionError):
         stage.train_blocks(run, build_model(seed=9, num_hidden_layers=3, num_frozen_layers=2), 2, StageRecipe())
