@@ -20,6 +20,7 @@ from eval.bench.command import add_shape_arguments, bench_arguments, circumstanc
 from eval.bench.generate import build_merged
 from eval.bench.models import build_model
 from eval.bench.timing import alternate, timed
+from frozen_glyph.model.generation_frozen_glyph import CACHE
 
 PROMPT_TOKENS, PARAGRAPH_TOKENS = 32, 80
 
@@ -106,7 +107,8 @@ def read(model: Any, ids: torch.Tensor) -> float:
     output, loss = model(ids[:, :PROMPT_TOKENS], use_cache=True, logits_to_keep=1), 0.0
     for column in range(PROMPT_TOKENS, ids.shape[1]):
         loss -= float(output.logits[0, -1].log_softmax(-1)[ids[0, column]])
-        output = model(ids[:, column : column + 1], use_cache=True, cache=output.cache, logits_to_keep=1)
+        cache = {CACHE: getattr(output, CACHE)}
+        output = model(ids[:, column : column + 1], use_cache=True, logits_to_keep=1, **cache)
     return loss / (ids.shape[1] - PROMPT_TOKENS)
 
 

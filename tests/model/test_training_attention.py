@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from frozen_glyph.model.generation_frozen_glyph import CACHE
+
 FULL = "scaled_dot_product_attention"
 
 
@@ -34,6 +36,7 @@ def test_without_positions_attention_is_causal_and_has_no_mask(model, token_ids,
     assert all(options["attn_mask"] is not None and not options["is_causal"] for options in calls)
 
 
+@pytest.mark.skipif(CACHE != "cache", reason="before 5.24 transformers makes a mask while it compiles")
 def test_the_same_under_compile(model, token_ids):
     calls = []
 
