@@ -19,7 +19,7 @@ from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.substrate import GlyphSubstrate
-from frozen_glyph.substrate.drawn import draw_tokens, tokenizer_of
+from frozen_glyph.substrate.drawn import substrate_of, tokenizer_of
 from frozen_glyph.substrate.tokens import tokenizer_sha256
 
 VOCABULARY_CHARACTERS = 200_000_000  # of the training text at most are read to learn a vocabulary
@@ -84,11 +84,11 @@ def open_ground(out: Path, recipe: GrowthRecipe, documents: Iterable[str], given
         return Ground(docked.tokenizer, docked.width, docked)
     if trainable and (out / TOKENIZER_FILE).exists():
         return Ground(load_tokenizer(out, local_files_only=True), width, None)
-    tokenizer = tokenizer_of(recipe.substrate, first_characters(documents))
+    text = first_characters(documents)
     if trainable:
-        return Ground(tokenizer, width, None)
-    substrate = draw_tokens(recipe.substrate, tokenizer, width, recipe.seed)
-    return Ground(tokenizer, substrate.width, substrate)
+        return Ground(tokenizer_of(recipe.substrate, text), width, None)
+    substrate = substrate_of(recipe.substrate, text, width, recipe.seed)
+    return Ground(substrate.tokenizer, substrate.width, substrate)
 
 
 def first_characters(documents: Iterable[str]) -> Iterator[str]:

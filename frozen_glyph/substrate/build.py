@@ -42,7 +42,7 @@ from frozen_glyph.substrate.projection import (
     to_int8,
     whitened,
 )
-from frozen_glyph.substrate.published import renderer_versions
+from frozen_glyph.substrate.published import open_outlines, renderer_versions
 from frozen_glyph.substrate.reserved import is_reserved
 from frozen_glyph.substrate.scripts import coverage
 
@@ -63,6 +63,50 @@ class SubstrateTensors(NamedTuple):
     facts: dict[str, Any]  # plain JSON data
 
 
+class Choices(NamedTuple):
+    """What a substrate is to be, as far as it does not depend on its tokens."""
+
+    bits: int
+    width: int
+    font: Font | None
+    whiten: str
+    scale: float
+
+
+def choose(
+    ids: int,
+    width: int | None,
+    layout: str,
+    font: Font | None,
+    bits: int | None,
+    pca: bool,
+    whiten: str | None,
+    scale: float | None,
+) -> Choices:
+    """What is asked for of ``ids`` tokens or more, with defaults; ``FrozenGlyphError`` names what cannot be."""
+    if layout == "trainable":
+        raise SubstrateError(
+            "layout 'trainable' is an embedding without a substrate, so there is nothing to build: it is set where a "
+            "model is made, as substrate.layout in a growth recipe or substrate_trainable in a FrozenGlyphConfig"
+        )
+    if layout not in LAYOUTS:
+        raise SubstrateError(f"layout {layout!r} is unknown; allowed: {sorted(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
+    if layout in CODES and font is not None:
+        raise SubstrateError(f"layout {layout!r} draws nothing, so font {font.name!r} cannot be used; leave it out")
+    bits = choose_bits(layout, width, bits, ids)
+    width = choose_width(width, bits)
+    if pca and layout == "float":
+        raise SubstrateError("layout 'float' has a rotation of its own, so pca cannot be used; leave it out")
+    if pca and width > bits:
+        raise SubstrateError(f"pca rotates vectors no wider than their {bits} bits, not {width}; leave one of both out")
+    whiten = choose_whitening(layout, whiten, bits)
+    if layout in DRAWN:
+        font = font or (load_outline_font() if layout == "published" else load_font())
+        if layout == "published":
+            open_outlines(font, CANVAS)  # raises where they cannot be drawn
+    return Choices(bits, width, font, whiten, choose_scale(width, whiten, scale))
+
+
 def build_tensors(
     tokens: Sequence[Token],
     width: int | None,
@@ -75,26 +119,9 @@ def build_tensors(
     scale: float | None = None,
 ) -> SubstrateTensors:
     """Bits of all ``tokens`` in ``layout`` and what makes them vectors of ``width``; see ``GlyphSubstrate.build``."""
-    if layout == "trainable":
-        raise SubstrateError(
-            "layout 'trainable' is an embedding without a substrate, so there is nothing to build: it is set where a "
-            "model is made, as substrate.layout in a growth recipe or substrate_trainable in a FrozenGlyphConfig"
-        )
-    if layout not in LAYOUTS:
-        raise SubstrateError(f"layout {layout!r} is unknown; allowed: {sorted(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
-    if layout in CODES and font is not None:
-        raise SubstrateError(f"layout {layout!r} draws nothing, so font {font.name!r} cannot be used; leave it out")
-    bits = choose_bits(layout, width, bits, len(tokens))
-    width = choose_width(width, bits)
-    if pca and layout == "float":
-        raise SubstrateError("layout 'float' has a rotation of its own, so pca cannot be used; leave it out")
-    if pca and width > bits:
-        raise SubstrateError(f"pca rotates vectors no wider than their {bits} bits, not {width}; leave one of both out")
-    whiten = choose_whitening(layout, whiten, bits)
-    scale = choose_scale(width, whiten, scale)
+    bits, width, font, whiten, scale = choose(len(tokens), width, layout, font, bits, pca, whiten, scale)
     groups: list[list[int]] = []  # of tokens that looked alike and were told apart
-    if layout in DRAWN:
-        font = font or (load_outline_font() if layout == "published" else load_font())
+    if font is not None:
         packed = draw_bits(tokens, font, layout, bits)
         if layout == "grid":
             packed, groups = separate(packed, tokens)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.substrate.choices import SubstrateError
-from frozen_glyph.substrate.drawn import build_from_recipe, draw_tokens, tokenizer_of
+from frozen_glyph.substrate.drawn import build_from_recipe, draw_tokens, substrate_of, tokenizer_of
 from frozen_glyph.substrate.font import DEBIAN_OUTLINES
 from frozen_glyph.substrate.ngrams import stream_text
 from frozen_glyph.substrate.recipe import load_substrate_recipe
@@ -99,3 +100,27 @@ def test_recipes_that_are_refused(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(RecipeError, match=message):
         load_substrate_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"font": "bad.hex"}, "is not a font"),
+        ({"font": "tiny.hex", "layout": "published"}, "draws outlines, but font 'tiny.hex' has none"),
+        ({"font": "tiny.hex", "layout": "random"}, "draws nothing, so font 'tiny.hex' cannot be used"),
+        ({"font": "tiny.hex", "bits": 100}, "bits=100 is not allowed"),
+        ({"font": "tiny.hex", "width": 3}, "width 3 is not allowed"),
+        ({"font": "tiny.hex", "width": 2048, "pca": True}, "pca rotates vectors no wider than"),
+        ({"layout": "float", "pca": True}, "has a rotation of its own"),
+        ({"layout": "random", "whiten": "full"}, "which has nothing to whiten"),
+        ({"layout": "binary", "bits": 8}, "need a multiple of 8 bits from 16 on"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_the_text_is_read(fields, message, font_file, tmp_path, monkeypatch):
+    """To learn a vocabulary takes minutes."""
+    (tmp_path / "bad.hex").write_text("no font")
+    (tmp_path / "tiny.hex").write_bytes(font_file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    text = (pytest.fail("the text was read") for _ in range(1))
+    with pytest.raises(FrozenGlyphError, match=message):
+        substrate_of(load_substrate_recipe(None, **fields), text, 256, 0)
