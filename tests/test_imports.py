@@ -12,8 +12,20 @@ import frozen_glyph
 
 PACKAGE = Path(frozen_glyph.__file__).parent
 ROOMS = {"demo", "evaluation", "growth", "merge", "training", "substrate", "hub", "text", "checkpoint", "model"}
-ROOMS |= {"app", "export", "health", "published", "recipes", "statistics", "talk", "formats", "errors", "memory"}
-FOUNDATION = {"memory", "recipes", "statistics", "text", "checkpoint", "model", "formats", "errors"}
+ROOMS |= {
+    "pages",
+    "app",
+    "export",
+    "health",
+    "published",
+    "recipes",
+    "statistics",
+    "talk",
+    "formats",
+    "errors",
+    "memory",
+}
+FOUNDATION = {"memory", "pages", "recipes", "statistics", "text", "checkpoint", "model", "formats", "errors"}
 ARROWS = {
     "cli": ROOMS,
     "app": {"evaluation", "talk", "substrate"} | FOUNDATION,
@@ -36,6 +48,7 @@ ARROWS = {
     "formats": {"errors"},  # JSON and YAML of others, within limits
     "errors": set(),
     "memory": set(),
+    "pages": set(),
     "registration": {"model"},
     "__init__": {"registration"},
     "__main__": {"cli"},

@@ -9,13 +9,12 @@ trained model can be measured: what its first blocks predict right decides, and 
 import argparse
 import functools
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from eval.bench.command import bench_arguments, circumstances, write_report
-from eval.bench.timing import Seconds, alternate, timed
+from eval.bench.timing import alternate, over, timed
 from frozen_glyph.checkpoint.loading import load_causal_lm, load_tokenizer
 from frozen_glyph.model import drafting_frozen_glyph
 
@@ -73,7 +72,7 @@ def compare(model: Any, prompts: torch.Tensor, drafts: list[int], repeats: int) 
             "drafting_blocks": model.config.stage_layers(stage)[0],
             "same_text": bool(torch.equal(texts[stage], texts[0])),
             "tokens_a_pass": round(len(prompts) * NEW_TOKENS / passes[stage], 3),
-            **ratio(seconds[stage], seconds[0]),
+            **over(seconds[stage], seconds[0], "plain"),
         }
         for stage in drafts
     ]
@@ -100,15 +99,6 @@ def count_passes(model: Any, turn: Any) -> int:
     turn()
     hook.remove()
     return passes.count(blocks)
-
-
-def ratio(drafted: list[Seconds], plain: list[Seconds]) -> dict[str, float]:
-    pairs = list(zip(drafted, plain, strict=True))
-    return {
-        "seconds": round(median([own.wall for own in drafted]), 3),
-        "over_plain": round(median([own.wall / one.wall for own, one in pairs]), 3),
-        "over_plain_cpu": round(median([own.cpu / one.cpu for own, one in pairs]), 3),
-    }
 
 
 if __name__ == "__main__":

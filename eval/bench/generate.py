@@ -31,7 +31,7 @@ from transformers.generation import StoppingCriteria
 
 from eval.bench.command import add_shape_arguments, bench_arguments, run_part, write_report
 from eval.bench.models import build_llama, build_model, llama_config
-from eval.bench.timing import Clock, Seconds, alternate
+from eval.bench.timing import Clock, Seconds, alternate, over
 from eval.bench.training_step import describe
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM
 from frozen_glyph.model.rules_frozen_glyph import RULES
@@ -121,8 +121,8 @@ def take_turns(models: dict[str, torch.nn.Module], batch: int, arguments: argpar
         name: {
             "parameters": model.num_parameters(),
             "tokens_per_second": round(batch * (new_tokens - 1) / median([each.wall for each in writing[name]]), 1),
-            "reading": compare(reading[name], reading["expert"]),
-            "writing": compare(writing[name], writing["expert"]),
+            "reading": over(reading[name], reading["expert"], "expert"),
+            "writing": over(writing[name], writing["expert"], "expert"),
         }
         for name, model in models.items()
     }
@@ -209,16 +209,6 @@ class FirstToken(StoppingCriteria):
         if self.seconds is None:
             self.seconds = self.clock.read()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-
-def compare(seconds: list[Seconds], base: list[Seconds]) -> dict[str, float]:
-    """The median turn, and the median over turns of its time over that of ``base``; the processor's time, too."""
-    pairs = list(zip(seconds, base, strict=True))
-    return {
-        "seconds": round(median([own.wall for own in seconds]), 4),
-        "over_expert": round(median([own.wall / one.wall for own, one in pairs]), 4),
-        "over_expert_cpu": round(median([own.cpu / one.cpu for own, one in pairs]), 4),
-    }
 
 
 if __name__ == "__main__":

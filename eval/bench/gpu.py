@@ -1,7 +1,7 @@
 """One script for one GPU, eight minutes at most: what must hold there, then what it reaches; JSON and Markdown.
 
     python -m eval.bench.gpu --out eval/results/bench-gpu.json
-    python -m eval.bench.gpu --parts logits frozen --out /tmp/checks.json
+    python -m eval.bench.gpu --parts logits frozen --out checks.json
 
 Needs the checkout and its packages; text is made here. Every part has a process of its own and what is left of
 ``--seconds``: one that fails, or for which no time is left, is told of, and the next is begun. Correctness comes first

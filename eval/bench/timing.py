@@ -55,6 +55,16 @@ def alternate(turns: dict[str, Callable[[], Turn]], repeats: int, warm_up: int =
     return {name: [each[name] for each in rounds[warm_up:]] for name in turns}
 
 
+def over(seconds: Sequence[Seconds], base: Sequence[Seconds], name: str) -> dict[str, float]:
+    """The median turn, and the median of the turns' times over those of ``base``, called ``name``; the processor's, too."""
+    pairs = list(zip(seconds, base, strict=True))
+    return {
+        "seconds": round(statistics.median(own.wall for own in seconds), 4),
+        f"over_{name}": round(statistics.median(own.wall / one.wall for own, one in pairs), 4),
+        f"over_{name}_cpu": round(statistics.median(own.cpu / one.cpu for own, one in pairs), 4),
+    }
+
+
 def summary(seconds: Sequence[Seconds]) -> dict[str, float]:
     """Least and median seconds of turns."""
     wall, cpu = zip(*seconds, strict=True)

@@ -51,15 +51,9 @@ def page_html(attribution: Attribution) -> str:
 
 def rendered(template: str, attribution: Attribution) -> str:
     """One of the templates beside this file."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from frozen_glyph.pages import templates_of
 
-    environment = Environment(
-        loader=PackageLoader("frozen_glyph.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("frozen_glyph.evaluation")
     colours = palette(attribution)
     pieces = [
         {"text": piece, "colour": mixed(shares, colours) if shares else None, "told": told(shares, attribution)}

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from frozen_glyph.checkpoint.contract import GROWTH_PAGE
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.growth.charts import Dot, Line, line_chart, scale_chart
@@ -29,17 +27,11 @@ from frozen_glyph.growth.history import (
 )
 from frozen_glyph.growth.plot import visible_range
 from frozen_glyph.health.measure import METRICS
+from frozen_glyph.pages import templates_of
 
 REFRESH_SECONDS = 10
 MOST_POINTS = 300  # of a line; more could not be told apart
-ENVIRONMENT = Environment(
-    loader=PackageLoader("frozen_glyph.growth"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+TEMPLATES = templates_of("frozen_glyph.growth")
 
 
 def write_page(folder: Path, provenance: Mapping[str, Any] | None = None, live: bool = False) -> Path:
@@ -61,7 +53,7 @@ def page_html(run: ReadRun, phases: list[PhaseCourse], control: Sequence[StagePo
     """The page of a run, of the phases that it has metrics of."""
     stages = stage_points(run, phases)
     texts = list(dict.fromkeys(text for stage in stages for text in stage["losses"]))
-    return ENVIRONMENT.get_template("growth.html").render(
+    return TEMPLATES.get_template("growth.html").render(
         name=run["recipe"]["name"],
         live=live_line(progress_of(run, phases)) if live else None,
         warnings=[

@@ -5,8 +5,6 @@ Every text of a report passes through the templates' autoescape or, in a chart, 
 
 import base64
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.page.charts import colour_class, icon
 from frozen_glyph.evaluation.report.page.comparisons import comparison_sections
@@ -24,18 +22,12 @@ from frozen_glyph.evaluation.report.words import (
     provenance_rows,
     unique,
 )
+from frozen_glyph.pages import templates_of
 
 
 def report_html(report: Report) -> str:
     """Return the report as one page that needs no other file and no script."""
-    environment = Environment(
-        loader=PackageLoader("frozen_glyph.evaluation.report.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates_of("frozen_glyph.evaluation.report.page")
     environment.globals |= {"icon": icon, "colour_class": colour_class}
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     report = shown(report)
