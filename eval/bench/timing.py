@@ -56,7 +56,7 @@ def alternate(turns: dict[str, Callable[[], Turn]], repeats: int, warm_up: int =
 
 
 def over(seconds: Sequence[Seconds], base: Sequence[Seconds], name: str) -> dict[str, float]:
-    """The median turn, and the median of the turns' times over those of ``base``, called ``name``; the processor's, too."""
+    """The median turn, and the median of its time over that of ``base``, called ``name``; the processor's, too."""
     pairs = list(zip(seconds, base, strict=True))
     return {
         "seconds": round(statistics.median(own.wall for own in seconds), 4),
