@@ -72,7 +72,9 @@ def write_sample(
     for language in missing:
         for path, written in zip(pairs[language], texts[language], strict=True):
             write_text(path, "\n\n".join(written) + "\n")
-    write_text(folder / ORIGIN_FILE, f"{', '.join(missing)}: {origin}\n")
+    told = folder / ORIGIN_FILE
+    before = told.read_text("utf-8") if told.exists() else ""
+    write_text(told, f"{before}{', '.join(missing)}: {origin}\n")
     return [path for pair in pairs.values() for path in pair]
 
 

@@ -35,6 +35,14 @@ def test_articles_are_documents_and_every_twentieth_is_held_out(dataset, tmp_pat
     assert "CC BY-SA 3.0" in (tmp_path / "data" / "SOURCES.md").read_text()
 
 
+def test_where_earlier_texts_are_from_stays_told(dataset, tmp_path):
+    told = tmp_path / "SOURCES.md"
+    told.write_text("en: of a friend\n")
+    write_sample(tmp_path, ["sw"], dataset=str(dataset))
+    first, second = told.read_text().splitlines()
+    assert first == "en: of a friend" and second.startswith("sw: articles of")
+
+
 def test_no_more_is_read_than_asked_for(dataset):
     train, held_out = articles(str(dataset), None, "sw", 0.0005)
     assert 500 <= sum(len(text) for text in chain(train, held_out)) < 540
