@@ -68,6 +68,11 @@ def test_every_arm_runs_at_its_own_best_rate():
     assert arms.finished(results, names, SCALE, range(3))["a"][2]["job"] == ("a", 1.0, 2)
     line = arms.rates_line(results, names, SCALE, range(3))
     assert "a 1, b 0.5 (the end of those tried)" in line and "not reported: b, c" in line
+    assert arms.beyond_jobs(names, SCALE)(results) == [("b", 0.25, 0)]
+    results["b", 0.25, 0] = {"development": 1.5}
+    assert "b 0.5." in arms.rates_line(results, names, SCALE, range(3))
+    results["b", 0.25, 0] = {"development": 0.5}
+    assert arms.chosen_rates(results, names, SCALE)["b"] == 0.25
 
 
 def test_a_difference_has_two_intervals_or_says_what_is_missing():

@@ -152,22 +152,25 @@ def test_every_token_is_scored_by_how_often_the_one_before_it_was_read(trained, 
     assert counts == sorted(counts)
 
 
-def run_of(kind, seed, rate=1e-3, shift=0.0, blocks=40, development=0.0, rare=()):
-    """A run that finished: every block costs 150 nats and ``shift``."""
+def run_of(kind, seed, rate=2e-3, shift=0.0, blocks=40, development=0.0, rare=()):
+    """A run that finished, by its job: every block costs 150 nats and ``shift``."""
     noise = np.random.default_rng(1).normal(0, 1, blocks) * (kind == "grid")
     text = {"nats": (150 + shift + noise).tolist(), "characters": [100.0] * blocks, "documents": list(range(blocks))}
     text["rare"] = {str(most): {"documents": [], "nats": [], "tokens": []} for most in rarity.MOST_READ} | dict(rare)
     point = {"step": 1, "en": 2.0 + development}
-    return {"kind": kind, "seed": seed, "learning_rate": rate, "texts": {"en": text}, "development": [point]}
+    return {(kind, rate, seed): {"texts": {"en": text}, "curve": [point], "development": 2.0 + development}}
 
 
 def test_verdict_needs_the_text_and_the_seeds():
     """Three seeds that agree decide; three that do not, two seeds, or too few units decide nothing."""
 
     def verdict(shifts, blocks=40):
-        found = [run_of("trainable", seed, blocks=blocks) for seed in range(len(shifts))]
-        found += [run_of("grid", seed, shift=shift, blocks=blocks) for seed, shift in enumerate(shifts)]
-        (row,) = comparison.compare(comparison.arms_of(found))
+        found = {}
+        for seed, shift in enumerate(shifts):
+            found |= run_of("trainable", seed, blocks=blocks) | run_of("grid", seed, shift=shift, blocks=blocks)
+        for kind in ("trainable", "grid"):
+            found |= run_of(kind, 0, 1e-3, development=1) | run_of(kind, 0, 4e-3, development=1)
+        (row,) = comparison.compare(comparison.arms_of(found, ("grid", "trainable"), SMOKE))
         return row["verdict"]
 
     assert verdict([5.0, 5.1, 4.9]) == "higher"
@@ -179,10 +182,9 @@ def test_verdict_needs_the_text_and_the_seeds():
 
 def test_an_arm_is_read_at_the_rate_that_the_development_text_chose():
     """Whatever the reported text says, and at the first seed alone."""
-    found = [run_of("grid", 0, 1e-3, shift=-9), run_of("grid", 0, 2e-3, development=-0.1), run_of("grid", 1, 2e-3)]
-    found.append(run_of("grid", 1, 1e-3, development=-5))
-    assert comparison.best_rates(found) == {"grid": 2e-3}
-    assert comparison.arms_of(found) == {"grid": {0: found[1], 1: found[2]}}
+    best = run_of("grid", 0, 2e-3, development=-0.1) | run_of("grid", 1, 2e-3)
+    found = best | run_of("grid", 0, 1e-3, shift=-9) | run_of("grid", 0, 4e-3) | run_of("grid", 1, 1e-3, development=-5)
+    assert comparison.arms_of(found, ["grid", "random"], SMOKE) == {"grid": dict(enumerate(best.values()))}
 
 
 def test_rare_tokens_are_compared_at_the_same_tokens():
@@ -191,17 +193,16 @@ def test_rare_tokens_are_compared_at_the_same_tokens():
     def rare(nats):
         return {"3": {"documents": [4, 7], "nats": nats, "tokens": [2, 1]}}.items()
 
-    found = {
-        "random": {0: run_of("random", 0, rare=rare([10.0, 5.0]))},
-        "grid": {0: run_of("grid", 0, rare=rare([8.0, 4.0])), 1: run_of("grid", 1)},
-    }
+    ((_, base),) = run_of("random", 0, rare=rare([10.0, 5.0])).items()
+    (_, first), (_, second) = (run_of("grid", 0, rare=rare([8.0, 4.0])) | run_of("grid", 1)).items()
+    found = {"random": {0: base}, "grid": {0: first, 1: second}}
     (row,) = rarity.curve_of(found, "grid", "random")
     assert (row["read_at_most"], row["tokens"], row["difference"], row["loss"]) == (3, 3, -1.0, 4.0)
     assert row["p_value"] is None and row["by_seed"] == [-1.0]
 
 
 def test_runs_that_started_differently_are_refused():
-    runs = [{"seed": 0, "initial_blocks_and_head": name, "batch_order": "x"} for name in "ab"]
+    runs = {(name, 2e-3, 0): {"initial_blocks_and_head": name, "batch_order": "x"} for name in "ab"}
     with pytest.raises(FrozenGlyphError, match="seed 0 differ in initial_blocks_and_head"):
         comparison.check_equal_starts(runs)
 
@@ -209,11 +210,11 @@ def test_runs_that_started_differently_are_refused():
 @pytest.mark.slow
 def test_the_command_writes_a_report_and_resumes(data, tmp_path):
     arguments = ["--data", data, "--out", tmp_path / "study", "--work", tmp_path / "work", "--smoke"]
-    arguments += ["--kinds", "binary", "trainable", "--seeds", "2", "--rates", "1e-3", "2e-3"]
+    arguments += ["--kinds", "binary", "trainable", "--seeds", "2"]
     command = [sys.executable, "-m", "eval.studies.substrate", *arguments]
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
     report = json.loads((tmp_path / "study.json").read_text("utf-8"))
-    assert len(report["comparisons"]) == 3 and len(report["rates"]) == 4
+    assert len(report["comparisons"]) == 3 and 6 <= len(report["rates"]) <= 8
     for row in report["comparisons"]:
         losses = [report["kinds"][row[key]]["losses"][row["language"]]["loss"] for key in ("kind", "baseline")]
         assert row["difference"] == pytest.approx(losses[0] - losses[1])
@@ -221,11 +222,11 @@ def test_the_command_writes_a_report_and_resumes(data, tmp_path):
     markdown = (tmp_path / "study.md").read_text("utf-8")
     assert "## What it does not show" in markdown and "`binary` against `trainable` (2 of the 3 seeds" in markdown
 
-    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-[01]-*.json")}
-    assert len(runs) == 6
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-0.00*-[01].json")}
+    assert len(runs) == len(report["rates"]) + 2
     gone = min(runs)
     gone.unlink()
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
-    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-[01]-*.json")}
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*-0.00*-[01].json")}
     assert {path for path in runs if again[path] != runs[path]} == {gone}
     assert json.loads((tmp_path / "study.json").read_text("utf-8"))["comparisons"] == report["comparisons"]

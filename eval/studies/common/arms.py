@@ -1,7 +1,8 @@
 """Arms of a study: each at the best of its own learning rates, all at the same seeds, none reported before it is done.
 
-A job is (arm, rate, seed). Every rate of ``RATES`` runs at seed 0; the one with the lowest ``development`` loss, which
-a run's result holds, serves the other seeds. What is reported is measured on another text.
+A job is (arm, rate, seed). Every rate of ``RATES`` runs at seed 0, and with ``beyond_jobs`` one more where the best
+lies at an end; the one with the lowest ``development`` loss, which a run's result holds, serves the other seeds. What
+is reported is measured on another text.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +25,34 @@ def rate_jobs(arms: Sequence[str], scale: Scale) -> list[Job]:
     return [(arm, rate, 0) for arm in arms for rate in rates_of(scale)]
 
 
+def beyond_jobs(arms: Sequence[str], scale: Scale) -> Phase:
+    """Every arm whose best rate lies at an end of those tried: at one rate beyond that end, at seed 0."""
+
+    def jobs(results: Results) -> list[Job]:
+        lowest, *_, highest = rates_of(scale)
+        beyond = {lowest: lowest / 2, highest: highest * 2}
+        chosen = chosen_rates(results, arms, scale)
+        return [(arm, beyond[rate], 0) for arm, rate in chosen.items() if rate in beyond]
+
+    return jobs
+
+
 def chosen_rates(results: Results, arms: Sequence[str], scale: Scale) -> dict[str, float]:
-    """The best rate of each arm that has tried them all."""
+    """The best rate of each arm that has tried them all, those beyond them included where ``results`` have any."""
     chosen = {}
     for arm in arms:
-        tried = {rate: results.get((arm, rate, 0)) for rate in rates_of(scale)}
-        losses = {rate: found["development"] for rate, found in tried.items() if found is not None}
-        if len(losses) == len(tried):
+        losses = development_losses(results, arm)
+        if losses.keys() >= set(rates_of(scale)):
             chosen[arm] = min(losses, key=lambda rate: losses[rate])
     return chosen
+
+
+def development_losses(results: Results, arm: str) -> dict[float, float]:
+    """By rate, of those that the arm tried at seed 0."""
+    tried = {
+        job[1]: found for job, found in results.items() if job[0] == arm and job[2] == 0 and "development" in found
+    }
+    return {rate: found["development"] for rate, found in sorted(tried.items())}
 
 
 def seed_jobs(arms: Sequence[str], scale: Scale, seeds: Sequence[int]) -> Phase:
@@ -55,8 +75,9 @@ def finished(results: Results, arms: Sequence[str], scale: Scale, seeds: Sequenc
 def rates_line(results: Results, arms: Sequence[str], scale: Scale, seeds: Sequence[int]) -> str:
     """Which rate serves which arm, whether it lies at an end of those tried, and which arms are not done."""
     chosen, rates = chosen_rates(results, arms, scale), rates_of(scale)
+    tried = {arm: list(development_losses(results, arm)) for arm in chosen}
     said = [
-        f"{arm} {rate:g}{' (the end of those tried)' if rate in (rates[0], rates[-1]) else ''}"
+        f"{arm} {rate:g}{' (the end of those tried)' if rate in (tried[arm][0], tried[arm][-1]) else ''}"
         for arm, rate in chosen.items()
     ]
     done = finished(results, arms, scale, seeds)

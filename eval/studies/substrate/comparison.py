@@ -1,14 +1,17 @@
 """What the runs of the substrate study say together: which embedding has the lower held-out loss, and how sure is it?
 
-A run is the plain JSON data that the study wrote of it. Every arm is read at its best learning rate, which the loss on
-the development texts chose at the first seed.
+A run is the plain JSON data that the study wrote of it. Every arm is read at its best learning rate.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from eval.studies.common.arms import chosen_rates
+from eval.studies.common.jobs import Results
 from eval.studies.common.losses import difference_of, loss_of
+from eval.studies.substrate.data import Scale
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.statistics import holm
 
@@ -33,27 +36,12 @@ JsonRun = dict[str, Any]
 Arms = dict[str, dict[int, JsonRun]]  # runs at an arm's best rate, by seed
 
 
-def development_loss(run: JsonRun) -> float:
-    """Nats per character at the end of training, mean over the development texts."""
-    last = run["development"][-1]
-    return float(np.mean([value for name, value in last.items() if name != "step"]))
-
-
-def best_rates(runs: list[JsonRun]) -> dict[str, float]:
-    """The learning rate of each arm, among those that it ran at the first seed."""
-    first: dict[str, list[JsonRun]] = {}
-    for run in runs:
-        if run["seed"] == 0:
-            first.setdefault(run["kind"], []).append(run)
-    return {kind: min(tried, key=development_loss)["learning_rate"] for kind, tried in first.items()}
-
-
-def arms_of(runs: list[JsonRun]) -> Arms:
-    """The runs of each arm at its best rate."""
-    arms: Arms = {}
-    for kind, rate in best_rates(runs).items():
-        arms[kind] = {run["seed"]: run for run in runs if (run["kind"], run["learning_rate"]) == (kind, rate)}
-    return arms
+def arms_of(results: Results, kinds: Sequence[str], scale: Scale) -> Arms:
+    """The runs of each arm that has tried its rates, at the best one."""
+    return {
+        kind: {seed: run for (name, tried, seed), run in sorted(results.items()) if (name, tried) == (kind, rate)}
+        for kind, rate in chosen_rates(results, kinds, scale).items()
+    }
 
 
 def compare(arms: Arms) -> list[dict[str, Any]]:
@@ -83,27 +71,29 @@ def verdict_of(row: dict[str, Any]) -> str:
     return "lower" if row["difference"] < 0 else "higher"
 
 
-def check_equal_starts(runs: list[JsonRun]) -> None:
+def check_equal_starts(results: Results) -> None:
     """Raise ``FrozenGlyphError`` unless runs of one seed had the same initial blocks and head and the same batches."""
     for key in ("initial_blocks_and_head", "batch_order"):
-        for seed in {run["seed"] for run in runs}:
-            if len({run[key] for run in runs if run["seed"] == seed}) > 1:
+        for seed in {seed for *_, seed in results}:
+            if len({run[key] for (*_, other), run in results.items() if other == seed}) > 1:
                 raise FrozenGlyphError(f"runs of seed {seed} differ in {key}; delete the work folder and run again")
 
 
 def summarise(
-    runs: list[JsonRun],
-    settings: dict[str, Any],
+    results: Results,
+    kinds: Sequence[str],
+    scale: Scale,
     chance: dict[str, Any],
     dimensions: dict[str, float],
     texts: dict[str, str],
     rare: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything measured, as plain JSON data."""
-    check_equal_starts(runs)
-    arms = arms_of(runs)
+    check_equal_starts(results)
+    arms, rates = arms_of(results, kinds, scale), chosen_rates(results, kinds, scale)
+    runs = list(results.values())
     return {
-        "settings": settings,
+        "settings": scale.settings(),
         "texts": texts,
         "held_out": {
             language: {
@@ -115,39 +105,39 @@ def summarise(
         },
         "chance": chance,
         "kinds": {
-            kind: summary_of([by_seed[seed] for seed in sorted(by_seed)]) | {"effective_dimensions": dimensions[kind]}
+            kind: {"learning_rate": rates[kind]} | summary_of(by_seed) | {"effective_dimensions": dimensions[kind]}
             for kind, by_seed in arms.items()
         },
         "comparisons": compare(arms),
         "rare": rare,
         "rates": [
             {
-                "kind": run["kind"],
-                "learning_rate": run["learning_rate"],
-                "chosen": run["learning_rate"] == best_rates(runs)[run["kind"]],
-                **{name: value for name, value in run["development"][-1].items() if name != "step"},
+                "kind": kind,
+                "learning_rate": rate,
+                "chosen": rate == rates.get(kind),
+                **{name: value for name, value in run["curve"][-1].items() if name != "step"},
             }
-            for run in sorted(runs, key=lambda run: (run["kind"], run["learning_rate"]))
-            if run["seed"] == 0
+            for (kind, rate, seed), run in sorted(results.items())
+            if seed == 0
         ],
         "cpu_seconds": [round(min(run["cpu_seconds"] for run in runs)), round(max(run["cpu_seconds"] for run in runs))],
     }
 
 
-def summary_of(runs: list[JsonRun]) -> dict[str, Any]:
-    """The runs of one arm, one run a seed."""
+def summary_of(by_seed: dict[int, JsonRun]) -> dict[str, Any]:
+    """The runs of one arm."""
+    runs = list(by_seed.values())
     losses = {
         language: loss_of([run["texts"][language]["nats"] for run in runs], text)
         for language, text in runs[0]["texts"].items()
     }
     return {
-        "learning_rate": runs[0]["learning_rate"],
-        "seeds": [run["seed"] for run in runs],
+        "seeds": list(by_seed),
         "losses": losses,
         "nats_per_character": {language: entry["loss"] for language, entry in losses.items()},
-        "development": [
+        "curve": [
             {key: float(np.mean([point[key] for point in points])) for key in points[0]}
-            for points in zip(*[run["development"] for run in runs], strict=True)
+            for points in zip(*[run["curve"] for run in runs], strict=True)
         ],
         **{key: runs[0][key] for key in ("trainable_parameters", "embedding_norm", "substrate")},
     }

@@ -53,7 +53,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     ]
     curves = [
         {"text": language, "arm": name}
-        | {f"step {point['step']:.0f}": f"{point[language]:.3f}" for point in entry["development"]}
+        | {f"step {point['step']:.0f}": f"{point[language]:.3f}" for point in entry["curve"]}
         for language in languages
         for name, entry in report["kinds"].items()
     ]
@@ -127,8 +127,6 @@ def not_shown(report: dict[str, Any], budget: str) -> str:
     ]
     if missing:
         limits.append(f"**Not run yet:** {', '.join(f'`{name}`' for name in missing)}.")
-    if single := [f"`{name}`" for name in arms if sum(row["kind"] == name for row in report["rates"]) < 2]:
-        limits.append(f"**The learning rate.** At one rate only so far: {', '.join(single)}.")
     return "\n".join(f"* {limit}" for limit in limits)
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer, TrainerCallback
 
@@ -96,16 +97,14 @@ def run(kind: str, seed: int, learning_rate: float, scale: Scale, folder: Path) 
             for language in LANGUAGES
         }
     return {
-        "kind": kind,
-        "seed": seed,
-        "learning_rate": learning_rate,
         "substrate": facts,
         "initial_blocks_and_head": start,
         "batch_order": digest({"order": torch.tensor(order)}),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "embedding_norm": [norm, mean_norm(model)],
         "train_loss": losses,
-        "development": curve.points,
+        "curve": curve.points,
+        "development": float(np.mean([curve.points[-1][language] for language in LANGUAGES])),
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu,
         "texts": texts,
