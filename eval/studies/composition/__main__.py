@@ -11,14 +11,18 @@ DIR holds text/{en,ru,zh}.txt and .valid.txt. The same command resumes a study t
 Each training runs at three learning rates at seed 0 and at its best one elsewhere. Sets of experts that are merged:
 ``two`` (en, ru), ``three`` (en, ru, zh), ``six`` (those and a second family of experts, which no other seed has), and
 ``twins`` (both families' en, who know the same). Texts: each language, and ``mixed``: paragraphs of all three in random
-order, a language rarely lasting for more than a few hundred characters.
+order, a language rarely lasting for more than a few hundred characters. Beside the loss stands what a token costs, read
+one by one by a merged checkpoint, and how often a rule passes from expert to expert; OUT.png draws loss against cost.
 """
+
+import json
 
 from eval.studies.common.arms import chosen_rates, rate_jobs, seed_jobs
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, read_results, study_arguments
 from eval.studies.composition.measure import measure
-from eval.studies.composition.report import as_markdown, summarise
+from eval.studies.composition.picture import draw
+from eval.studies.composition.report import PICTURE, as_markdown, summarise
 from eval.studies.composition.runs import EXPERTS, LANGUAGES, SMOKE, UNION, Scale, train
 
 
@@ -47,6 +51,8 @@ def main() -> None:
         summarise=lambda results: summarise(results, scale, seeds),
         as_markdown=as_markdown,
     )
+    if not arguments.run:
+        draw(json.loads(arguments.out.with_suffix(".json").read_text("utf-8")), arguments.out.with_name(PICTURE))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,17 @@ import torch
 from eval.studies.common.ground import development_text, reported_text, tokenizer_of
 from eval.studies.common.jobs import job_name
 from eval.studies.common.windows import nats_of_windows
-from eval.studies.composition.rules import RULES, log_probs_of
+from eval.studies.composition.costs import costs_of
+from eval.studies.composition.rules import RULES, SPARSE, SPARSE_RULE, log_probs_of
 from eval.studies.composition.runs import LANGUAGES, UNION, Scale
+from eval.studies.composition.sparse import sparse_nats
 from frozen_glyph import FrozenGlyphForCausalLM
 
 DOCUMENT = 2000  # characters: a document of the mixture is at least so long
 # Models of a seed: experts of its own family, of a second family that no other seed has, and the rivals.
 FIRST, SECOND, RIVALS = ("en", "ru", "zh"), ("en'", "ru'", "zh'"), (UNION, "average")
 MODELS = (*FIRST, *SECOND, *RIVALS)
+SWITCHES = "switches/"
 SETS = {"two": ("en", "ru"), "three": FIRST, "six": (*FIRST, *SECOND), "twins": ("en", "en'")}
 
 
@@ -50,33 +53,62 @@ def measure(
     seed: int, seeds: int, rates: Mapping[str, float], scale: Scale, data: Path, work: Path
 ) -> dict[str, dict[str, Any]]:
     """By ``development`` and ``reported``: nats of each window of every text, under every model and every rule over
-    every set of experts. The second family of a seed are the experts of seed + ``seeds``."""
+    every set of experts, and how often rules pass from expert to expert; and ``costs``. The second family of a seed are
+    the experts of seed + ``seeds``."""
 
-    def load(kind: str, of_seed: int) -> Any:
-        return FrozenGlyphForCausalLM.from_pretrained(work / job_name((kind, rates[kind], of_seed))).eval()
+    def folder(kind: str, of_seed: int) -> Path:
+        return work / job_name((kind, rates[kind], of_seed))
 
-    own, other = ([load(f"expert_{language}", s) for language in LANGUAGES] for s in (seed, seed + seeds))
-    models, tokenizer = [*own, *other, load(UNION, seed), average(own)], tokenizer_of(work)
+    own, other = ([folder(f"expert_{language}", s) for language in LANGUAGES] for s in (seed, seed + seeds))
+    loaded = [FrozenGlyphForCausalLM.from_pretrained(path).eval() for path in (*own, *other, folder(UNION, seed))]
+    models, tokenizer = [*loaded, average(loaded[: len(own)])], tokenizer_of(work)
     texts = {
         "development": {name: development_text(data, name, scale) for name in LANGUAGES},
         "reported": {name: reported_text(work, name) for name in LANGUAGES},
     }
-    return {
+    found = {
         part: {
-            name: nats_of_windows(models, tokenizer, text, scale.context_length, losses_of_all)
+            name: apart(nats_of_windows(models, tokenizer, text, scale.context_length, told_of_all))
             for name, text in with_mixture(by_language).items()
         }
         for part, by_language in texts.items()
     }
+    paths = dict(zip((*FIRST, *SECOND), (*own, *other), strict=True))
+    mixed = mixture(list(texts["reported"].values()))
+    costs = {
+        name: costs_of([paths[member] for member in SETS[name]], mixed, tokenizer, scale.context_length)
+        for name in ("two", "three", "six")
+    }
+    return found | {"costs": costs}
 
 
-def losses_of_all(logits_MBTV: torch.Tensor, targets_BT: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Nats of each target under the single models and under every rule over every set."""
+def apart(entry: dict[str, Any]) -> dict[str, Any]:
+    """``entry`` of ``nats_of_windows`` with ``switches`` and ``tokens`` of the whole text beside the ``nats``."""
+    totals = {key: sum(entry["nats"].pop(key)) for key in list(entry["nats"]) if key.startswith(SWITCHES)}
+    switches = {key.removeprefix(SWITCHES): total for key, total in totals.items()}
+    return entry | {"switches": switches, "tokens": switches.pop("tokens")}
+
+
+def told_of_all(logits_MBTV: torch.Tensor, targets_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Nats of each target under the single models and under every rule over every set; and where rules switch."""
     log_probs_MBT = log_probs_of(logits_MBTV, targets_BT)
-    losses = {f"single/{name}": -log_probs_MBT[place] for place, name in enumerate(MODELS)}
+    entropies_MBT = torch.stack([entropies_of(logits) for logits in logits_MBTV])
+    told = {f"single/{name}": -log_probs_MBT[place] for place, name in enumerate(MODELS)}
+    told[f"{SWITCHES}tokens"] = torch.ones_like(log_probs_MBT[0])
     for name, members in SETS.items():
         places = [MODELS.index(member) for member in members]
         logits, log_probs = logits_MBTV[places], log_probs_MBT[places]
         for rule in RULES:
-            losses[f"{name}/{rule}"] = RULES[rule].nats(logits, log_probs, targets_BT)
-    return losses
+            told[f"{name}/{rule}"] = RULES[rule].nats(logits, log_probs, targets_BT)
+            told[f"{SWITCHES}{name}/{rule}"] = RULES[rule].switches(log_probs)
+        log_weights = RULES[SPARSE_RULE].log_weights(log_probs.double()).float()
+        for rule, active in SPARSE.items():
+            told[f"{name}/{rule}"] = sparse_nats(
+                log_probs, entropies_MBT[places], log_weights, active, logits.shape[-1]
+            )
+    return told
+
+
+def entropies_of(logits_BTV: torch.Tensor) -> torch.Tensor:
+    log_probs = logits_BTV.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)

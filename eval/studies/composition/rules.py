@@ -1,8 +1,8 @@
-"""Ways to mix experts' predictions: those of merged checkpoints, written out plainly, and others that were tried.
+"""Ways to mix experts' predictions: those of merged checkpoints, written out plainly, and what others do.
 
 A rule has two parts: how much each expert counts when a token is predicted, which follows from the log-probabilities it
 gave to the tokens before, [N, B, T] -> log weights [N, B, T] (experts, windows, tokens after the first); and what is
-averaged with these weights, logits or probabilities. All priors are equal.
+averaged with these weights, logits or probabilities. All priors are equal, so that ``weighted`` is ``mean``.
 """
 
 import functools
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+
+from eval.studies.composition.sparse import PROMPT_TOKENS
 
 
 class Rule(NamedTuple):
@@ -23,7 +25,12 @@ class Rule(NamedTuple):
         if self.averages == "probabilities":
             return -(log_weights + log_probs_NBT).logsumexp(0)
         mixed = torch.einsum("nbt,nbtv->btv", log_weights.exp(), logits_NBTV)
-        return torch.nn.functional.cross_entropy(mixed.transpose(1, 2), targets_BT, reduction="none")
+        return -log_probs_of(mixed, targets_BT)
+
+    def switches(self, log_probs_NBT: torch.Tensor) -> torch.Tensor:
+        """Where another expert leads than at the token before, 1.0, else 0.0: [B, T]."""
+        leading_BT = self.log_weights(log_probs_NBT.double()).argmax(0)
+        return torch.nn.functional.pad((leading_BT[:, 1:] != leading_BT[:, :-1]).float(), (1, 0))
 
 
 def log_probs_of(logits_NBTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
@@ -41,11 +48,20 @@ def all_tokens(log_probs: torch.Tensor) -> torch.Tensor:
     return before(log_probs.cumsum(-1))
 
 
-def last_tokens(log_probs: torch.Tensor, window: int, power: float = 1) -> torch.Tensor:
-    """The sum over the ``window`` tokens before each, times ``power``."""
+def last_tokens(log_probs: torch.Tensor, window: int) -> torch.Tensor:
+    """The sum over the ``window`` tokens before each."""
     sums = log_probs.cumsum(-1)
     earlier = torch.nn.functional.pad(sums, (window, 0))[..., : sums.shape[-1]]
-    return power * before(sums - earlier)
+    return before(sums - earlier)
+
+
+def first_tokens(log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The mean over the first ``PROMPT_TOKENS``, from there on, over ``temperature``; before them zero.
+
+    As PackLLM weighs models by their perplexity of the prompt: Mavromatis et al. 2024, https://arxiv.org/abs/2404.11531.
+    """
+    mean = log_probs[..., :PROMPT_TOKENS].mean(-1, keepdim=True) / temperature
+    return torch.where(torch.arange(log_probs.shape[-1]) < PROMPT_TOKENS, 0.0, mean)
 
 
 def fixed_share(log_probs: torch.Tensor, share: float) -> torch.Tensor:
@@ -61,30 +77,42 @@ def fixed_share(log_probs: torch.Tensor, share: float) -> torch.Tensor:
     return torch.stack(weights, -1)
 
 
-def last(window: int, power: float = 1) -> Callable[[torch.Tensor], torch.Tensor]:
-    return functools.partial(last_tokens, window=window, power=power)
+def shared(share: float) -> Rule:
+    return Rule(functools.partial(fixed_share, share=share), "probabilities")
 
 
-def shared(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    return functools.partial(fixed_share, share=share)
+def learnt(log_probs: torch.Tensor) -> torch.Tensor:
+    """Fixed share of each of ``RATES``, which count by how well they predicted the text so far."""
+    experts = [fixed_share(log_probs, rate) for rate in RATES]
+    rates = torch.stack([all_tokens((weights + log_probs).logsumexp(0)) for weights in experts]).log_softmax(0)
+    return torch.stack([weights + rate for weights, rate in zip(experts, rates, strict=True)]).logsumexp(0)
 
 
-MODEL_RULES = {
+RATES = (0.003, 0.01, 0.03)
+# Rules of which the development text chooses a variant: by rule its variants' names, and what each varies in.
+VARIANTS = {
+    "evidence": {f"evidence {window}": window for window in (4, 16, 64)},
+    "fixed_share": {f"fixed_share {rate}": rate for rate in RATES},
+    "prompt": {f"prompt {temperature}": temperature for temperature in (0.1, 1.0)},
+}
+PLAIN = {
     "mean": Rule(torch.zeros_like, "logits"),
     "probability": Rule(torch.zeros_like, "probabilities"),
     "posterior": Rule(all_tokens, "probabilities"),
-    "fixed_share": Rule(shared(0.01), "probabilities"),
-    "evidence": Rule(last(16), "logits"),
+    "fixed_share, learnt": Rule(learnt, "probabilities"),
 }
-TRIED = {
-    "evidence, window 4": Rule(last(4), "logits"),
-    "evidence, window 64": Rule(last(64), "logits"),
-    "evidence, window 16, power 0.5": Rule(last(16, 0.5), "logits"),
-    "evidence of probabilities": Rule(last(16), "probabilities"),
-    "fixed share 0.05": Rule(shared(0.05), "probabilities"),
-    "fixed share 0.01 of logits": Rule(shared(0.01), "logits"),
-    "fixed share 0.05 of logits": Rule(shared(0.05), "logits"),
-}
-RULES = MODEL_RULES | TRIED
-# Names of the rule `evidence` by its window, of which the development text chooses one.
-WINDOWS = {4: "evidence, window 4", 16: "evidence", 64: "evidence, window 64"}
+RULES = (
+    PLAIN
+    | {
+        name: Rule(functools.partial(last_tokens, window=window), "logits")
+        for name, window in VARIANTS["evidence"].items()
+    }
+    | {name: shared(rate) for name, rate in VARIANTS["fixed_share"].items()}
+    | {
+        name: Rule(functools.partial(first_tokens, temperature=temperature), "logits")
+        for name, temperature in VARIANTS["prompt"].items()
+    }
+)
+# Sparse rows, at most so many experts running: each of the rule whose weights it follows.
+SPARSE = {f"fixed_share, {active} run": active for active in (1, 2)}
+SPARSE_RULE = "fixed_share 0.01"  # at the rate that merged models have

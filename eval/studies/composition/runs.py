@@ -21,11 +21,12 @@ UNION = "union"
 @dataclass(frozen=True)
 class Scale(common.Scale):
     layers: int = 4
-    tokens: int = 819_200  # that an expert reads
+    tokens: int = 491_520  # that an expert reads
+    development: int = 4_000  # characters of each development document: choices need less than reports
     vocabulary_characters: int = 1_500_000  # of each language, from which the vocabulary is learnt
 
 
-SMOKE = Scale(**common.TINY, layers=1, tokens=1024, vocabulary_characters=20_000)
+SMOKE = Scale(**common.TINY | {"context_length": 64}, layers=1, tokens=1024, vocabulary_characters=20_000)
 
 
 def languages_of(kind: str) -> tuple[str, ...]:
