@@ -15,7 +15,7 @@ from eval.studies.composition.rules import SPARSE
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.text.loss import windows_of
 
-WINDOWS, REPEATS = 2, 2  # of the text; each contestant reads all of them in a turn
+REPEATS = 2  # each contestant reads one window of the text in a turn
 # How a merged checkpoint is told each row: a rule that stands for its variants, whose costs are the same.
 SETTINGS: dict[str, dict[str, Any]] = {
     "mean": {"rule": "mean"},
@@ -30,8 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def costs_of(experts: Sequence[Path], text: str, tokenizer: Any, context_length: int) -> dict[str, float]:
     """Processor's time of a token by rule, over that of the first expert; all in turns."""
-    windows = [window.input_ids for window in windows_of(text, tokenizer, context_length)]
-    longest = sorted(windows, key=len)[-WINDOWS:]
+    window = max((window.input_ids for window in windows_of(text, tokenizer, context_length)), key=len)
     single = FrozenGlyphForCausalLM.from_pretrained(experts[0]).eval()
     with TemporaryDirectory() as folder:
         merged = FrozenGlyphMoEForCausalLM.from_pretrained(merge_experts(experts, Path(folder) / "merged")).eval()
@@ -40,12 +39,12 @@ def costs_of(experts: Sequence[Path], text: str, tokenizer: Any, context_length:
     def turn(model: Any, settings: dict[str, Any]) -> None:
         for name, value in settings.items():
             setattr(model.config, name, value)
-        for ids in longest:
-            read(model, torch.tensor([ids]))
+        read(model, torch.tensor([window]))
 
+    turn(single, {})  # warm
     turns = {name: functools.partial(turn, merged, defaults | settings) for name, settings in SETTINGS.items()}
     turns[""] = functools.partial(turn, single, {})
-    seconds = alternate({name: timed(work) for name, work in turns.items()}, REPEATS, warm_up=1)
+    seconds = alternate({name: timed(work) for name, work in turns.items()}, REPEATS)
     return {
         name: round(median(own.cpu / one.cpu for own, one in zip(seconds[name], seconds[""], strict=True)), 3)
         for name in SETTINGS

@@ -16,7 +16,9 @@ from eval.studies.composition.rules import RULES, SPARSE, SPARSE_RULE, log_probs
 from eval.studies.composition.runs import LANGUAGES, UNION, Scale
 from eval.studies.composition.sparse import sparse_nats
 from frozen_glyph import FrozenGlyphForCausalLM
+from frozen_glyph.text.documents import split_documents
 
+CHOSEN_ON = 8  # development documents of each language
 DOCUMENT = 2000  # characters: a document of the mixture is at least so long
 # Models of a seed: experts of its own family, of a second family that no other seed has, and the rivals.
 FIRST, SECOND, RIVALS = ("en", "ru", "zh"), ("en'", "ru'", "zh'"), (UNION, "average")
@@ -35,6 +37,11 @@ def mixture(texts: list[str]) -> str:
         if sum(map(len, documents[-1])) >= DOCUMENT:
             documents.append([])
     return "\n\n".join("\n".join(document) for document in documents if document)
+
+
+def first_documents(text: str) -> str:
+    """As many as choices need, which is less than reports do."""
+    return "\n\n".join(split_documents(text)[:CHOSEN_ON])
 
 
 def with_mixture(texts: dict[str, str]) -> dict[str, str]:
@@ -63,7 +70,7 @@ def measure(
     loaded = [FrozenGlyphForCausalLM.from_pretrained(path).eval() for path in (*own, *other, folder(UNION, seed))]
     models, tokenizer = [*loaded, average(loaded[: len(own)])], tokenizer_of(work)
     texts = {
-        "development": {name: development_text(data, name, scale) for name in LANGUAGES},
+        "development": {name: first_documents(development_text(data, name, scale)) for name in LANGUAGES},
         "reported": {name: reported_text(work, name) for name in LANGUAGES},
     }
     found = {
