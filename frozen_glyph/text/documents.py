@@ -121,15 +121,19 @@ def file_documents(path: Path, field: str = "text", normalize: bool = True) -> I
 
 
 def not_empty(texts: Iterable[str], name: str, normalize: bool) -> Iterator[str]:
-    """``texts`` in pieces of at most ``LONGEST_DOCUMENT`` without blank ones; ``SourceError`` when none is left."""
+    """``pieces`` of ``texts``; ``SourceError`` when there are none."""
     empty = True
-    for text in texts:
-        for piece in divide(text.replace("\r\n", "\n") if normalize else text):
-            if not piece.isspace():
-                empty = False
-                yield piece
+    for piece in pieces(texts, normalize):
+        empty = False
+        yield piece
     if empty:
         raise SourceError(f"source {name!r} is empty; it must hold some text")
+
+
+def pieces(texts: Iterable[str], normalize: bool) -> Iterator[str]:
+    """``texts`` in pieces of at most ``LONGEST_DOCUMENT`` without blank ones."""
+    for text in texts:
+        yield from (piece for piece in divide(text.replace("\r\n", "\n") if normalize else text) if not piece.isspace())
 
 
 def divide(text: str) -> Iterator[str]:

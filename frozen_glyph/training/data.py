@@ -4,10 +4,11 @@ Documents are tokenised a batch at a time and appended to a file, so memory is b
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.places import is_first_process
 from frozen_glyph.checkpoint.records import SourceRecord
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.training.encode import document_marks, encoded
+from frozen_glyph.training.encode import document_marks, encoded, token_dtype, write_tokens
+from frozen_glyph.training.parts import joined, made_parts, remove_parts
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
 from frozen_glyph.training.sources import Identities, Tally, documents, identify, tally_file
 
@@ -42,7 +44,8 @@ def pack(
     The last document is cut where ``data.tokens`` are reached. The file in ``folder`` is named by a fingerprint of
     sources, weights, limit and tokenizer, and appears only when it is complete. It is reused while it has the bytes
     that the folder's manifest recorded; otherwise a warning says so, and it is packed again. ``identities`` of the
-    sources, where somebody knows them, spare hashing their text.
+    sources, where somebody knows them, spare hashing their text. What ``encode_parts`` left in ``folder`` is joined
+    in place of encoding it, and then removed.
 
     Raises:
         SourceError, TextFileError: a source is not usable.
@@ -61,25 +64,32 @@ def pack(
             dataclasses.replace(source, revision=identity[0].get("revision", source.revision))
             for identity, source in zip(identities, data.sources, strict=True)
         ]
-        tally = Tally([0] * len(pinned))
-        pieces = limited(token_documents(pinned, tokenizer, data.normalize, tally), data.tokens, tally)
-        dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+        parts = [
+            made_parts(source, identity, data.normalize, tokenizer_sha256, folder)
+            for source, identity in zip(pinned, identities, strict=True)
+        ]
+        streams = [
+            joined(made, data.normalize, tokenizer) if made else encoded(documents(source, data.normalize), tokenizer)
+            for source, made in zip(pinned, parts, strict=True)
+        ]
+        tally = Tally([0] * len(streams))
+        pieces = limited(token_documents(streams, data.sources, tally), data.tokens, tally)
         with packing_bar(data.tokens, progress) as bar:
 
             def write(temporary: Path) -> None:
-                write_tokens(temporary, followed(pieces, bar), dtype)
+                write_tokens(temporary, followed(pieces, bar), token_dtype(tokenizer))
                 write_json(tally_file(path), dataclasses.asdict(tally))
 
             write_atomically(path, write)
         packed.record(path.name, tally_file(path).name)
+        remove_parts(itertools.chain.from_iterable(parts), folder)
     return np.lib.format.open_memmap(path, mode="r")
 
 
 def token_documents(
-    sources: list[SourceRecipe], tokenizer: Any, normalize: bool, tally: Tally
+    streams: Sequence[Iterator[np.ndarray]], sources: Sequence[SourceRecipe], tally: Tally
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(source, token ids with their marks) of all documents, in the order in which sources and weights bring them."""
-    streams = [encoded(documents(source, normalize), tokenizer) for source in sources]
     weights = [source.weight for source in sources if source.weight is not None]
     if weights:
         yield from mixed(streams, weights, tally)
@@ -117,24 +127,6 @@ def limited(pieces: Iterable[tuple[int, np.ndarray]], tokens: int | None, tally:
         left -= len(ids)
         if left <= 0:
             return
-
-
-def write_tokens(path: Path, pieces: Iterable[np.ndarray], dtype: np.dtype) -> None:
-    """Append ``pieces`` to a .npy file; how many ids it holds is written last."""
-    with path.open("wb") as file:
-        write_header(file, dtype, 0)
-        count = 0
-        for ids in pieces:
-            file.write(ids.astype(dtype).tobytes())
-            count += len(ids)
-        file.seek(0)
-        write_header(file, dtype, count)
-
-
-def write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
-    """The head of a .npy file of ``count`` ids, which NumPy pads to the same size for any count."""
-    head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, head)
 
 
 def packing_bar(tokens: int | None, visible: bool) -> Progress:

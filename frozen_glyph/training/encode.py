@@ -1,11 +1,12 @@
-"""Texts -> token ids between the marks of a document, on all cores, in the order of the texts."""
+"""Texts -> token ids between the marks of a document, on all cores, in the order of the texts; and a file of them."""
 
 import copy
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -69,3 +70,26 @@ def document_marks(tokenizer: Any) -> tuple[int, int]:
     if bos is None and eos is None:
         raise FrozenGlyphError("the tokenizer has neither bos_token nor eos_token; give it one to mark documents with")
     return (eos if bos is None else bos), (bos if eos is None else eos)
+
+
+def token_dtype(tokenizer: Any) -> np.dtype:
+    """The smallest type that holds every id of ``tokenizer``."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+
+
+def write_tokens(path: Path, pieces: Iterable[np.ndarray], dtype: np.dtype) -> None:
+    """Append ``pieces`` to a .npy file; how many ids it holds is written last."""
+    with path.open("wb") as file:
+        write_header(file, dtype, 0)
+        count = 0
+        for ids in pieces:
+            file.write(ids.astype(dtype).tobytes())
+            count += len(ids)
+        file.seek(0)
+        write_header(file, dtype, count)
+
+
+def write_header(file: BinaryIO, dtype: np.dtype, count: int) -> None:
+    """The head of a .npy file of ``count`` ids, which NumPy pads to the same size for any count."""
+    head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, head)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -48,20 +49,42 @@ def held_out_documents(data: DataRecipe) -> dict[str, list[str]]:
     }
 
 
-def dataset_documents(source: SourceRecipe) -> Iterator[str]:
-    """``field`` of each row of a dataset of the Hub (or of a local folder like one), streamed without storing it."""
+def dataset_documents(source: SourceRecipe, shard: tuple[int, int] | None = None) -> Iterator[str]:
+    """``field`` of each row of a dataset of the Hub (or of a local folder like one), streamed without storing it.
+
+    ``shard``: which one, and of how many, for the rows of that shard alone; in their order they hold all rows.
+    """
+    where = f"dataset {source.dataset!r}"
+    with readable_dataset(where):
+        rows = stream_dataset(source)
+        if rows.column_names is not None:
+            check_field(rows.column_names, source.field, where)
+            rows = rows.select_columns([source.field])
+        if shard is not None:
+            rows = rows.shard(num_shards=shard[1], index=shard[0], contiguous=True)
+        for row in rows:
+            yield text_field(row, source.field, where)
+
+
+def shards_of(source: SourceRecipe) -> int:
+    """Of how many files the dataset of ``source`` consists."""
+    with readable_dataset(f"dataset {source.dataset!r}"):
+        return int(stream_dataset(source).num_shards)
+
+
+def stream_dataset(source: SourceRecipe) -> Any:
     try:
         from datasets import load_dataset
     except ImportError:
         raise SourceError(f"reading dataset {source.dataset!r} needs datasets: pip install datasets") from None
-    where = f"dataset {source.dataset!r}"
+    return load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision, streaming=True)
+
+
+@contextmanager
+def readable_dataset(where: str) -> Iterator[None]:
+    """What the block raises of a dataset that is not there or damaged, as ``SourceError``."""
     try:
-        rows = load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision, streaming=True)
-        if rows.column_names is not None:
-            check_field(rows.column_names, source.field, where)
-            rows = rows.select_columns([source.field])
-        for row in rows:
-            yield text_field(row, source.field, where)
+        yield
     except SourceError:
         raise
     except (OSError, ValueError, RuntimeError, HTTPError) as error:  # unreachable; no such dataset or subset; bad data
