@@ -43,7 +43,9 @@ def test_arms_read_as_many_tokens_and_cost_what_they_say():
     for arm in GROWN:
         assert [stage.layers for stage in recipes[arm].stages] == [1] * SMOKE.stages
     tokens = {arm: sum(stage.tokens for stage in recipe.stages) for arm, recipe in recipes.items()}
-    assert {tokens[arm] for arm in ARMS if not arm.endswith("compute")} == {SMOKE.stages * SMOKE.stage_tokens}
+    every = SMOKE.stages * SMOKE.stage_tokens
+    assert {tokens[arm] for arm in ARMS if not arm.endswith(("compute", "double"))} == {every}
+    assert tokens["one-block-double"] == 2 * every
     flops = {arm: flops_of(recipe) for arm, recipe in recipes.items()}
     for arm in ("one-block-compute", "joint-compute"):
         assert flops[arm] == pytest.approx(flops["newest-carried"], rel=0.1)
@@ -51,6 +53,10 @@ def test_arms_read_as_many_tokens_and_cost_what_they_say():
     assert flops["top-two"] < flops["stacking"] < flops["joint"] > flops["turns"]
     for scale in SIZES.values():
         assert all(recipe_of(arm, 0, scale) for arm in ARMS)
+    scale = SIZES["saturated"]  # its first stage reads more
+    for arm in ("newest-carried", CONTROL):
+        first, *later = (stage.tokens for stage in recipe_of(arm, 0, scale).stages)
+        assert first > sum(later) and sum([first, *later]) == recipe_of("joint", 0, scale).stages[0].tokens
 
 
 def test_the_control_trains_its_one_block_on(result):

@@ -5,7 +5,9 @@
 DIR holds text/en.txt and text/en.valid.txt. Every arm (``ARMS`` in runs.py says what each is; a new one is one entry
 there) runs at three learning rates at seed 0, and at its best one at the other seeds, each run in a process of its own,
 and its memory is measured in one more; what has finished is kept in the work folder, and a run that was stopped goes
-on, so the same command resumes the study. ``--size small`` is an hour or two of one core, ``full`` nights.
+on, so the same command resumes the study. ``--size small`` is an hour or two of one core, ``full`` nights;
+``saturated`` is narrow, and its first block has nearly stopped learning when the second comes: what depth gives is
+measured there (`one-block-double` says what one block had left to learn), in a few core-minutes a run.
 """
 
 import json

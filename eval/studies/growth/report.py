@@ -83,7 +83,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         "# Ways of growing against one block trained on and against training all blocks at once",
         "",
         f"English prose and Wikipedia; {scale['hidden_size']} wide, {scale['stages']} blocks, {scale['vocab_size']} "
-        f"tokens, context {scale['context_length']}, {scale['stage_tokens']:,} tokens a stage in batches of "
+        f"tokens, context {scale['context_length']}, {said_tokens(scale)} in batches of "
         f"{scale['batch_tokens']:,}; unless an arm says otherwise the learning rate is constant and falls in the last "
         f"fifth of all steps. {len(report['seeds'])} seeds (blocks, head and order); the "
         f"substrate is the same for all. Reported text: {report['documents']} documents, {report['characters']:,.0f} "
@@ -147,6 +147,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def said_tokens(scale: dict[str, Any]) -> str:
+    first = f"{scale['first_tokens']:,} tokens in the first stage, then " if scale["first_tokens"] else ""
+    return f"{first}{scale['stage_tokens']:,} tokens a stage"
 
 
 def difference_cell(entry: dict[str, Any] | None) -> str:

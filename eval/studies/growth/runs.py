@@ -30,6 +30,11 @@ class Scale(common.Scale):
     learning_rate: float = 8e-3
     stages: int = 4
     stage_tokens: int = 163_840
+    first_tokens: int | None = None  # of the first stage, where it reads more than the others
+
+    def tokens_of(self, stage: int) -> int:
+        """Of a stage, counted from 0."""
+        return self.stage_tokens if stage or self.first_tokens is None else self.first_tokens
 
 
 LESS_STATE = {"galore_adamw": "GaLore", "apollo_adamw": "APOLLO", "adafactor": "Adafactor", "adamw_8bit": "8-bit Adam"}
@@ -38,6 +43,7 @@ SIZES = {
     "tiny": Scale(**common.TINY, stages=3, stage_tokens=512),
     "small": Scale(),
     "full": Scale(hidden_size=128, vocab_size=2048, learning_rate=2e-3, stage_tokens=1_638_400),
+    "saturated": Scale(hidden_size=32, vocab_size=512, first_tokens=5_242_880, stage_tokens=1_310_720),
 }
 DECAY = {"decay": "run", "schedule": "warmup_stable_decay"}
 
@@ -55,7 +61,7 @@ def grown(**fields: Any) -> Callable[[Scale], list[StageRecipe]]:
     """One new block a stage; ``fields`` are of the stages after the first."""
 
     def stages(scale: Scale) -> list[StageRecipe]:
-        return [StageRecipe(tokens=scale.stage_tokens, **fields if stage else {}) for stage in range(scale.stages)]
+        return [StageRecipe(tokens=scale.tokens_of(stage), **fields if stage else {}) for stage in range(scale.stages)]
 
     return stages
 
@@ -70,7 +76,7 @@ def all_blocks(scale: Scale) -> int:
 
 
 def all_tokens(scale: Scale) -> int:
-    return scale.stages * scale.stage_tokens
+    return sum(map(scale.tokens_of, range(scale.stages)))
 
 
 def tokens_at_compute_of(other: str, arm: str) -> Callable[[Scale], int]:
@@ -94,6 +100,10 @@ ARMS = {
     "one-block-compute": Arm(
         "the control at equal FLOPs: as many as `newest-carried`",
         at_once(lambda scale: 1, tokens_at_compute_of(CARRIED_ON, CONTROL)),
+    ),
+    "one-block-double": Arm(
+        "the control with twice the tokens: what it is below `one-block` is what one block had left to learn",
+        at_once(lambda scale: 1, lambda scale: 2 * all_tokens(scale)),
     ),
     BEFORE: Arm(
         "one new block a stage, starting as the identity, a cosine in every stage: the default so far",
