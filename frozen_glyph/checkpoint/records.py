@@ -75,6 +75,7 @@ class StageRecord(TypedDict):
     tokens: NotRequired[int]
     flops: NotRequired[int]
     patience: NotRequired[int | None]
+    min_gain: NotRequired[float]
     init: NotRequired[str]
     train: NotRequired[list[str]]
     learning_rate: NotRequired[float | None]

@@ -23,7 +23,7 @@ from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length, without_unset
 
 LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
-LATER_STAGE_FIELDS = {"active": None, "rotate": None, "optimizer": "new"}
+LATER_STAGE_FIELDS = {"min_gain": None, "active": None, "rotate": None, "optimizer": "new"}
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
 Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
@@ -51,6 +51,9 @@ class StageRecipe:
     """Tokens to train on, in place of ``steps``."""
     patience: Count | None = None
     """Stop after so many evaluations (``training.eval_steps``) without a new best."""
+    min_gain: PositiveNumber | None = None
+    """An evaluation is a new best where it lies so far below the last one, in nats a token: with ``patience: 1`` the
+    stage stops where ``eval_steps`` steps gain less. Default: any lower one is."""
     init: Init = "identity"
     """New blocks compute nothing at first, are random (as published), copies of the newest, such copies with outputs of
     zero, which compute nothing at first, or means of the newest and the block below."""
@@ -77,6 +80,8 @@ class StageRecipe:
         allowed = f"left out where no blocks train (train={self.train})"
         for name in ("active", "rotate"):
             require(getattr(self, name) is None or "blocks" in self.train, name, getattr(self, name), allowed)
+        patient = self.min_gain is None or self.patience is not None
+        require(patient, "min_gain", self.min_gain, "left out where no patience is given")
 
     def frozen_blocks(self, blocks: int, below_newest: int) -> int:
         """How many of ``blocks`` do not train in this stage, where ``below_newest`` lie below the newest."""

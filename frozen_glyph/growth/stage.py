@@ -189,6 +189,7 @@ def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
         plan.learning_rate or training.learning_rate,
         run.seed(stage),
         plan.patience,
+        plan.min_gain or 0.0,
         run_steps={"stage": None, "branch": steps[place], "run": sum(steps)}[recipe.decay],
         steps_before=sum(steps[:place]) if recipe.decay == "run" else 0,
         moments=moments_for(model, left_behind(run, stage, MOMENTS), plan) if plan.optimizer == "carried" else None,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,17 +65,19 @@ class LogAtCheckpoints(TrainerCallback):
 
 
 class Patience(TrainerCallback):
-    """Stop after ``patience`` evaluations in a row without a new lowest held-out loss.
+    """Stop after ``patience`` evaluations in a row without a new best: a held-out loss lower by ``min_gain``.
 
     All it knows is the history that the checkpoint holds, so it survives a resume.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, patience: int, min_gain: float = 0.0) -> None:
+        self.patience, self.min_gain = patience, min_gain
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-        if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
+        best, waited = math.inf, 0
+        for loss in (entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry):
+            best, waited = (loss, 0) if loss < best - self.min_gain else (best, waited + 1)
+        if waited >= self.patience:
             control.should_training_stop = control.should_save = True
 
 

@@ -57,6 +57,7 @@ class FrozenWeightsChanged(FrozenGlyphError):
 class Phase:
     """One optimisation phase, a stage's own blocks or its LoRA phase: ``steps`` at most, fewer with ``patience``.
 
+    ``min_gain``: nats a token by which a held-out loss lies below the best before it to be a new one.
     ``run_steps``: the learning rate falls over so many steps, of which ``steps_before`` came in earlier phases.
     ``moments``: Adam's state to begin with, as an earlier phase left it in its ``moments_to``, a .safetensors file.
     ``trunk_to``: a file for what has trained where the decay begins; the moments are then those of that step too.
@@ -67,6 +68,7 @@ class Phase:
     learning_rate: float
     seed: int
     patience: int | None = None
+    min_gain: float = 0.0
     run_steps: int | None = None
     steps_before: int = 0
     moments: dict[str, torch.Tensor] | None = None
@@ -250,7 +252,12 @@ def train_phase(
         data_collator=collate,
         train_dataset=windows,
         eval_dataset=held_out if evaluates else None,
-        callbacks=[LogAtCheckpoints(), *([Patience(phase.patience)] if phase.patience else []), *changes, *callbacks],
+        callbacks=[
+            LogAtCheckpoints(),
+            *([Patience(phase.patience, phase.min_gain)] if phase.patience else []),
+            *changes,
+            *callbacks,
+        ],
         recipe=recipe,
         prepare_inputs=prepare_inputs,
         rate=partial(rate_over_run, recipe, phase) if phase.run_steps else None,

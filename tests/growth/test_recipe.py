@@ -68,6 +68,7 @@ def test_unknown_key_names_the_nearest(load, recipe_content, changes, message):
         ({"stages.1.tokens": 5}, "stages[1].steps=12 is not allowed: it must be left out where tokens is given"),
         ({"stages.1.train": ["embeddings"]}, "stages[1].train=['embeddings'] is not allowed: it must be without"),
         ({"stages.1.patience": 2}, "training.eval_steps=None is not allowed: it must be given"),
+        ({"stages.1.min_gain": 0.1}, "stages[1].min_gain=0.1 is not allowed: it must be left out where no patience"),
         ({"lora": {"rank": 0}}, "lora.rank=0 is not allowed: it must be from 1 to 65536"),
         ({"lora": {"targets": ["qkv"]}}, "lora.targets[0]='qkv' is not allowed: it must be one of q_proj,"),
         ({"data": {"sources": [{}]}}, "data.sources[0]=[] is not allowed: it must be a source with either files or"),

@@ -69,9 +69,11 @@ def held_out(substrate):
 def train(make_training, windows, tmp_path):
     """``train(model, work name, *callbacks, changes={...})``: six steps, saved every two."""
 
-    def train(model, name="work", *callbacks, changes=None, steps=STEPS, rate=1e-2, patience=None, **arguments):
+    def train(
+        model, name="work", *callbacks, changes=None, steps=STEPS, rate=1e-2, patience=None, min_gain=0.0, **arguments
+    ):
         recipe = make_training(**({"save_steps": 2} | (changes or {})))
-        phase = Phase(steps, rate, seed=0, patience=patience)
+        phase = Phase(steps, rate, seed=0, patience=patience, min_gain=min_gain)
         return train_phase(model, windows, phase, recipe, tmp_path / name, callbacks, **arguments)
 
     return train
@@ -344,6 +346,10 @@ class TestHeldOut:
         assert windows.read == []
         for other in (again, third):
             assert all(same(other, model.state_dict()).values())
+
+    def test_gains_below_the_least_count_as_none(self, model, train, held_out):
+        options = {"changes": {"eval_steps": 2}, "held_out": held_out, "steps": 40, "patience": 2, "min_gain": 9.0}
+        assert train(model, **options)["steps"] == 6
 
     def test_patience_without_held_out_text_is_refused(self, model, train):
         with pytest.raises(RecipeError, match=r"stages\.patience=3 needs held-out text and training\.eval_steps"):
