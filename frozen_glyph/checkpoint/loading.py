@@ -18,6 +18,7 @@ from frozen_glyph.checkpoint.contract import (
     stage_index,
 )
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_json, read_weight_map
+from frozen_glyph.checkpoint.reach import is_reached
 from frozen_glyph.checkpoint.stored import read_config
 from frozen_glyph.errors import FrozenGlyphError, one_line
 from frozen_glyph.model.weights_frozen_glyph import INDEX_SUFFIX
@@ -35,10 +36,13 @@ def load_tokenizer(source: str | Path, **options: Any) -> Any:
     """``AutoTokenizer.from_pretrained`` of a folder or Hub id.
 
     Raises:
-        CheckpointError: it needs code of its own, or an id is so large that no memory holds a place for each.
+        CheckpointError: it needs code of its own, or an id is so large that no memory holds a place for each; the name
+            is no folder and cannot be fetched.
     """
     from transformers import AutoTokenizer
 
+    if not Path(source).exists() and not is_reached("tokenizer", str(source)):
+        options["local_files_only"] = True
     check_ids(source, recorded_ids(Path(source) / TOKENIZER_FILE))
     with readable("tokenizer", source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)

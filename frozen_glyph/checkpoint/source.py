@@ -9,7 +9,6 @@ to the Hub, to the folder that the file lies in or the one above, and to folders
 """
 
 import dataclasses
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any
 
 from frozen_glyph.checkpoint.files import CheckpointError, inside, read_header, read_json
 from frozen_glyph.checkpoint.header import TensorFile
+from frozen_glyph.checkpoint.reach import HUB_ID, is_reached, unreached
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.formats import FormatError
-
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -105,15 +103,17 @@ class Source:
         """
         if self.folder is not None:
             return self.folder
+        options = self.hub_options(what)
         from huggingface_hub import snapshot_download
 
         try:
-            return Path(snapshot_download(self.source, revision=self.revision, allow_patterns=list(names)))
+            return Path(snapshot_download(self.source, allow_patterns=list(names), **options))
         except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{what} {self.source!r} is no folder and cannot be fetched from the Hub: {error}; "
-                "name a checkpoint folder or a repository that you can read"
-            ) from error
+            raise unreached(what, self.source, str(error)) from error
+
+    def hub_options(self, what: str = "checkpoint") -> dict[str, Any]:
+        """How to ask the Hub's library for files; what the Hub would have to be reached for comes from the cache."""
+        return {"revision": self.revision, "local_files_only": not is_reached(what, self.source)}
 
     def at(self, fetched: Path) -> "Source":
         """The same at the commit that ``fetch`` found, so that files fetched one after the other belong together."""
@@ -123,11 +123,12 @@ class Source:
         """Whether there is such a file, which is not fetched."""
         if self.folder is not None:
             return (self.folder / name).is_file()
+        options = self.hub_options()
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
 
         try:
-            hf_hub_download(self.source, name, revision=self.revision, dry_run=True)
+            hf_hub_download(self.source, name, dry_run=True, **options)
         except EntryNotFoundError:  # without a network: not among what was fetched
             return False
         return True
@@ -136,15 +137,12 @@ class Source:
         """Content of a JSON file; None when there is no such file."""
         if self.folder is not None:
             return read_json(inside(self.folder, name)) if (self.folder / name).exists() else None
-        if Path(self.source).is_absolute() or self.source.count("/") > 1:
-            raise CheckpointError(
-                f"{self.source!r} is no folder, and no Hub id either; give the folder of a checkpoint"
-            )
+        options = self.hub_options()
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
 
         try:
-            return read_json(Path(hf_hub_download(self.source, name, revision=self.revision)))
+            return read_json(Path(hf_hub_download(self.source, name, **options)))
         except EntryNotFoundError:
             return None
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from frozen_glyph.checkpoint.config import DEFAULTS
+from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.loading import load_tokenizer
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, config_fields
 from frozen_glyph.growth.shape import ModelShape, Trained, shape_of_fields
@@ -126,7 +127,7 @@ def parent_blocks(recipe: GrowthRecipe) -> tuple[int, int, int]:
         return 0, 0, 0
     from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 
-    config = FrozenGlyphConfig.from_pretrained(recipe.parent.source)
+    config = FrozenGlyphConfig.from_pretrained(recipe.parent.where.fetch("parent", [CONFIG_FILE]))
     stage = recipe.parent.stage or len(config.ladder or [])
     blocks, frozen = config.stage_layers(stage)
     return frozen, blocks, stage

@@ -132,7 +132,9 @@ def test_merged_and_plain_checkpoints(merged_folder, experts, tmp_path):
 
 
 def test_what_is_no_checkpoint(tmp_path, described):
-    with pytest.raises(CheckpointError, match="is no folder, and no Hub id either"):
+    with pytest.raises(
+        CheckpointError, match="is no folder and cannot be fetched from the Hub: it is no Hub id either"
+    ):
         describe_checkpoint(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="has no config"):
         describe_checkpoint(tmp_path)
