@@ -4,6 +4,7 @@ Importing the package makes transformers' Auto classes know its models; the name
 """
 
 import importlib
+from typing import Any
 
 from frozen_glyph import registration
 
@@ -46,7 +47,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,6 +27,11 @@ class FrozenGlyphGenerationMixin(GenerationMixin):
     """
 
     def generate(self: Any, *args: Any, draft_stage: int | None = None, **kwargs: Any) -> Any:
+        """transformers' ``generate``, with ``draft_stage``.
+
+        Raises:
+            ValueError: the model was not grown, or has no such stage.
+        """
         if draft_stage is not None:
             if not hasattr(self.config, "stage_layers"):
                 raise ValueError(f"draft_stage={draft_stage} of {type(self).__name__} must be left out: it has none")

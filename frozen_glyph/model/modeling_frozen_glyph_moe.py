@@ -425,4 +425,4 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         return chunked_causal_loss(states, self.lm_head, labels, **kwargs)
 
 
-__all__ = ["FrozenGlyphMoEForCausalLM", "FrozenGlyphMoEModel"]
+__all__ = ["FrozenGlyphMoEForCausalLM", "FrozenGlyphMoEModel", "FrozenGlyphMoEPreTrainedModel"]

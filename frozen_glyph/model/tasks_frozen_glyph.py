@@ -126,4 +126,8 @@ __all__ = [
     "FrozenGlyphMoEForQuestionAnswering",
     "FrozenGlyphMoEForSequenceClassification",
     "FrozenGlyphMoEForTokenClassification",
+    "QuestionAnswering",
+    "SequenceClassification",
+    "TaskModel",
+    "TokenClassification",
 ]
