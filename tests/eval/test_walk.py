@@ -43,12 +43,16 @@ def test_a_walk_says_what_each_step_took_and_what_failed(tmp_path):
         "```python\nprint(open('mine/growth-ru.yaml').read()[:1])\n```\n"
         "```bash\nfrozen-glyph recipes copy tiny-trilingual/growth-ru mine\nfrozen-glyph recipes show nothing\n```\n"
     )
-    report = walk(page, tmp_path / "fresh", None, {})
+    report = walk(page, tmp_path / "fresh", None, {}, out=tmp_path / "told")
     assert [(one["step"].split()[0], one["code"], one.get("after", False)) for one in report["steps"]] == [
         ("frozen-glyph", 0, False), ("frozen-glyph", 1, False), ("python:", 0, True),
     ]  # fmt: skip
     assert not report["passed"] and "no recipe 'nothing' is shipped" in table(report)
     assert all(one["seconds"] > 0 and one["mebibytes"] > 5 for one in report["steps"])
+    assert (tmp_path / "told.md").read_text("utf-8") == table(report)
+    went_on = walk(page, tmp_path / "fresh", None, {})
+    times = {one["step"]: one["seconds"] for one in report["steps"] if not one["code"]}
+    assert {one["step"]: one["seconds"] for one in went_on["steps"] if not one["code"]} == times
 
 
 SHORT = "frozen-glyph grow --set training.context_length=64 --set training.batch_tokens=128 "
