@@ -237,11 +237,11 @@ QUESTIONS = (
     Claim(f"{MEAN} a mixture of all languages", "composition-study", merged("three", "mixed"), NATS),
     Claim(f"{MEAN} a mixture of all languages (synthetic)", "demo", in_demo("mixed"), NATS),
     Claim(
-        f"{MATCH} whitened pictures, the default", "whitening-study", against_trained("grid-whitened"),
+        f"{MATCH} whitened pictures, the default", "substrate-study", against_trained("grid-whitened"),
         f"{NATS}, frozen minus trained",
     ),
     Claim(
-        f"{MATCH} random bits, as long as whitened pictures", "whitening-study", against_trained("random-long"),
+        f"{MATCH} random bits, as long as whitened pictures", "substrate-study", against_trained("random-long"),
         f"{NATS}, frozen minus trained",
     ),
     Claim(
