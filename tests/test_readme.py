@@ -17,7 +17,9 @@ README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("frozen_glyph", "hub_configs", "eval")
 PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md")))]
 BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.S)]
-PYTHON = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
+ONE_SCRIPT = ["DATA_AT_SCALE.md"]  # whose blocks go on from each other: tests/growth/test_prepare.py runs them
+APART = [page for page in PAGES if page.name not in ONE_SCRIPT]
+PYTHON = [block for page in APART for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
 SHELL = "\n".join(BLOCKS).replace("\\\n", " ")
 COMMANDS = [part.strip() for line in SHELL.splitlines() for part in line.split("&&") if "frozen-glyph " in part]
 
