@@ -67,6 +67,19 @@ def first_columns(
     return firsts.cummax(-1).values
 
 
+def continues_rows(attention_mask: Any, position_ids: torch.Tensor, past: int | torch.Tensor) -> bool:
+    """Whether each row has one new token, of the document that it begins with: no more to ask in a step of generation.
+
+    See ``real_tokens`` for the arguments; the mask is none of four dimensions.
+    """
+    if position_ids.shape[-1] > 1:
+        return False
+    known: Any = past + 1
+    if attention_mask is not None:
+        known = attention_mask[:, :known].to(position_ids.device).bool().sum(-1, keepdim=True)
+    return bool((known <= position_ids + 1).all())
+
+
 def take(rows_BK: torch.Tensor, columns_T: torch.Tensor) -> torch.Tensor:
     """``columns_T`` of each row, [B, T]; zero for those behind its end."""
     return nn.functional.pad(rows_BK, (0, 1)).index_select(1, columns_T.clamp_max(rows_BK.shape[1]))
@@ -86,4 +99,4 @@ def seen_columns(mask: Any, length: int) -> torch.Tensor:
     return mask > torch.finfo(mask.dtype).min / 2 if mask.is_floating_point() else mask.bool()
 
 
-__all__ = ["first_columns", "is_prepared", "real_tokens"]
+__all__ = ["continues_rows", "first_columns", "is_prepared", "real_tokens"]

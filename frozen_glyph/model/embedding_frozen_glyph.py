@@ -94,7 +94,7 @@ class FrozenGlyphEmbedding(nn.Module):
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         if self.table is not None:
             return nn.functional.embedding(input_ids, self.table)
-        if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
+        if input_ids.shape[-1] == 1 or input_ids.device.type != "cpu" or torch.compiler.is_compiling():
             return self.compute(input_ids)
         # Text repeats its tokens: each is computed once. A GPU would have to wait for the count of them.
         unique_ids, places = input_ids.unique(return_inverse=True)

@@ -16,7 +16,13 @@ CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters e
 
 def warn_of_old_name(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Let ``forward`` warn of ``past_key_values`` as transformers' own models do, from the version that renamed it."""
-    return deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward) if CACHE == "cache" else forward
+    if CACHE == "cache":
+        forward = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
+    signature: Any = inspect.signature(forward)
+    forward.__dict__["__signature__"] = (
+        signature  # generate() asks for it at every token, of models that it does not own
+    )
+    return forward
 
 
 class FrozenGlyphGenerationMixin(GenerationMixin):

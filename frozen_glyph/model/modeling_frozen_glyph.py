@@ -24,7 +24,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_frozen_glyph import FrozenGlyphConfig
-from .documents_frozen_glyph import first_columns, is_prepared
+from .documents_frozen_glyph import continues_rows, first_columns, is_prepared
 from .embedding_frozen_glyph import FrozenGlyphEmbedding, refuse_wrapper
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
 from .head_frozen_glyph import OutputHead
@@ -126,13 +126,11 @@ class FrozenGlyphMLP(nn.Module):
 
         Not while autograd or a hook may hold what ``fc_in`` returned.
         """
+        if inner.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
         parts = (*self.fc_in.modules(), self.activation)  # adapters wrap the Linear
         hooked = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-        return (
-            inner.device.type == "cpu"
-            and getattr(self.activation, "act", None) is nn.functional.gelu  # else another formula, other bits
-            and not (hooked or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        )
+        return not hooked and getattr(self.activation, "act", None) is nn.functional.gelu  # else other bits
 
 
 class FrozenGlyphBlock(GradientCheckpointingLayer):
@@ -317,7 +315,7 @@ class FrozenGlyphModel(FrozenGlyphPreTrainedModel):
         ``states_to_keep``: which of the last hidden states: so many at the end, 0 for all, or those of an index tensor.
         """
         cache = past_key_values if cache is None else cache
-        layers: Any = self.layers[: self.config.num_hidden_layers]  # fewer while ``assistant_early_exit`` drafts
+        layers: Any = list(self.layers)[: self.config.num_hidden_layers]  # fewer while ``assistant_early_exit`` drafts
         if prefix_states is not None:
             self.check_prefix_states(prefix_states, input_ids, inputs_embeds, cache)
             layers = layers[self.config.num_frozen_layers :]
@@ -377,9 +375,11 @@ def causal_mask(
     plain = is_prepared(attention_mask) or (attention_mask is None and cache is None)
     if position_ids is not None and not plain:
         past = 0 if cache is None else cache.get_seq_length()
-        firsts: Any = first_columns(attention_mask, position_ids, past, inputs_embeds)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or firsts.any():
-            arguments["and_mask_function"] = lambda batch, head, query, key: key >= firsts[batch, query - past]
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or not continues_rows(attention_mask, position_ids, past):
+            firsts: Any = first_columns(attention_mask, position_ids, past, inputs_embeds)
+            if traced or firsts.any():
+                arguments["and_mask_function"] = lambda batch, head, query, key: key >= firsts[batch, query - past]
     return create_causal_mask(config=config, inputs_embeds=inputs_embeds, **arguments)
 
 

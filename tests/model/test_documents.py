@@ -8,7 +8,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers import DynamicCache, StaticCache
 
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, FrozenGlyphMoEForCausalLM
-from frozen_glyph.model.documents_frozen_glyph import first_columns, real_tokens
+from frozen_glyph.model.documents_frozen_glyph import continues_rows, first_columns, real_tokens
 from frozen_glyph.model.generation_frozen_glyph import CACHE
 from frozen_glyph.model.rules_frozen_glyph import RULES
 
@@ -158,6 +158,22 @@ def test_where_documents_begin(mask, position_ids, past, expected):
     mask = None if mask is None else torch.tensor(mask)
     for before in (past, torch.tensor(past)):  # the length of a static cache is a tensor
         assert first_columns(mask, position_ids, before, position_ids).tolist() == expected
+
+
+def test_a_step_is_told_apart_as_by_first_columns():
+    """The short question that every step of generation asks, beside the long one, over padding and positions."""
+    generator = torch.Generator().manual_seed(0)
+    answers = set()
+    for past in range(6):
+        for _ in range(20):
+            mask = None if past % 3 == 2 else torch.randint(2, (2, past + 1), generator=generator)
+            position_ids = torch.randint(7, (2, 1), generator=generator)
+            answer = not first_columns(mask, position_ids, past, position_ids).any()
+            assert continues_rows(mask, position_ids, past) == continues_rows(mask, position_ids, torch.tensor(past))
+            assert continues_rows(mask, position_ids, past) == answer
+            answers.add(answer)
+    assert answers == {True, False}
+    assert not continues_rows(None, torch.arange(2)[None], 0)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])

@@ -3,6 +3,8 @@
 Each test runs for a single model and for experts merged under each rule that differs in what it caches.
 """
 
+import inspect
+
 import pytest
 import torch
 
@@ -157,6 +159,14 @@ def test_the_old_name_of_the_cache_is_warned_of(model, token_ids):
         first = called(ids[:, :5], use_cache=True)
         with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
             called(ids[:, 5:], past_key_values=first.cache)
+
+
+def test_a_signature_is_worked_out_once(model):
+    """``generate`` asks for it at every token."""
+    for called in (model, model.model):
+        forward = type(called).forward
+        assert forward.__signature__ == inspect.signature(inspect.unwrap(forward))
+        assert list(inspect.signature(called.forward).parameters) == list(forward.__signature__.parameters)[1:]
 
 
 @torch.no_grad()
