@@ -1,6 +1,8 @@
-"""The most memory that this process has held."""
+"""The memory of this process: the most that it has held, and what it can give back."""
 
+import functools
 import sys
+from collections.abc import Callable
 
 
 def peak_memory() -> int | None:
@@ -14,3 +16,19 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # getrusage(2): macOS counts bytes, Linux KiB
+
+
+def give_back() -> None:
+    """Give freed memory back to the system where the C library keeps it: glibc does, for every thread by itself."""
+    if (trim := malloc_trim()) is not None:
+        trim(0)
+
+
+@functools.cache
+def malloc_trim() -> Callable[[int], int] | None:
+    """glibc's function of this name, malloc_trim(3); None of another C library."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)

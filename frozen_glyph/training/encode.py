@@ -11,11 +11,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.memory import give_back
 
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1 << 18
 # Of batches at work at a time: a tokenizer takes some 100 bytes a character.
 CHARACTERS_AT_WORK = 1 << 20
+CHARACTERS_KEPT = 1 << 21  # read until memory that is free again, in each of the tokenizer's threads, is given back
 
 
 def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[np.ndarray]:
@@ -36,7 +38,7 @@ def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[np.ndarray]:
         return [np.array([start, *encoding.ids, end], dtype=np.uint32) for encoding in encodings]
 
     at_work: deque[tuple[int, Future[list[np.ndarray]]]] = deque()
-    characters = 0
+    characters = kept = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for batch in batches(texts):
             size = sum(map(len, batch))
@@ -46,6 +48,10 @@ def encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[np.ndarray]:
                 yield from ids.result()
             at_work.append((size, pool.submit(encode, batch)))
             characters += size
+            kept += size
+            if kept >= CHARACTERS_KEPT:
+                give_back()
+                kept = 0
         for _, ids in at_work:
             yield from ids.result()
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import PreTrainedTokenizerFast
 
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.text.documents import split_documents
 from frozen_glyph.training import encode, sources
-from frozen_glyph.training.data import IGNORED, TokenWindows, open_windows, pack
+from frozen_glyph.training.data import IGNORED, TokenWindows, collate, open_windows, pack
 from frozen_glyph.training.encode import BATCH_DOCUMENTS, document_marks
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe, TrainingRecipe
 from frozen_glyph.training.sources import identify
@@ -304,6 +306,21 @@ class TestWindows:
     def test_index_is_the_windows_number(self):
         windows = TokenWindows(np.arange(35, dtype=np.uint16), 8, with_index=True)
         assert [windows[index]["index"] for index in range(4)] == [0, 1, 2, 3]
+
+    def test_processes_share_the_windows_of_one_mapped_file(self, write, tokenizer, tmp_path):
+        """As Accelerate divides them: each reads its own, together all, and none holds a copy of the tokens."""
+        tokens = pack(DataRecipe([SourceRecipe([write("a.txt", "cat " * 600)])]), tokenizer, "abc", tmp_path / "work")
+        seen = []
+        for rank in range(2):
+            windows = TokenWindows(np.lib.format.open_memmap(tokens.filename, mode="r"), 8, with_index=True)
+            assert isinstance(windows.tokens, np.memmap) and windows.tokens.flags["WRITEABLE"] is False
+            sampler = RandomSampler(windows, generator=torch.Generator().manual_seed(0))
+            loader = DataLoader(windows, batch_size=2, sampler=sampler, collate_fn=collate, drop_last=True)
+            share = prepare_data_loader(loader, num_processes=2, process_index=rank, put_on_device=False, rng_types=[])
+            seen.append([index for batch in share for index in batch["index"]])
+        assert not set(seen[0]) & set(seen[1])
+        assert len(seen[0]) == len(seen[1]) == len(windows) // 4 * 2
+        assert len(set(seen[0]) | set(seen[1])) == len(windows) // 4 * 4
 
     def test_text_shorter_than_a_window_is_refused(self):
         with pytest.raises(

@@ -32,6 +32,7 @@ def launched(build_model, substrate, make_training, tmp_path_factory):
     model = grow(build_model(seed=5, num_hidden_layers=1), 1)
     ids = np.random.default_rng(0).integers(3, substrate.vocab_size, 21 * 32).astype(np.uint16)
     recipe = make_training(save_steps=2, eval_steps=3)
+    np.save(folder / "tokens.npy", ids)
     arguments = model, TokenWindows(ids, 32), Phase(STEPS, 1e-2, seed=0), recipe
     (folder / "arguments").write_bytes(pickle.dumps(arguments))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, str(folder)]
@@ -69,6 +70,19 @@ def test_two_processes_train_what_one_does(launched, tmp_path):
     assert len(json.loads((folder / "two" / "checkpoint-6" / "manifest.json").read_text())["files"]) == 6
 
 
+def test_each_process_reads_its_windows_of_one_mapped_file(launched):
+    """Every step of both together takes the windows of a step of one process, none of them twice."""
+    folder, _, windows, _, recipe = launched
+    first, second = (json.loads((folder / f"read-{rank}.json").read_text()) for rank in range(2))
+    share = recipe.batch_size // 2
+    assert len(first) == len(second) == STEPS * share
+    for step in range(STEPS // 2):  # as many as one permutation of the windows fills
+        both = first[step * share : (step + 1) * share] + second[step * share : (step + 1) * share]
+        assert len(set(both)) == recipe.batch_size
+    whole = len(windows) // recipe.batch_size * share
+    assert not set(first[:whole]) & set(second[:whole])
+
+
 def test_fully_sharded_step_is_the_step_of_one_process(launched):
     folder, model, windows, _, _ = launched
     model, digest = copy.deepcopy(model), frozen_digest(model)
@@ -87,6 +101,14 @@ def step(model, windows, rows: slice) -> float:
     return loss.item()
 
 
+class ReadWindows(TokenWindows):
+    """Windows that record which are read."""
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
 def ddp_process(folder: Path) -> None:
     """``train_phase`` in one of two processes; watches whether DistributedDataParallel sends buffers at a step."""
     model, windows, phase, recipe = pickle.loads((folder / "arguments").read_bytes())
@@ -95,7 +117,13 @@ def ddp_process(folder: Path) -> None:
     initialise = ddp.__init__
     ddp.__init__ = lambda self, *args, **kwargs: (initialise(self, *args, **kwargs), wrapped.append(self))[0]
     ddp._sync_buffers = lambda self: sent.append(self)
-    metrics = train_phase(model, windows, phase, recipe, folder / "two", held_out=windows)
+    read: list[int] = []
+    tokens = np.lib.format.open_memmap(folder / "tokens.npy", mode="r")  # one copy of its pages for both
+    mapped = ReadWindows(tokens, 32)
+    mapped.read = read
+    metrics = train_phase(model, mapped, phase, recipe, folder / "two", held_out=windows)
+    assert isinstance(mapped.tokens, np.memmap)
+    (folder / f"read-{torch.distributed.get_rank()}.json").write_text(json.dumps(read))
     assert len(wrapped) == 1 and not wrapped[0].broadcast_buffers and not wrapped[0].find_unused_parameters
     assert "model.embed_tokens.packed_bits" in dict(wrapped[0].module.named_buffers()) and sent == []
     store(folder / "ddp", metrics, trainable(model))
