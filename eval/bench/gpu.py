@@ -4,8 +4,9 @@
     python -m eval.bench.gpu --parts logits frozen --out checks.json
 
 Needs the checkout and its packages; text is made here. Every part has a process of its own and what is left of
-``--seconds``: one that fails, or for which no time is left, is told of, and the next is begun. Correctness comes first
-(``gpu_checks.py``), then figures (``gpu_figures.py``). ``holds`` says whether every check that could be made holds.
+``--seconds``: one that fails, or for which no time is left, is told of, and the next is begun. The report is written
+after each. Correctness comes first (``gpu_checks.py``), then figures (``gpu_figures.py``). ``holds`` says whether every
+check that could be made holds.
 """
 
 import argparse
@@ -14,8 +15,8 @@ import subprocess
 import time
 from typing import Any
 
-from eval.bench.command import add_shape_arguments, bench_arguments, circumstances, run_part, write_report
-from frozen_glyph.checkpoint.files import write_text
+from eval.bench.command import add_shape_arguments, bench_arguments, circumstances, run_part
+from frozen_glyph.checkpoint.files import write_json, write_text
 
 PARTS = ("logits", "frozen", "training", "merged", "scoring", "growth")
 
@@ -27,16 +28,22 @@ def main() -> None:
         return
     report = {**circumstances(), "hardware": hardware(arguments.device), **shape_of(arguments)}
     begun = time.monotonic()
-    report["parts"] = {
-        " ".join(part): attempt(part, arguments.seconds - (time.monotonic() - begun)) for part in parts_of(arguments)
-    }
-    report["seconds"] = round(time.monotonic() - begun, 1)
-    rows = [row for part in report["parts"].values() for row in part.values() if isinstance(row, dict)]
-    complete = all("failed" not in part for part in report["parts"].values())
-    report["holds"] = complete and all(row.get("holds", "failed" not in row) for row in rows)
-    if arguments.out:
-        write_text(arguments.out.with_suffix(".md"), as_markdown(report))
-    write_report(report, arguments.out)
+    report["parts"] = {}
+    for part in parts_of(arguments):
+        report["parts"][" ".join(part)] = attempt(part, arguments.seconds - (time.monotonic() - begun))
+        report["seconds"] = round(time.monotonic() - begun, 1)
+        complete = len(report["parts"]) == len(parts_of(arguments))
+        report["holds"] = complete and all(map(holds, report["parts"].values()))
+        if arguments.out:  # after every part: who ends it early, or is ended, keeps what is there
+            write_json(arguments.out, report)
+            write_text(arguments.out.with_suffix(".md"), as_markdown(report))
+    print(json.dumps(report, indent=2))
+
+
+def holds(part: dict[str, Any]) -> bool:
+    """Whether a part was made, and every check of it that could be made holds."""
+    rows = [row for row in part.values() if isinstance(row, dict)]
+    return "failed" not in part and all(row.get("holds", "failed" not in row) for row in rows)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,6 +81,8 @@ def attempt(part: tuple[str, ...], seconds: float) -> dict[str, Any]:
         return {"failed": f"not done in the {seconds:.0f} s that were left"}
     except subprocess.CalledProcessError as error:
         return {"failed": f"the process ended with {error.returncode}; what it said is above"}
+    except (LookupError, ValueError):
+        return {"failed": "its last line is no result; what it said is above"}
 
 
 def measure(arguments: argparse.Namespace, part: str, *rest: str) -> dict[str, Any]:

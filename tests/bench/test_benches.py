@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eval.bench import substrate
+from frozen_glyph.checkpoint.files import write_json
 from frozen_glyph.substrate.font import DEBIAN_HEX
 from frozen_glyph.substrate.vocabulary import SPECIAL_TOKENS
 
@@ -134,10 +135,18 @@ def test_substrate_is_built_and_its_size_told():
 
 
 def test_a_gpu_report_goes_on_after_a_part_that_fails(bench, monkeypatch, tmp_path):
-    from eval.bench import gpu_checks
+    from eval.bench import gpu, gpu_checks
 
     monkeypatch.setattr(gpu_checks, "quantize_frozen", lambda *_: 1 // 0)
+    written = []
+
+    def write(path, report):
+        written.append([*report["parts"], report["holds"]])
+        write_json(path, report)
+
+    monkeypatch.setattr(gpu, "write_json", write)
     report = bench("gpu")
+    assert written == [["frozen", False], ["frozen", "training 2", False]]  # after each part: an early end loses none
     frozen = report["parts"]["frozen"]
     assert frozen["int8 prefix"]["failed"].startswith("ZeroDivisionError") and not report["holds"]
     assert frozen["frozen bits after steps"]["holds"] and frozen["flash attention reached"]["holds"]
