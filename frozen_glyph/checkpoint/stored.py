@@ -73,6 +73,8 @@ class StoredConfig(TypedDict, total=False):
     evidence_window: int
     switching_rates: list[float]
     prompt_sample: int | None
+    active_experts: int | None
+    active_threshold: float
     num_shared_layers: int
 
 

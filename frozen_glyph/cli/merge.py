@@ -8,6 +8,7 @@ import typer
 from frozen_glyph.cli.hub import check_target, push_afterwards
 from frozen_glyph.cli.options import (
     ONE_HEAD_RULES,
+    ActiveExperts,
     HeldOutText,
     LogFile,
     Out,
@@ -47,6 +48,7 @@ def merge(
         str | None,
         typer.Option(help=f"Comma-separated weight of each expert; for every rule but {' and '.join(WEIGHTLESS)}."),
     ] = None,
+    active_experts: ActiveExperts = None,
     names: Annotated[str | None, typer.Option(help="Comma-separated name of each expert.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Convert all numbers: float32, bfloat16 or float16; default: bits stay.")
@@ -86,6 +88,7 @@ def merge(
         experts=experts or None,
         rule=rule,
         weights=numbers("--weights", weights),
+        active_experts=active_experts,
         names=names.split(",") if names else None,
         dtype=dtype,
         companions=companions,

@@ -18,6 +18,9 @@ TrainingText = Annotated[
 HeldOutText = Annotated[
     list[Path] | None, typer.Option("--valid", help="Held-out text to score on; repeat for several files.")
 ]
+ActiveExperts = Annotated[
+    int | None, typer.Option(help="Run at most so many experts while text is written; of the rule fixed_share.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; repeat for several."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frozen_glyph.cli.answers import Columns, Stream, write
-from frozen_glyph.cli.options import rule_names
+from frozen_glyph.cli.options import ActiveExperts, rule_names
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, say
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on with; - reads standard input.")] = "",
     rule: Rule = None,
     weights: Weights = None,
+    active_experts: ActiveExperts = None,
     tokens: Tokens = 100,
     temperature: Temperature = 0.8,
     top_k: TopK = 0,
@@ -61,7 +62,7 @@ def generate(
     sampling = make_sampling(tokens, temperature, top_k, top_p, repetition_penalty, seed)
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
-    speaker = open_speakers([model], rule, weights, device)[0]
+    speaker = open_speakers([model], rule, weights, device, active_experts)[0]
     ids, texts = prompt_ids(speaker.tokenizer, prompt), []
     try:
         for number in range(samples):
@@ -106,6 +107,7 @@ def chat(
     ] = True,
     rule: Rule = None,
     weights: Weights = None,
+    active_experts: ActiveExperts = None,
     tokens: Tokens = 100,
     temperature: Temperature = 0.8,
     top_k: TopK = 0,
@@ -119,7 +121,8 @@ def chat(
 
     sampling = make_sampling(tokens, temperature, top_k, top_p, repetition_penalty, seed)
     listen = colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    session = Session(open_speakers(models, rule, weights, device), sampling, as_chat, compare, system, listen)
+    speakers = open_speakers(models, rule, weights, device, active_experts)
+    session = Session(speakers, sampling, as_chat, compare, system, listen)
     if sys.stdin.isatty():
         say(f"{session.do_info('')}. /help lists what else you can say.", err=True)
     try:
@@ -176,8 +179,10 @@ def make_sampling(
     return Sampling(tokens, temperature, top_k, top_p, repetition_penalty, **drawn)
 
 
-def open_speakers(models: list[str], rule: str | None, weights: str | None, device: str | None) -> "list[Speaker]":
-    """The models, merged ones under ``rule`` where one is given."""
+def open_speakers(
+    models: list[str], rule: str | None, weights: str | None, device: str | None, active_experts: int | None = None
+) -> "list[Speaker]":
+    """The models, merged ones under ``rule`` and with at most ``active_experts`` running where these are given."""
     from frozen_glyph.talk.session import numbers
     from frozen_glyph.talk.speakers import Speaker
 
@@ -185,9 +190,11 @@ def open_speakers(models: list[str], rule: str | None, weights: str | None, devi
     if weights is not None and rule is None:
         raise typer.BadParameter("weights are of a rule; give --rule too", param_hint="--weights")
     speakers = [Speaker(word, device) for word in models]
-    if rule is not None:
-        for speaker in [own for own in speakers if own.rule is not None] or speakers:
+    for speaker in [own for own in speakers if own.rule is not None] or speakers:
+        if rule is not None:
             speaker.set_rule(rule, None if weights is None else numbers("--weights", weights))
+        if active_experts is not None:
+            speaker.run_at_most(active_experts)
     return speakers
 
 

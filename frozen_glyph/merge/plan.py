@@ -36,6 +36,7 @@ from frozen_glyph.merge.experts import Expert, ExpertsDoNotMatch, check_shapes, 
 from frozen_glyph.merge.recipe import MergeRecipe, shares
 from frozen_glyph.model.rules_frozen_glyph import OPTIONS, RULES
 from frozen_glyph.model.weights_frozen_glyph import check_name
+from frozen_glyph.recipes.errors import require
 
 
 class MergeReport(TypedDict):
@@ -192,7 +193,11 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     options = dict(OPTIONS)
     for name in OPTIONS:
         of_experts = [expert.checkpoint.config.get(name) for expert in experts] if name in rule.options else []
-        options[name] = next(filter(None, (getattr(recipe, name), *of_experts)), OPTIONS[name])
+        given = (value for value in (getattr(recipe, name), *of_experts) if value is not None)
+        options[name] = next(given, OPTIONS[name])
+    if options["active_experts"] is not None:
+        allowed = f"from 1 to {len(experts)}, the experts"
+        require(options["active_experts"] <= len(experts), "active_experts", options["active_experts"], allowed)
     named = name_experts(groups, recipe.names)
     choose_companions(named, recipe.companions)
     return MergePlan(

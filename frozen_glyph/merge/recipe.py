@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Le, Lt, MaxLen, MinLen
 from pydantic import Field
 
 from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError, nearest
-from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, MOST_RATES, RULES
+from frozen_glyph.model.rules_frozen_glyph import DEFAULT_RULE, MOST_RATES, RULES, rules_with_option
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import AsNumber, Count, Finite, Text, parse, recipe
 from frozen_glyph.recipes.files import override, read_recipe
@@ -57,6 +57,10 @@ class MergeRecipe:
     prompt_sample: Count | None = None
     """Rules that read tokens read so many of a longer prompt, and estimate the rest; default: they read all that
     counts."""
+    active_experts: Count | None = None
+    """So many experts run at most while a text is written under the rule fixed_share; default: all."""
+    active_threshold: Annotated[float, Ge(0), Lt(1), Finite, AsNumber] | None = None
+    """Of the weight that those that run need not have; default: what the model takes."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Type of all numbers of the merged model, rounded to nearest; default: that of the experts, which must be one."""
     companions: Text | None = None
@@ -67,6 +71,10 @@ class MergeRecipe:
         if count < 2:
             raise RecipeError(f"{count} expert given; merging needs at least two checkpoint folders or Hub ids")
         shares(self.rule, self.weights, count)
+        for name in ("active_experts", "active_threshold"):
+            given, takes = getattr(self, name), rules_with_option(name)
+            allowed = f"left out, because rule={self.rule} runs all experts; or take rule={' or '.join(takes)}"
+            require(given is None or self.rule in takes, name, given, allowed)
         if self.names is not None:
             allowed = f"{count} different names, one for each expert"
             require(len(set(self.names)) == len(self.names) == count and all(self.names), "names", self.names, allowed)

@@ -170,8 +170,9 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             each from 0 to 1, the text tells which is right.
         prompt_sample: rules that read tokens read so many of a longer prompt that ``generate`` is given, and estimate
             what experts count after it. None: they read all that counts.
-        active_experts, active_threshold: under ``fixed_share``, while a text is written, at most so many experts run
+        active_experts, active_threshold: while a text is written under ``fixed_share``, at most so many experts run
             where they hold all of the weight but the threshold (see ``scheduling_frozen_glyph.py``). None: all run.
+            Like every option it says nothing to rules that do not take it.
         embedding_size: of a model with one ordinary head (see ``to_one_head``): the width of its token vectors and
             blocks; ``hidden_size`` is then that of what the base model returns, which servers make their head for, and
             the weights of the experts are in the head.
@@ -202,8 +203,8 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
     evidence_window: int = OPTIONS["evidence_window"]
     switching_rates: list[int | float] = field(default_factory=OPTIONS["switching_rates"].copy)
     prompt_sample: int | None = OPTIONS["prompt_sample"]
-    active_experts: int | None = None
-    active_threshold: int | float = 0.05
+    active_experts: int | None = OPTIONS["active_experts"]
+    active_threshold: int | float = OPTIONS["active_threshold"]
     num_shared_layers: int = 0
     num_hidden_layers: int = 0
     num_attention_heads: int = 32
@@ -314,12 +315,6 @@ class FrozenGlyphMoEConfig(PreTrainedConfig):
             raise ValueError(f"active_experts={self.active_experts} must lie in 1..{count}, the experts, or be None")
         if not 0 <= self.active_threshold < 1:
             raise ValueError(f"active_threshold={self.active_threshold} must be a share of the weight, from 0 to 1")
-        if "switching_rates" not in RULES[self.rule].options:
-            allowed = " or ".join(repr(name) for name, rule in RULES.items() if "switching_rates" in rule.options)
-            raise ValueError(
-                f"active_experts={self.active_experts} needs a rule that follows the text from expert to expert: "
-                f"rule={allowed}, not {self.rule!r}"
-            )
 
     def check_weights(self) -> None:
         weights = self.expert_weights or []

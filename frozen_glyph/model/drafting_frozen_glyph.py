@@ -1,8 +1,9 @@
-"""A grown model's own first blocks draft for all of them (self-speculative decoding, arXiv 2404.16710).
+"""A part of a model drafts for the whole (self-speculative decoding, arXiv 2404.16710): a grown model's own first
+blocks, or the expert of a merged model that leads.
 
 Drafts run on the model's cache, from which they are cropped before the model checks them: nothing is read twice and no
-memory is added. A large head costs more than the blocks that draft, so that drafts choose among few tokens: those that
-were likeliest when the model last said something else.
+memory is added. A large head costs more than the blocks that draft, so that these choose among few tokens: those that
+were likeliest when the model last said something else. An expert's head is its share of the model's.
 
 Shapes: T tokens, D hidden size, V vocabulary, S tokens of the short list.
 """
@@ -11,25 +12,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.cache_utils import DynamicCache
 from transformers.generation.candidate_generator import CandidateGenerator
 
+from .evidence_frozen_glyph import weights_in
 from .head_frozen_glyph import OutputHead
+from .scheduling_frozen_glyph import rest
 
 LEAST_CONFIDENCE = 0.1  # of a whole draft: the product of the probabilities of its tokens; eval/bench/draft.py
 MOST_TOKENS = 20  # of one draft, where num_assistant_tokens says nothing
 SHORT_LIST = 4096  # tokens
 
 
-class BlocksDraft(CandidateGenerator):
-    """Candidates of ``generate``: what the first ``blocks`` of ``model``, with the last norm and head, would write."""
+class Draft(CandidateGenerator):
+    """Candidates of ``generate``; a subclass says what writes them."""
 
-    def __init__(self, model: Any, blocks: int, cache: Any, attention_mask: Any, generation_config: Any) -> None:
-        self.model, self.blocks, self.cache, self.attention_mask = model, blocks, cache, attention_mask
+    def __init__(self, model: Any, cache: Any, attention_mask: Any, generation_config: Any) -> None:
+        self.model, self.cache, self.attention_mask = model, cache, attention_mask
         self.max_length = generation_config.max_length
         self.most = generation_config.num_assistant_tokens or MOST_TOKENS
-        self.short: torch.Tensor | None = None  # ids [S]
-        self.weight: Any = None  # their rows of the head, [S, D] and [S]
-        self.bias: Any = None
 
     def get_candidates(self, input_ids: torch.Tensor, **kwargs: Any) -> Any:
         """``input_ids`` [1, T] and the draft behind them; none while the cache has not read all but the last token."""
@@ -37,21 +38,37 @@ class BlocksDraft(CandidateGenerator):
         room = min(self.most, self.max_length - length - 1)
         if int(self.cache.get_seq_length()) != length - 1 or room < 1:
             return input_ids, None
-        config, ids, confidence, read = self.model.config, input_ids, 1.0, 0
-        all_blocks, config.num_hidden_layers = config.num_hidden_layers, self.blocks
+        ids, confidence, read = input_ids, 1.0, 0
+        self.begin()
         try:
             while read < room and confidence >= LEAST_CONFIDENCE:
-                states = self.model.base_model(ids[:, -1:], **self.reading(ids)).last_hidden_state
+                logits = self.logits(ids)
                 read += 1
-                probability, place = self.logits(states[:, -1]).softmax(-1).max(-1)
-                token = place if self.short is None else self.short[place]
-                ids = torch.cat([ids, token[:, None]], dim=1)
+                probability, place = logits.softmax(-1).max(-1)
+                ids = torch.cat([ids, self.token(place)[:, None]], dim=1)
                 confidence *= float(probability)
         finally:
-            config.num_hidden_layers = all_blocks
-            for layer in self.cache.layers[: self.blocks]:
-                layer.crop(-read)
+            self.end(read)
         return ids, None
+
+    def begin(self) -> None:
+        """Let the part run alone."""
+        raise NotImplementedError
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """Of what follows ``ids`` [1, T], the last of which is read: [1, S], float32."""
+        raise NotImplementedError
+
+    def token(self, place: torch.Tensor) -> torch.Tensor:
+        """The id of the token at ``place`` of the logits."""
+        return place
+
+    def end(self, read: int) -> None:
+        """Let all run again, and crop the cache of the ``read`` tokens."""
+        raise NotImplementedError
+
+    def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
+        """What the model has taken of the draft changes nothing."""
 
     def reading(self, ids: torch.Tensor) -> dict[str, Any]:
         """How the last of ``ids`` [1, T] is read: behind what the cache holds, and which of them are padding."""
@@ -61,11 +78,33 @@ class BlocksDraft(CandidateGenerator):
         mask = nn.functional.pad(self.attention_mask, (0, ids.shape[1] - self.attention_mask.shape[1]), value=1)
         return arguments | {"attention_mask": mask, "position_ids": mask.sum(-1, keepdim=True) - 1}
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Of the short list [1, S], or of all tokens [1, V]."""
+
+class BlocksDraft(Draft):
+    """What the first ``blocks`` of ``model``, with the last norm and head, would write."""
+
+    def __init__(self, model: Any, blocks: int, *inputs: Any) -> None:
+        super().__init__(model, *inputs)
+        self.blocks, self.all_blocks = blocks, model.config.num_hidden_layers
+        self.short: torch.Tensor | None = None  # ids [S]
+        self.weight: Any = None  # their rows of the head, [S, D] and [S]
+        self.bias: Any = None
+
+    def begin(self) -> None:
+        self.model.config.num_hidden_layers = self.blocks
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        states = self.model.base_model(ids[:, -1:], **self.reading(ids)).last_hidden_state[:, -1]
         if self.short is None:
             return self.model.lm_head(states).float()
         return nn.functional.linear(states, self.weight, self.bias).float()
+
+    def token(self, place: torch.Tensor) -> torch.Tensor:
+        return place if self.short is None else self.short[place]
+
+    def end(self, read: int) -> None:
+        self.model.config.num_hidden_layers = self.all_blocks
+        for layer in self.cache.layers[: self.blocks]:
+            layer.crop(-read)
 
     def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
         """Make the list anew where the token that the model has just chosen is not on it."""
@@ -77,4 +116,32 @@ class BlocksDraft(CandidateGenerator):
             self.weight, self.bias = head.weight[self.short], head.bias[self.short]
 
 
-__all__ = ["BlocksDraft"]
+class ExpertDraft(Draft):
+    """What the expert of ``model`` that leads when the draft begins would write."""
+
+    def __init__(self, model: Any, *inputs: Any) -> None:
+        super().__init__(model, *inputs)
+        if not isinstance(self.cache, DynamicCache):
+            raise ValueError(
+                f"draft_expert=True needs a cache that grows, not {type(self.cache).__name__}: leave "
+                "cache_implementation out"
+            )
+        self.experts: list[int] = []
+
+    def begin(self) -> None:
+        config, layers = self.model.config, self.cache.layers
+        keys = layers[config.evidence_layer].keys
+        last = torch.full((1,), keys.shape[2] - 1, device=keys.device)
+        self.experts = weights_in(config, keys, last)[0, -1].argmax(keepdim=True).tolist()
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        reading = self.reading(ids) | {"running_experts": self.experts}
+        states = self.model.base_model(ids[:, -1:], **reading).last_hidden_state
+        rest(self.model.config, self.cache, self.experts)
+        return self.model.lm_head(states[:, -1], apart=True, experts=self.experts)[0].float()
+
+    def end(self, read: int) -> None:
+        self.cache.crop(-read)
+
+
+__all__ = ["BlocksDraft", "ExpertDraft"]

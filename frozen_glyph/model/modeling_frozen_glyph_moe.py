@@ -327,12 +327,12 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
         cache = past_key_values if cache is None else cache
         if self.config.embedding_size is None:
             fit_evidence(self.config, cache)
-        sparse, running, asked = self.config.active_experts is not None, None, input_ids
-        if sparse:
-            running, input_ids, position_ids = plan(
-                self.config, self.lm_head, cache, input_ids, attention_mask, position_ids
-            )
-            logits_to_keep = kept_of(logits_to_keep, asked, input_ids)
+        planned = None
+        if self.config.active_experts is not None and "active_experts" in rule.options:
+            planned = plan(self.config, self.lm_head, cache, input_ids, attention_mask, position_ids)
+            logits_to_keep = kept_of(logits_to_keep, input_ids, planned.input_ids)
+            input_ids, position_ids = planned.input_ids, planned.position_ids
+        running = None if planned is None else planned.experts
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -360,14 +360,14 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
             if return_expert_weights:
                 weights = on_device(self.config.logit_weights, logits.device).expand(*logits.shape[:2], -1)
         elif running is not None:
-            logits, weights = sparse_logits(self.config, self.lm_head, states, input_ids, position_ids, cache, running)
+            logits, weights = sparse_logits(self.config, self.lm_head, states, planned, cache)
         else:
             logits, weights = combined_logits(
                 self.config, self.lm_head, states, input_ids, attention_mask, position_ids, cache, logits_to_keep
             )
-            if sparse and cache is not None:
+            if planned is not None and cache is not None:
                 last = None if isinstance(logits_to_keep, torch.Tensor) else weights[:, -1]
-                note_all(self.config, self.lm_head, states, input_ids, position_ids, cache, last)
+                note_all(self.config, self.lm_head, states, planned, cache, last)
         if logits is not None and labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return MergedOutput(

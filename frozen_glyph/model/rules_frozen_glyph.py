@@ -21,6 +21,8 @@ OPTIONS: dict[str, Any] = {
     "evidence_window": 16,  # tokens that the rule evidence looks back
     "switching_rates": [0.01],  # how often the rule fixed_share expects another expert to take over
     "prompt_sample": None,  # tokens of a prompt that rules read to estimate; None: all that count
+    "active_experts": None,  # experts that run at most while a text is written; None: all
+    "active_threshold": 0.05,  # of the weight, which those that run need not have
 }
 MOST_RATES = 64
 SMALLEST = 2.0**-126  # float32's smallest normal number
@@ -60,6 +62,7 @@ class MergeRule:
     options: those of ``OPTIONS`` that it takes beside the weights. ``evidence_window``: of the tokens read, how many of
         the last ones say how much an expert counts. ``switching_rates``: with these probabilities another expert takes
         over at a token. ``prompt_sample``: of a longer prompt only so many tokens are read, and the rest estimated.
+        ``active_experts``, ``active_threshold``: who holds little weight need not run (``scheduling_frozen_glyph.py``).
     """
 
     name: str
@@ -126,7 +129,7 @@ RULES = {
             source="Herbster and Warmuth 1998, doi 10.1023/A:1007424614876",
             combine=mixture,
             reads_tokens=True,
-            options=("switching_rates", "prompt_sample"),
+            options=("switching_rates", "prompt_sample", "active_experts", "active_threshold"),
         ),
         MergeRule(
             "evidence",
@@ -146,4 +149,9 @@ def rules_with(**fields: Any) -> list[str]:
     return [name for name, rule in RULES.items() if all(getattr(rule, key) == value for key, value in fields.items())]
 
 
-__all__ = ["DEFAULT_RULE", "MOST_RATES", "OPTIONS", "RULES", "MergeRule", "rules_with"]
+def rules_with_option(option: str) -> list[str]:
+    """The names of the rules that take this one of ``OPTIONS``."""
+    return [name for name, rule in RULES.items() if option in rule.options]
+
+
+__all__ = ["DEFAULT_RULE", "MOST_RATES", "OPTIONS", "RULES", "MergeRule", "rules_with", "rules_with_option"]

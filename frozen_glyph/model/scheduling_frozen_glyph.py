@@ -16,6 +16,7 @@ Shapes: B batch, T tokens, A experts that run, N experts, D hidden size, V vocab
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,12 +24,25 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
 from .documents_frozen_glyph import is_prepared
-from .rules_frozen_glyph import RULES, SMALLEST
+from .rules_frozen_glyph import SMALLEST, weighted_sum
 
 CATCH_UP_TOKENS = 128
 DRIFT, LIMIT = 1.0, 4.0  # nats: what a token may cost above the entropy, and how much more all together
 NOTES = ("token", "position", "missed", "told", "surprise", "entropy", "normaliser", "leading")
 TOKEN, POSITION, MISSED, TOLD, SURPRISE, ENTROPY, NORMALISER, LEADING = range(len(NOTES))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who runs, None for all, and the ids [B, T] and positions that they read: before those given what some missed.
+
+    ``surprise`` [B]: see the function of that name; None where all run.
+    """
+
+    input_ids: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    experts: list[int] | None = None
+    surprise: torch.Tensor | None = None
 
 
 class LaggingLayer(DynamicLayer):
@@ -46,6 +60,16 @@ class LaggingLayer(DynamicLayer):
         held, self.missing = removed - min(removed, self.missing), self.missing - min(removed, self.missing)
         if held:
             super().crop(-held)
+
+
+def rest(config: FrozenGlyphMoEConfig, cache: Cache, experts: Sequence[int]) -> None:
+    """Count one more token in the layers of all but ``experts``, and in that of the rule: nobody has read it there."""
+    layers, first = [config.evidence_layer], config.first_own_layer
+    for expert, shape in enumerate(config.experts):
+        if expert not in experts:
+            layers += range(first, first + shape["num_hidden_layers"])
+        first += shape["num_hidden_layers"]
+    fall_behind(cache, layers)
 
 
 def fall_behind(cache: Cache, layers: Sequence[int]) -> None:
@@ -66,10 +90,8 @@ def plan(
     input_ids: torch.Tensor | None,
     attention_mask: Any,
     position_ids: torch.Tensor | None,
-) -> tuple[list[int] | None, torch.Tensor | None, torch.Tensor | None]:
-    """Who runs, None for all, and the ids and positions that they read: before those given what some have missed.
-
-    That is taken out of ``cache``, to be read again by all.
+) -> Plan:
+    """Who runs, and what they read; what some have missed is taken out of ``cache``, to be read again by all.
 
     Raises:
         ValueError: the cache has a fixed size, or a prepared mask or vectors in place of ids follow missed tokens.
@@ -81,7 +103,7 @@ def plan(
         )
     notes = None if cache is None else notes_in(config, cache)
     if cache is None or notes is None:
-        return None, input_ids, position_ids
+        return Plan(input_ids, position_ids)
     missed = int(notes[0, :, MISSED].sum())
     if input_ids is None or is_prepared(attention_mask):
         if missed:
@@ -89,19 +111,21 @@ def plan(
                 f"active_experts={config.active_experts}: some experts have {missed} tokens to catch up with, which "
                 "needs input_ids and a mask [B, T] or none; give those, or set active_experts to None from the start"
             )
-        return None, input_ids, position_ids
+        return Plan(input_ids, position_ids)
     begins = position_ids is not None and bool((position_ids == 0).any())
-    if input_ids.shape[1] == 1 and missed < CATCH_UP_TOKENS and not begins and bool(notes[:, -1, TOLD].all()):
-        experts = who_runs(config, notes[:, -1, len(NOTES) :])
-        if experts is not None and bool((surprise(config, head, cache, input_ids) <= LIMIT).all()):
-            return experts, input_ids, position_ids
+    if input_ids.shape[1] == 1 and not begins and bool(notes[:, -1, TOLD].all()):
+        excess = surprise(config, head, cache, input_ids)
+        stays = missed < CATCH_UP_TOKENS and bool((excess <= LIMIT).all())
+        experts = who_runs(config, notes[:, -1, len(NOTES) :]) if stays else None
+        if experts is not None:
+            return Plan(input_ids, position_ids, experts, excess)
     if missed:
         told = notes[:, -missed:].to(input_ids.device).long()
         cache.crop(-missed)
         input_ids = torch.cat([told[..., TOKEN], input_ids], dim=1)
         if position_ids is not None:
             position_ids = torch.cat([told[..., POSITION], position_ids.expand(len(told), -1)], dim=1)
-    return None, input_ids, position_ids
+    return Plan(input_ids, position_ids)
 
 
 def kept_of(
@@ -148,40 +172,27 @@ def surprise(config: FrozenGlyphMoEConfig, head: Any, cache: Cache, input_ids: t
 
 
 def sparse_logits(
-    config: FrozenGlyphMoEConfig,
-    head: Any,
-    states: torch.Tensor,
-    input_ids: Any,
-    position_ids: torch.Tensor | None,
-    cache: Cache,
-    experts: list[int],
+    config: FrozenGlyphMoEConfig, head: Any, states: torch.Tensor, planned: Plan, cache: Cache
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [B, 1, V] of the ``experts`` that ran, whose states [B, 1, A * D] these are, and what each of N counts."""
-    notes, combine = notes_in(config, cache), RULES[config.rule].combine
-    assert notes is not None and combine is not None, "the plan was made by them"
+    """Logits [B, 1, V] of the experts that ran, whose states [B, 1, A * D] these are, and what each of N counts."""
+    notes, experts = notes_in(config, cache), planned.experts
+    assert notes is not None and experts is not None, "the plan was made by them"
     log_weights = notes[:, -1, len(NOTES) :]
+    weights = log_weights.exp()
     logits = [own.float() for own in head(states, apart=True, experts=experts)]
-    counting = log_weights[:, experts].log_softmax(-1)
-    combined = combine(logits, counting.unsqueeze(1))
-    left_out = (1 - log_weights[:, experts].exp().sum(-1)).clamp_min(SMALLEST).view(-1, 1, 1)
-    combined = torch.logaddexp(combined + (-left_out).log1p(), (left_out / combined.shape[-1]).log())
-    excess = surprise(config, head, cache, input_ids)
-    note(config, cache, input_ids, position_ids, states, logits, log_weights, experts, excess)
-    layers, first = [config.evidence_layer], config.first_own_layer
-    for expert, shape in enumerate(config.experts):
-        if expert not in experts:
-            layers += range(first, first + shape["num_hidden_layers"])
-        first += shape["num_hidden_layers"]
-    fall_behind(cache, layers)
-    return combined, log_weights.exp().unsqueeze(1)
+    probabilities = [own.softmax(-1) for own in logits]
+    left_out = (1 - weights[:, experts].sum(-1)).clamp_min(SMALLEST).view(-1, 1, 1)
+    combined = weighted_sum(probabilities, log_weights[:, None, experts]) + left_out / logits[0].shape[-1]
+    note(config, cache, planned, states, logits, log_weights, experts)
+    rest(config, cache, experts)
+    return combined.clamp_min(SMALLEST).log(), weights.unsqueeze(1)
 
 
 def note_all(
     config: FrozenGlyphMoEConfig,
     head: Any,
     states: torch.Tensor,
-    input_ids: Any,
-    position_ids: torch.Tensor | None,
+    planned: Plan,
     cache: Cache,
     weights: torch.Tensor | None,
 ) -> None:
@@ -193,46 +204,46 @@ def note_all(
     own = states[:, -1:].unflatten(-1, (len(config.experts), -1))[:, :, experts].flatten(2)
     logits = [each.float() for each in head(own, apart=True, experts=experts)] if experts else []
     log_weights = states.new_zeros(len(states), len(config.experts)) if weights is None else weights.log()
-    note(config, cache, input_ids, position_ids, own, logits, log_weights, experts, None)
+    note(config, cache, planned, own, logits, log_weights, experts)
 
 
 def note(
     config: FrozenGlyphMoEConfig,
     cache: Cache,
-    input_ids: torch.Tensor,
-    position_ids: torch.Tensor | None,
+    planned: Plan,
     states: torch.Tensor,
     logits: list[torch.Tensor],
     log_weights: torch.Tensor,
     experts: list[int],
-    surprise: torch.Tensor | None,
 ) -> None:
-    """A column for each of ``input_ids`` [B, T]; of the last one what those of ``experts`` say that lead.
+    """A column for each token of the plan; of the last one what those of ``experts`` say that lead.
 
-    ``states`` [B, 1, A * D] and ``logits``, A of [B, 1, V], are theirs; ``surprise`` [B], None where none fell behind.
+    ``states`` [B, 1, A * D] and ``logits``, A of [B, 1, V], are theirs.
     """
+    assert planned.input_ids is not None, "rules that read tokens need them"
     batch, device = len(log_weights), log_weights.device
-    keys = torch.zeros(batch, input_ids.shape[1], len(NOTES) + log_weights.shape[-1], device=device)
-    values = states.new_zeros(batch, input_ids.shape[1], config.expert_size)
-    keys[..., TOKEN] = input_ids.to(device).float()
-    if position_ids is not None:
-        keys[..., POSITION] = position_ids.to(device).float()
+    keys = torch.zeros(batch, planned.input_ids.shape[1], len(NOTES) + log_weights.shape[-1], device=device)
+    values = states.new_zeros(batch, planned.input_ids.shape[1], config.expert_size)
+    keys[..., TOKEN] = planned.input_ids.to(device).float()
+    if planned.position_ids is not None:
+        keys[..., POSITION] = planned.position_ids.to(device).float()
     if experts:
         rows, leading = torch.arange(batch, device=device), log_weights[:, experts].argmax(-1)
-        log_probs = torch.stack([own[:, -1].log_softmax(-1) for own in logits])[leading, rows]
+        own = logits[0][:, -1] if len(experts) == 1 else torch.stack([each[:, -1] for each in logits])[leading, rows]
+        log_probs = own.log_softmax(-1)
         last = keys[:, -1]
         last[:, TOLD] = 1
-        last[:, NORMALISER] = torch.stack([own[:, -1, 0] for own in logits])[leading, rows] - log_probs[:, 0]
-        last[:, ENTROPY] = -(log_probs.exp() * log_probs.clamp_min(-1e4)).sum(-1)
+        last[:, NORMALISER] = own[:, 0] - log_probs[:, 0]
+        last[:, ENTROPY] = -torch.linalg.vecdot(log_probs.exp(), log_probs)
         last[:, LEADING] = torch.tensor(experts, device=device)[leading].float()
         last[:, len(NOTES) :] = log_weights
+        if planned.experts is not None and planned.surprise is not None:
+            last[:, MISSED], last[:, SURPRISE] = 1, planned.surprise
         values[:, -1] = states[:, -1].unflatten(-1, (len(experts), -1))[rows, leading]
-        if surprise is not None:
-            last[:, MISSED], last[:, SURPRISE] = 1, surprise
     layers: Any = cache.layers
     while len(layers) <= config.evidence_layer + 1:
         layers.append(DynamicLayer())
     layers[config.evidence_layer + 1].update(keys.unsqueeze(1), values.unsqueeze(1))
 
 
-__all__ = ["kept_of", "note_all", "plan", "sparse_logits"]
+__all__ = ["Plan", "kept_of", "note_all", "plan", "rest", "sparse_logits"]

@@ -27,6 +27,7 @@ from frozen_glyph.checkpoint.source import Source
 from frozen_glyph.errors import FrozenGlyphError
 from frozen_glyph.merge.experts import with_base
 from frozen_glyph.merge.recipe import shares
+from frozen_glyph.model.rules_frozen_glyph import rules_with_option
 
 
 class Speaker:
@@ -108,6 +109,20 @@ class Speaker:
             raise FrozenGlyphError(f"{self.label!r} has no experts whose rule could be changed; it is one model")
         config, wanted = self.model.config, shares(rule, weights, len(self.experts))
         config.rule, config.expert_weights = rule, wanted
+
+    def run_at_most(self, count: int) -> None:
+        """Let at most ``count`` experts run while a text is written.
+
+        Raises:
+            FrozenGlyphError: the model has not so many, or its rule needs all of them.
+        """
+        takes = rules_with_option("active_experts")
+        if not 1 <= count <= len(self.experts) or self.rule not in takes:
+            raise FrozenGlyphError(
+                f"active_experts={count} of {self.label!r} needs the rule {' or '.join(takes)} and must be from 1 to "
+                f"its {len(self.experts)} experts; set the rule first"
+            )
+        self.model.config.active_experts = count
 
     def hear(self, expert: str) -> None:
         """Let one expert of a merged model speak alone; ``FrozenGlyphError`` where there is none of that name."""

@@ -50,7 +50,6 @@ def test_the_config_is_what_the_model_would_save(merged_folder, tmp_path):
     saved = json.loads((tmp_path / "config.json").read_text())
     assert {name: saved[name] for name in written} == written
     derived = {"num_hidden_layers": 6, "use_cache": True, "embedding_size": None}
-    derived |= {"active_experts": None, "active_threshold": 0.05}
     derived |= {"initializer_range": 0.02, "tie_word_embeddings": False}
     derived |= {"substrate_dense": False, "substrate_trainable": False}
     assert {name: value for name, value in saved.items() if name not in written} == derived

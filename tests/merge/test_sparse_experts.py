@@ -7,8 +7,11 @@ import torch
 from transformers import DynamicCache
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM, merge_experts
+from frozen_glyph.merge.plan import plan_merge
+from frozen_glyph.merge.recipe import MergeRecipe
 from frozen_glyph.model import scheduling_frozen_glyph
 from frozen_glyph.model.generation_frozen_glyph import CACHE
+from frozen_glyph.recipes.errors import RecipeError
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +134,42 @@ def test_what_cannot_be_sparse_is_refused(load, texts):
         ({"active_experts": 0}, r"active_experts=0 must lie in 1\.\.3"),
         ({"active_experts": 4}, r"active_experts=4 must lie in 1\.\.3"),
         ({"active_experts": 1, "active_threshold": 1.0}, "active_threshold=1.0 must be a share"),
-        ({"active_experts": 1, "rule": "evidence"}, "active_experts=1 needs a rule that follows .* rule='fixed_share'"),
     ):
         with pytest.raises(ValueError, match=said):
             load(**fields)
+    with pytest.raises(ValueError, match="active_experts"):
+        FrozenGlyphMoEConfig(active_experts=True)
     model = load(active_experts=1)
     _, cache = step_by_step(model, texts[:1])
     with pytest.raises(ValueError, match="tokens to catch up with, which needs input_ids"):
         model(inputs_embeds=model.substrate(texts[:1, :1]), **{CACHE: cache})
+
+
+def test_other_rules_run_all(load, texts):
+    """Like every option it says nothing where the rule does not take it, so that rules change freely."""
+    sparse = load(active_experts=1, rule="evidence")
+    reads = run_of(sparse)
+    found, _ = step_by_step(sparse, texts[:1, :12])
+    torch.testing.assert_close(found, step_by_step(load(rule="evidence"), texts[:1, :12])[0])
+    assert [len(own) for own in reads] == [5, 5, 5]
+
+
+def test_recipes_say_who_runs(folders):
+    def config(**fields):
+        return plan_merge(MergeRecipe([str(folder) for folder in folders], **fields)).config()
+
+    kept = config(rule="fixed_share", active_experts=2, active_threshold=0)
+    assert (kept["active_experts"], kept["active_threshold"]) == (2, 0)
+    assert (config()["active_experts"], config()["active_threshold"]) == (None, 0.05)
+    for fields, said in (
+        ({"active_experts": 1}, "active_experts=1 is not allowed: it must be left out, .* rule=fixed_share"),
+        ({"rule": "fixed_share", "active_experts": True}, "active_experts=True"),
+        ({"rule": "fixed_share", "active_experts": 0}, "active_experts=0"),
+        ({"rule": "fixed_share", "active_experts": 4}, "active_experts=4 is not allowed: it must be from 1 to 3"),
+        ({"rule": "fixed_share", "active_threshold": 1}, "active_threshold=1"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            config(**fields)
 
 
 def test_a_layer_that_lags_counts_what_it_misses():

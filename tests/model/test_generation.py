@@ -135,6 +135,37 @@ def test_a_models_own_shallow_exit_drafts_for_it(model, token_ids, arguments, mo
         generate(model, ids, draft_stage=3)
 
 
+def test_the_leading_expert_drafts_for_all(model, token_ids):
+    """It runs alone between checks of all, over padding too; refused where nobody leads or the cache cannot lag."""
+    ids = token_ids(1, 9, seed=5)
+    if getattr(model.config, "rule", "mean") in ("mean", "probability"):
+        with pytest.raises(ValueError, match="draft_expert=True needs a merged model whose rule is one of posterior,"):
+            generate(model, ids, draft_expert=True)
+        return
+    expected, runs = greedy(model, ids)[0], [0] * len(model.model.experts)
+
+    def count(expert):
+        def hook(module, inputs):
+            runs[expert] += 1
+
+        return hook
+
+    hooks = [own.layers[0].register_forward_pre_hook(count(at)) for at, own in enumerate(model.model.experts)]
+    assert generate(model, ids, draft_expert=True)[0].tolist() == expected
+    assert max(runs) > min(runs)
+    for hook in hooks:
+        hook.remove()
+    padded = torch.cat([torch.zeros_like(ids[:, :3]), ids], dim=1)
+    found = generate(model, padded, attention_mask=(padded != 0).long(), draft_expert=True)
+    assert found[0].tolist() == expected
+    beams = generate(model, ids, num_beams=2)
+    assert generate(model, ids, num_beams=2, draft_expert=True).tolist() == beams.tolist()  # nobody drafts
+    with pytest.raises(ValueError):
+        generate(model, ids, draft_expert=True, cache_implementation="static")
+    with pytest.raises(ValueError, match="batch_size"):
+        generate(model, token_ids(2, 9, seed=5), draft_expert=True)
+
+
 def test_drafts_of_all_blocks_are_taken_whole(build_model, token_ids):
     """What drafts is on the model's own cache, in the right positions: what all blocks draft, they also choose."""
     model = build_model(seed=4, num_hidden_layers=2)

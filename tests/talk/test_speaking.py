@@ -121,3 +121,16 @@ def test_an_adapter_changes_what_its_base_says(experts, tmp_path):
         torch.testing.assert_close(found.model(torch.tensor([ids])).logits, expected)
     assert found.label == "ru@2+lora"
     assert speak(found, ids, BEST).text is not None
+
+
+def test_who_runs_is_set_where_the_rule_allows_it(merged, grown):
+    merged.set_rule("fixed_share")
+    merged.run_at_most(1)
+    assert merged.model.config.active_experts == 1
+    for count in (0, 3):
+        with pytest.raises(FrozenGlyphError, match=rf"active_experts={count} .* from 1 to its 2 experts"):
+            merged.run_at_most(count)
+    merged.set_rule("mean")
+    for speaker in (merged, grown):
+        with pytest.raises(FrozenGlyphError, match="needs the rule fixed_share"):
+            speaker.run_at_most(1)
