@@ -44,7 +44,7 @@ def fit_evidence(config: FrozenGlyphMoEConfig, cache: Cache | None) -> None:
     if layer is not None and not layer.is_initialized:
         layer = None
     foreign = layer is not None and layer.values.shape[-1] != width_of_values  # a prefix has this layer too
-    missing = past if layer is None or foreign else past - layer.keys.shape[-2]
+    missing = past if layer is None or foreign else past - layer.get_seq_length()  # a layer may lag on purpose
     if missing <= 0:
         return
     content = layers[0].values

@@ -93,6 +93,19 @@ def test_who_does_not_run_catches_up(load, texts, folders, token_ids, rows, monk
         torch.testing.assert_close(found, dense(ids).logits[:, -3:], atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_every_layer_counts_every_token(load, texts, monkeypatch):
+    """Who rests, and the rule, miss the tokens of sparse steps and nothing else is put in their place."""
+    monkeypatch.setattr(scheduling_frozen_glyph, "CATCH_UP_TOKENS", 4)
+    model, held = load(active_experts=1), []
+    output = model(texts[:1, :8], use_cache=True)
+    for column in range(8, 20):
+        output = model(texts[:1, column : column + 1], use_cache=True, **{CACHE: output[CACHE]})
+        assert {layer.get_seq_length() for layer in output[CACHE].layers} == {column + 1}
+        held.append(output[CACHE].layers[model.config.evidence_layer].keys.shape[-2])
+    assert len(held) > len(set(held)) > 2  # it stands still between the steps of all
+
+
 def test_another_writer_is_noticed_at_once(load, texts):
     """The first tokens of another expert's text surprise, whoever has caught up: a switch costs a few tokens."""
     ids = torch.cat([texts[:1], texts[1:2, 4:]], dim=1)
