@@ -193,8 +193,8 @@ def plan_merge(recipe: MergeRecipe, headers_only: bool = False) -> MergePlan:
     options = dict(OPTIONS)
     for name in OPTIONS:
         of_experts = [expert.checkpoint.config.get(name) for expert in experts] if name in rule.options else []
-        given = (value for value in (getattr(recipe, name), *of_experts) if value is not None)
-        options[name] = next(given, OPTIONS[name])
+        said = (value for value in (getattr(recipe, name), *of_experts) if value is not None)
+        options[name] = next(said, OPTIONS[name])
     if options["active_experts"] is not None:
         allowed = f"from 1 to {len(experts)}, the experts"
         require(options["active_experts"] <= len(experts), "active_experts", options["active_experts"], allowed)

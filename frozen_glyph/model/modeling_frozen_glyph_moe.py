@@ -359,7 +359,7 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
             logits = self.lm_head(states)
             if return_expert_weights:
                 weights = on_device(self.config.logit_weights, logits.device).expand(*logits.shape[:2], -1)
-        elif running is not None:
+        elif planned is not None and running is not None:
             logits, weights = sparse_logits(self.config, self.lm_head, states, planned, cache)
         else:
             logits, weights = combined_logits(
