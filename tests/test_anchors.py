@@ -81,6 +81,7 @@ RECORD = {
     "init",
     "layers",
     "learning_rate",
+    "memory_bytes",
     "nats_per_character",
     "num_hidden_layers",
     "parameters",

@@ -6,6 +6,7 @@ travels alone, has its own copy of what it needs; tests compare the two.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
@@ -24,7 +25,13 @@ METRICS = {"blocks": "metrics-{stage}.jsonl", "lora": "metrics-{stage}-lora.json
 GROWTH_PICTURE, GROWTH_PAGE, TUNING_METRICS = "growth.png", "growth.html", "metrics.jsonl"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # names that peft reads
 ADAPTER_FOLDER = "lora"  # in an extracted expert's folder; a run has one for each stage
+CONTROL = "{name}-control"  # beside a run's folder: the run that it is held against
 WORK_FOLDER = ".work"  # in the folder of a run: packed tokens and checkpoints of the stage that trains
+
+
+def control_folder(folder: Path) -> Path:
+    """Where the control of the run in ``folder`` lies."""
+    return folder.resolve().with_name(CONTROL.format(name=folder.resolve().name))
 
 
 def stage_index(stage: int) -> str:

@@ -19,8 +19,8 @@ from frozen_glyph.checkpoint.config import (
     task_of,
     vectors_of,
 )
-from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, stage_index
-from frozen_glyph.checkpoint.files import CheckpointError
+from frozen_glyph.checkpoint.contract import CONFIG_FILE, PROVENANCE_FILE, control_folder, stage_index
+from frozen_glyph.checkpoint.files import CheckpointError, read_json
 from frozen_glyph.checkpoint.header import TensorFile
 from frozen_glyph.checkpoint.reader import find_weights, first_file, read_weights
 from frozen_glyph.checkpoint.records import ExpertFacts, ParentRecord
@@ -32,7 +32,9 @@ from frozen_glyph.model.rules_frozen_glyph import RULES
 
 
 class StageFacts(TypedDict):
-    """A growth stage; ``own_bytes`` are not shared with the stage before, losses are of held-out text by name."""
+    """A growth stage; ``own_bytes`` are not shared with the stage before, losses are of held-out text by name, those of
+    ``control`` of what lies beside the run and has read as much; ``flops`` are of its own training and
+    ``memory_bytes`` of one device at its peak, as the dry run foretold."""
 
     stage: int
     layers: int
@@ -40,6 +42,9 @@ class StageFacts(TypedDict):
     trained_parameters: int | None
     train_loss: float | None
     nats_per_character: dict[str, float]
+    control: dict[str, float]
+    flops: int | None
+    memory_bytes: int | None
     bytes: int
     own_bytes: int
     shards: list[str]
@@ -185,6 +190,7 @@ def describe_stages(
     stages: list[StageFacts] = []
     before: set[str] = set()
     entries = {entry["stage"]: entry for entry in provenance.get("stages", [])}
+    control = control_losses(inventory.source.folder)
     for number, layers in enumerate(ladder, start=1):
         shards, entry = inventory.read(stage_index(number)), entries.get(number, {})
         facts: StageFacts = {
@@ -194,6 +200,9 @@ def describe_stages(
             "trained_parameters": entry.get("trainable_parameters"),
             "train_loss": entry.get("train_loss"),
             "nats_per_character": entry.get("nats_per_character", {}),
+            "control": control.get(number, {}),
+            "flops": entry.get("flops"),
+            "memory_bytes": entry.get("memory_bytes"),
             "bytes": inventory.nbytes(shards),
             "own_bytes": inventory.nbytes(set(shards) - before),
             "shards": shards,
@@ -203,6 +212,18 @@ def describe_stages(
         stages.append(facts)
         before |= set(shards)
     return stages
+
+
+def control_losses(folder: Path | None) -> dict[int, dict[str, float]]:
+    """Held-out losses of the control beside a run, by stage; nothing where there is none, or a damaged one."""
+    if folder is None:
+        return {}
+    path = control_folder(folder) / PROVENANCE_FILE
+    try:
+        stages = check_provenance(read_json(path), path).get("stages", [])
+    except (CheckpointError, OSError):
+        return {}
+    return {entry["stage"]: entry.get("nats_per_character", {}) for entry in stages}
 
 
 def describe_experts(config: dict[str, Any], provenance: dict[str, Any]) -> list[ExpertFacts]:

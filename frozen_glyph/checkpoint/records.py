@@ -74,6 +74,7 @@ class StageRecord(TypedDict):
     steps: NotRequired[int | None]
     tokens: NotRequired[int]
     flops: NotRequired[int]
+    memory_bytes: NotRequired[int]  # of one device at its peak, as the dry run foretells it
     patience: NotRequired[int | None]
     min_gain: NotRequired[float]
     init: NotRequired[str]

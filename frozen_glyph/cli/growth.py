@@ -68,8 +68,8 @@ def grow(
 
     chosen = load_recipe(recipe, settings or [])
     if control:
+        from frozen_glyph.checkpoint.contract import control_folder
         from frozen_glyph.growth.control import control_recipe
-        from frozen_glyph.growth.history import control_folder
 
         chosen, out = control_recipe(chosen), None if out is None else control_folder(out)
     if memory is not None:

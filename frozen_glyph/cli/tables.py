@@ -32,8 +32,10 @@ def checkpoint_table(facts: CheckpointFacts) -> Parts:
     parts: Parts = []
     if facts["stages"]:
         texts = list(dict.fromkeys(text for stage in facts["stages"] for text in stage["nats_per_character"]))
-        headers = ["stage", "blocks", "parameters", "trained", *texts, "size", "own", "shared"]
-        parts.append(FittedTable(title, headers, stage_rows(facts["stages"], texts)))
+        controlled = [text for text in texts if any(text in stage["control"] for stage in facts["stages"])]
+        losses = [*texts, *(f"{text} minus control" for text in controlled)]
+        headers = ["stage", "blocks", "parameters", "trained", *losses, "FLOPs", "memory", "size", "own", "shared"]
+        parts.append(FittedTable(title, headers, stage_rows(facts["stages"], texts, controlled)))
         if texts:
             parts.append("Losses are nats per character of held-out text, in brackets what the stage changed.")
     elif facts["experts"]:
@@ -63,13 +65,24 @@ def checkpoint_table(facts: CheckpointFacts) -> Parts:
     return parts + [f"{name}: {value}" for name, value in lines.items() if value not in (None, "")]
 
 
-def stage_rows(stages: Sequence[StageFacts], texts: list[str]) -> list[list[str]]:
-    """Growth stages with their losses on ``texts`` and what each gained over the one before."""
+def stage_rows(stages: Sequence[StageFacts], texts: list[str], controlled: list[str]) -> list[list[str]]:
+    """Growth stages with their losses on ``texts``, what each gained over the one before, and over the control."""
     losses: list[dict[str, float]] = [{}, *(stage["nats_per_character"] for stage in stages)]
     return [
-        stage_row(stage, [change_cell(before.get(text), now.get(text)) for text in texts])
+        stage_row(
+            stage,
+            [
+                *(change_cell(before.get(text), now.get(text)) for text in texts),
+                *(minus_cell(now.get(text), stage["control"].get(text)) for text in controlled),
+            ],
+        )
         for stage, (before, now) in zip(stages, itertools.pairwise(losses), strict=True)
     ]
+
+
+def minus_cell(loss: float | None, control: float | None) -> str:
+    """A loss minus the control's, where both are known."""
+    return "-" if loss is None or control is None else f"{loss - control:+.4f}"
 
 
 def change_cell(before: float | None, now: float | None) -> str:
@@ -86,6 +99,8 @@ def stage_row(stage: StageFacts, losses: list[str]) -> list[str]:
         *(str(stage["stage"]), str(stage["layers"]), f"{stage['parameters']:,}"),
         "-" if trained is None else f"{trained:,}",
         *losses,
+        "-" if stage["flops"] is None else f"{stage['flops']:.3g}",
+        "-" if stage["memory_bytes"] is None else size(stage["memory_bytes"]),
         *map(size, (stage["bytes"], stage["own_bytes"], stage["bytes"] - stage["own_bytes"])),
     ]
 

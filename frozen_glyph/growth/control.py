@@ -6,7 +6,7 @@ picture of ``runs/ru`` look for it.
 
 import dataclasses
 
-from frozen_glyph.growth.history import CONTROL
+from frozen_glyph.checkpoint.contract import CONTROL
 from frozen_glyph.growth.recipe import GrowthRecipe
 
 OF_DEPTH = ("num_hidden_layers", "num_frozen_layers", "ladder")  # fields of ``model`` that say how it was to grow

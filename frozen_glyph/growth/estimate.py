@@ -96,12 +96,17 @@ def estimate(recipe: GrowthRecipe) -> list[PhaseEstimate]:
     return phases
 
 
-def step_flops(config: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe) -> int:
-    """FLOPs of one step of a stage's phase ``plan``, of the model that is configured so."""
+def phase_costs(config: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe) -> PhaseCosts:
+    """The costs of a stage's phase ``plan``, of the model that is configured so."""
     fields = {name: getattr(config, name) for name in SHAPE_FIELDS if getattr(config, name) != DEFAULTS.get(name)}
     shape = shape_of_fields(fields, config.num_hidden_layers, config.num_frozen_layers)
     adapters = adapter_parameters(shape, plan) if isinstance(plan, LoraRecipe) else 0
-    return estimate_phase(shape, plan, training, adapters)["flops_per_token"] * training.batch_tokens
+    return estimate_phase(shape, plan, training, adapters)
+
+
+def step_flops(config: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe) -> int:
+    """FLOPs of one of its steps."""
+    return phase_costs(config, plan, training)["flops_per_token"] * training.batch_tokens
 
 
 def model_fields(recipe: GrowthRecipe) -> dict[str, Any]:

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from frozen_glyph.checkpoint.contract import METRICS, PROVENANCE_FILE, metrics_file, pattern
+from frozen_glyph.checkpoint.contract import METRICS, PROVENANCE_FILE, control_folder, metrics_file, pattern
 from frozen_glyph.checkpoint.files import CheckpointError, check_record
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.errors import duration
 from frozen_glyph.formats import FormatError, check_type, parse_json
 from frozen_glyph.training.recipe import DEFAULT_STEPS
-
-CONTROL = "{name}-control"
 
 
 class ReadTraining(TypedDict):
@@ -52,6 +50,7 @@ class ReadHealth(TypedDict):
 class ReadStage(TypedDict):
     stage: int
     num_hidden_layers: int
+    memory_bytes: NotRequired[int]
     nats_per_character: NotRequired[dict[str, float]]
     health: NotRequired[ReadHealth | None]
     samples: NotRequired[list[dict[str, str]]]
@@ -89,12 +88,14 @@ class PhaseCourse(TypedDict):
 
 
 class StagePoint(TypedDict):
-    """A stage that is written, after all training up to it; losses are nats per character by held-out text."""
+    """A stage that is written, after all training up to it; losses are nats per character by held-out text, memory is
+    foretold of one device."""
 
     stage: int
     blocks: int
     tokens: int
     flops: int | None
+    memory: int | None
     losses: dict[str, float]
 
 
@@ -201,16 +202,12 @@ def stage_points(run: ReadRun, phases: list[PhaseCourse]) -> list[StagePoint]:
             "blocks": entry["num_hidden_layers"],
             "tokens": ends[entry["stage"]]["end"],
             "flops": ends[entry["stage"]]["flops"],
+            "memory": entry.get("memory_bytes"),
             "losses": entry.get("nats_per_character", {}),
         }
         for entry in run["stages"]
         if entry["stage"] in ends
     ]
-
-
-def control_folder(folder: Path) -> Path:
-    """Where the control of the run in ``folder`` lies."""
-    return folder.resolve().with_name(CONTROL.format(name=folder.resolve().name))
 
 
 def control_points(folder: Path) -> list[StagePoint]:

@@ -53,6 +53,8 @@ def page_html(run: ReadRun, phases: list[PhaseCourse], control: Sequence[StagePo
     """The page of a run, of the phases that it has metrics of."""
     stages = stage_points(run, phases)
     texts = list(dict.fromkeys(text for stage in stages for text in stage["losses"]))
+    beside = {point["stage"]: point["losses"] for point in control}
+    controlled = [text for text in texts if any(text in losses for losses in beside.values())]
     return TEMPLATES.get_template("growth.html").render(
         name=run["recipe"]["name"],
         live=live_line(progress_of(run, phases)) if live else None,
@@ -63,18 +65,43 @@ def page_html(run: ReadRun, phases: list[PhaseCourse], control: Sequence[StagePo
             for flag in block["flags"]
         ],
         figures=[*loss_figures(run, phases), *stage_figures(stages, control, texts)],
-        head=["stage", "blocks", "tokens", "FLOPs", *texts],
+        head=[
+            "stage",
+            "blocks",
+            "tokens",
+            "FLOPs",
+            "memory",
+            *texts,
+            *(f"{text} minus control" for text in controlled),
+        ],
         rows=[
             [
                 *(str(stage["stage"]), str(stage["blocks"]), f"{stage['tokens']:,}"),
                 "–" if stage["flops"] is None else f"{stage['flops']:.3g}",
-                *(f"{stage['losses'][text]:.4f}" if text in stage["losses"] else "–" for text in texts),
+                "–" if stage["memory"] is None else f"{stage['memory'] / 2**20:,.0f} MiB",
+                *(loss_cell(stage["losses"].get(text), before.get(text)) for text in texts),
+                *(
+                    minus_cell(stage["losses"].get(text), beside.get(stage["stage"], {}).get(text))
+                    for text in controlled
+                ),
             ]
-            for stage in stages
+            for stage, before in zip(stages, [{}, *(stage["losses"] for stage in stages)], strict=False)
         ],
         scales=health_scales(run),
         samples=samples_by_prompt(run),
     )
+
+
+def loss_cell(loss: float | None, before: float | None) -> str:
+    """A loss, in brackets what the stage changed."""
+    if loss is None:
+        return "–"
+    return f"{loss:.4f}" if before is None else f"{loss:.4f} ({loss - before:+.4f})"
+
+
+def minus_cell(loss: float | None, control: float | None) -> str:
+    """A loss minus the control's, where both are known."""
+    return "–" if loss is None or control is None else f"{loss - control:+.4f}"
 
 
 def live_line(progress: Progress) -> dict[str, Any]:

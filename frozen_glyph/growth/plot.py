@@ -26,6 +26,7 @@ from frozen_glyph.growth.history import (
 
 RAW, SMOOTH, HELD_OUT, EDGE, LORA = "#b9c7d8", "#1f4e79", "#c8501e", "#8a8f96", "#f3ead3"
 TEXTS = ("#1f5fbf", "#c4510b", "#0b806a", "#8437b3", "#94680a", "#b52a63")
+MOST_NAMED = 6  # stages of which the picture tells what each took
 SMOOTHING = 50  # a smoothed point is the mean of about 1/50 of its phase
 
 
@@ -74,12 +75,29 @@ def draw(
         by_stage, by_flops = places[1].subplots(1, 2, sharey=True)
         draw_stages(by_stage, stages, control, "stage")
         draw_stages(by_flops, stages, control, "flops")
-        by_stage.xaxis.set_major_locator(MaxNLocator(integer=True))
+        name_stages(by_stage, stages)
         by_stage.set(xlabel="stage", ylabel="held-out loss, nats per character")
         by_flops.xaxis.set_major_formatter(EngFormatter(sep=""))
         by_flops.set(xlabel="training FLOPs, counted")
         by_stage.legend(frameon=False, fontsize=8)
     return figure
+
+
+def name_stages(axes: Any, stages: Sequence[StagePoint]) -> None:
+    """Under the number of each stage what it took, all training up to it; numbers alone where there are many."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(stages) > MOST_NAMED:
+        return
+    amount = EngFormatter(places=1, sep="")
+    named = [
+        [
+            str(stage["stage"]),
+            *([] if stage["flops"] is None else [f"{amount(stage['flops'])} FLOPs"]),
+            *([] if stage["memory"] is None else [f"{amount(stage['memory'])}B"]),
+        ]
+        for stage in stages
+    ]
+    axes.set_xticks([stage["stage"] for stage in stages], ["\n".join(lines) for lines in named], fontsize=8)
 
 
 def draw_losses(axes: Any, phases: Sequence[PhaseCourse], batch_tokens: int) -> None:

@@ -26,7 +26,7 @@ from frozen_glyph.checkpoint.files import (
 from frozen_glyph.checkpoint.manifest import Manifest
 from frozen_glyph.checkpoint.records import PhaseRecord, StageRecord
 from frozen_glyph.checkpoint.stages import write_stage
-from frozen_glyph.growth.estimate import step_flops
+from frozen_glyph.growth.estimate import phase_costs, step_flops
 from frozen_glyph.growth.expand import choose_trainable, grow, moments_for
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
 from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
@@ -99,6 +99,8 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
         rate, kept = plan.learning_rate or training.learning_rate, work_folder(run, stage)
         health = watch_stage(model, run.windows, rate, run.recipe.health, run.title(stage, "blocks"), kept)
     files: dict[str, str] = {}
+    plans = [plan, lora] if lora else [plan]
+    memory = max(phase_costs(model.config, own, training)["memory_bytes"]["total"] for own in plans)
     counted = all("flops" in phase for phase in phases.values())  # not where an earlier version trained one
     trained_tokens = sum(phase["tokens"] for phase in phases.values())
     if PartialState().is_main_process:
@@ -116,6 +118,7 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
         "parameters": model.num_parameters(),
         "tokens": trained_tokens,
         **({"flops": sum(phase["flops"] for phase in phases.values())} if counted else {}),
+        "memory_bytes": memory,
         "seconds": round(sum(phase["seconds"] for phase in phases.values()), 1),
         "train_loss": list(phases.values())[-1]["train_loss"],
         "phases": phases,

@@ -29,6 +29,8 @@ def described(substrate, build_model, tmp_path_factory):
                 "stage": stage,
                 "trainable_parameters": 100 * stage,
                 "nats_per_character": {"ru.txt": 3 - stage / 4},
+                "flops": stage,
+                "memory_bytes": 7,
                 "files": write_stage(folder, model, stage),
             }
         )
@@ -55,8 +57,17 @@ def test_numbers_are_those_of_the_loaded_models(described):
     blocks = model.model.layers[1].state_dict().values()
     head = [*model.model.norm.parameters(), *model.lm_head.parameters()]
     assert facts["stages"][2]["own_bytes"] == sum(tensor.nbytes for tensor in (*blocks, *head))
+    assert [(stage["flops"], stage["memory_bytes"]) for stage in facts["stages"]] == [(1, 7), (2, 7), (3, 7)]
     assert facts["problems"] == {}
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_the_control_beside_a_run_is_told(described, tmp_path):
+    run, control = (shutil.copytree(described, tmp_path / name) for name in ("run", "run-control"))
+    losses = [{"ru.txt": 3 - stage / 4} for stage in (1, 2, 3)]
+    assert [stage["control"] for stage in describe_checkpoint(run)["stages"]] == losses
+    (control / "provenance.json").write_text("{", "utf-8")
+    assert [stage["control"] for stage in describe_checkpoint(run)["stages"]] == [{}] * 3
 
 
 def test_an_earlier_stage_is_described_as_it_was(described):

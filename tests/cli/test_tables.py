@@ -34,6 +34,9 @@ FACTS = {
             "parameters": BIG + stage,
             "trained_parameters": BIG - stage,
             "nats_per_character": dict.fromkeys(TEXTS, 1.5 + stage / 100),
+            "control": dict.fromkeys(TEXTS, 2.5),
+            "flops": 10**18 + stage * 10**16,
+            "memory_bytes": (3 << 40) + (stage << 30),
             "bytes": (2 << 40) + (stage << 30),
             "own_bytes": (1 << 40) + (stage << 30),
         }
@@ -110,7 +113,9 @@ TABLES = {
         checkpoint_table(FACTS),
         [f"{BIG + k:,}" for k in range(-12, 13)]
         + [f"{1.5 + k / 100:.4f}" for k in range(1, 13)]
-        + [f"{1024 * t + k:.1f} GiB" for t in (1, 2) for k in range(1, 13)],
+        + [f"{-1 + k / 100:+.4f}" for k in range(1, 13)]
+        + [f"{1 + k / 100:.3g}e+18" for k in range(1, 13)]
+        + [f"{1024 * t + k:.1f} GiB" for t in (1, 2, 3) for k in range(1, 13)],
     ),
     "experts": (checkpoint_table(MERGED), [f"{BIG:,}", "3072.0 GiB", "100", "101", "64", "0.125", "rank 1024"]),
     "merge": (merge_table(MERGE), [f"{BIG:,}", "5.0 GiB", "7.0 GiB", "9.0 GiB", "101", "64", "0.125", "rank 1024"]),

@@ -10,11 +10,11 @@ import pytest
 import torch
 from markupsafe import escape
 
+from frozen_glyph.checkpoint.contract import control_folder
 from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.provenance import read_provenance
 from frozen_glyph.growth.control import control_recipe
 from frozen_glyph.growth.history import (
-    control_folder,
     control_points,
     planned_steps,
     progress_of,
@@ -124,7 +124,8 @@ class TestHistory:
         shutil.copytree(training, training.with_name("run-control"))
         (stage,) = control_points(training)
         assert stage["losses"].keys() == {"valid.txt"}
-        assert "valid.txt, control" in write_page(training).read_text("utf-8")
+        page = write_page(training).read_text("utf-8")
+        assert "valid.txt, control" in page and "valid.txt minus control" in page and "+0.0000" in page
 
 
 class TestControl:
