@@ -9,7 +9,17 @@ import torch
 from eval.studies.common.arms import rates_of
 from eval.studies.common.ground import source_file
 from eval.studies.common.tables import circumstances
-from eval.studies.emergence.questions import BASELINES, OTHERS, Choice, choices, documents, excerpt, kind_of, rank_of
+from eval.studies.emergence.questions import (
+    BASELINES,
+    OTHERS,
+    Choice,
+    choices,
+    documents,
+    excerpt,
+    kind_of,
+    passages,
+    rank_of,
+)
 from eval.studies.emergence.report import as_markdown, summarise
 from eval.studies.emergence.runs import ARMS, CONTROL, SMOKE, prepare, recipe_of, run_arm, span_costs
 from eval.studies.growth.runs import recipe_of as recipe_of_growth
@@ -30,6 +40,7 @@ def test_excerpts_hold_the_answer_and_whole_words():
         assert "Max" in found and len(found) <= 40 and set(found.split()) <= set(words), found
     assert excerpt(question("Max"), 1000, generator) == STORY
     text = documents([question("Max")], 40, 3)
+    assert sorted(passages(["a b\nc\nd", "e"], 3)) == ["a b", "c\nd", "e"]
     assert len(text) == 3 and all(each.endswith("?\nAnswer: Max") and "\n\n" not in each for each in text)
 
 

@@ -52,6 +52,21 @@ def documents(questions: Sequence[Question], characters: int, excerpts: int) -> 
     return sample(made, len(made))
 
 
+def passages(texts: Sequence[str], characters: int) -> list[str]:
+    """``texts`` cut at the ends of paragraphs into documents of so many ``characters`` or a little more, in random
+    order: a mixture divides no document."""
+    made: list[str] = []
+    for text in texts:
+        open_passage: list[str] = []
+        for paragraph in text.split("\n"):
+            open_passage.append(paragraph)
+            if sum(map(len, open_passage)) >= characters:
+                made.append("\n".join(open_passage))
+                open_passage = []
+        made += ["\n".join(open_passage)] if open_passage else []
+    return sample(made, len(made))
+
+
 def choices(questions: Sequence[Question], characters: int, count: int) -> list[Choice]:
     """``count`` questions, drawn at random, of those whose context holds nine other spans like the answer."""
     generator, found = random.Random(0), []

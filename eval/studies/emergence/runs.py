@@ -21,13 +21,14 @@ from eval.studies.common.ground import (
 )
 from eval.studies.common.jobs import job_name
 from eval.studies.common.training import flops_of
-from eval.studies.emergence.questions import Choice, choices, documents, rank_of
+from eval.studies.emergence.questions import Choice, choices, documents, passages, rank_of
 from eval.studies.growth import runs as growth
 from eval.studies.squad_heads.questions import read_questions, sample
 from frozen_glyph import FrozenGlyphForCausalLM, grow_from_recipe
 from frozen_glyph.checkpoint.files import write_text
 from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.model.generation_frozen_glyph import CACHE
+from frozen_glyph.text.documents import read_text, split_documents
 from frozen_glyph.text.loss import AS_TEXT, text_loss
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
@@ -43,6 +44,7 @@ class Scale(growth.Scale):
     learning_rate: float = 4e-3
     shown: int = 4_000
     excerpt: int = 400  # characters of a question's context
+    passage: int = 1_000  # characters of a document of text
     excerpts: int = 4  # of each training question
     vocabulary_characters: int = 1_500_000  # of text and of questions, from which the vocabulary is learnt
     asked: int = 1_000  # questions that are reported
@@ -63,8 +65,13 @@ def questions_file(work: Path, kept: bool = False) -> Path:
     return work / "texts" / f"questions{'.kept' if kept else ''}.txt"
 
 
+def passages_file(work: Path) -> Path:
+    """The training text in short documents."""
+    return work / "texts" / "passages.txt"
+
+
 def prepare(data: Path, scale: Scale, work: Path) -> None:
-    """Texts, questions as text, and a substrate over both; what is there already stays."""
+    """Texts in short documents, questions as text, and a substrate over both, which stays if it is there already."""
     split_texts(data, ["en"], scale, work)
     asked = read_questions(data / "squad" / "train-v1.1.subset.json")
     articles = list(dict.fromkeys(question.article for question in asked))
@@ -74,12 +81,14 @@ def prepare(data: Path, scale: Scale, work: Path) -> None:
         made = documents(own, scale.excerpt, 1 if held_out else scale.excerpts)
         made = sample(made, 300) if held_out else made
         write_text(questions_file(work, held_out), "\n\n".join(made) + "\n")
-    build_ground([training_file(work, "en"), questions_file(work)], scale, work, scale.vocabulary_characters)
+    short = passages(split_documents(read_text(training_file(work, "en"))), scale.passage)
+    write_text(passages_file(work), "\n\n".join(short) + "\n")
+    build_ground([passages_file(work), questions_file(work)], scale, work, scale.vocabulary_characters)
 
 
 def recipe_of(arm: str, rate: float, seed: int, scale: Scale, work: Path) -> GrowthRecipe:
     """An arm of the growth study; half of its tokens are of text, half of questions."""
-    files = (training_file(work, "en"), questions_file(work))
+    files = (passages_file(work), questions_file(work))
     sources = [SourceRecipe(files=[str(file)], weight=1.0) for file in files]
     recipe = growth.recipe_of(arm, seed, dataclasses.replace(scale, learning_rate=rate))
     return dataclasses.replace(recipe, data=DataRecipe(sources, tokens=growth.all_tokens(scale)))
