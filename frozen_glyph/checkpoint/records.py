@@ -82,6 +82,7 @@ class StageRecord(TypedDict):
     learning_rate: NotRequired[float | None]
     active: NotRequired[int]
     rotate: NotRequired[int]
+    lora_below: NotRequired[int]
     optimizer: NotRequired[str]
     seconds: NotRequired[float]
     train_loss: NotRequired[float]

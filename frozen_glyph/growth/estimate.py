@@ -90,9 +90,7 @@ def estimate(recipe: GrowthRecipe) -> list[PhaseEstimate]:
         shape = shape_of_fields(fields, blocks, plan.frozen_blocks(blocks, frozen))
         phases.append({"stage": stage, "phase": "blocks", **estimate_phase(shape, plan, recipe.training)})
         if recipe.lora is not None and recipe.lora.follows(stage):
-            adapters = adapter_parameters(shape, recipe.lora)
-            costs = estimate_phase(shape, recipe.lora, recipe.training, adapters)
-            phases.append({"stage": stage, "phase": "lora", **costs})
+            phases.append({"stage": stage, "phase": "lora", **estimate_phase(shape, recipe.lora, recipe.training)})
     return phases
 
 
@@ -100,8 +98,7 @@ def phase_costs(config: Any, plan: StageRecipe | LoraRecipe, training: TrainingR
     """The costs of a stage's phase ``plan``, of the model that is configured so."""
     fields = {name: getattr(config, name) for name in SHAPE_FIELDS if getattr(config, name) != DEFAULTS.get(name)}
     shape = shape_of_fields(fields, config.num_hidden_layers, config.num_frozen_layers)
-    adapters = adapter_parameters(shape, plan) if isinstance(plan, LoraRecipe) else 0
-    return estimate_phase(shape, plan, training, adapters)
+    return estimate_phase(shape, plan, training)
 
 
 def step_flops(config: Any, plan: StageRecipe | LoraRecipe, training: TrainingRecipe) -> int:
@@ -138,16 +135,22 @@ def parent_blocks(recipe: GrowthRecipe) -> tuple[int, int, int]:
     return frozen, blocks, stage
 
 
-def adapter_parameters(shape: ModelShape, lora: LoraRecipe) -> int:
-    """Weights of the adapters of all blocks: two matrices, in x rank and rank x out, for each targeted Linear."""
-    linears = (linear for block in shape.blocks for linear in block.linears)
+def adapter_parameters(shape: ModelShape, plan: StageRecipe | LoraRecipe) -> int:
+    """Weights of the adapters of all blocks, or of those below a stage's: two matrices, in x rank and rank x out, for
+    each targeted Linear."""
+    if isinstance(plan, LoraRecipe):
+        lora, blocks = plan, shape.blocks
+    elif plan.adapters_below is not None:
+        lora, blocks = plan.adapters_below, shape.blocks[: shape.frozen_blocks]
+    else:
+        return 0
+    linears = (linear for block in blocks for linear in block.linears)
     return lora.rank * sum(linear.inputs + linear.outputs for linear in linears if linear.name in lora.targets)
 
 
-def estimate_phase(
-    shape: ModelShape, plan: StageRecipe | LoraRecipe, training: TrainingRecipe, adapters: int = 0
-) -> PhaseCosts:
-    """The costs of training what ``plan`` says of a model, and ``adapters`` weights."""
+def estimate_phase(shape: ModelShape, plan: StageRecipe | LoraRecipe, training: TrainingRecipe) -> PhaseCosts:
+    """The costs of training what ``plan`` says of a model."""
+    adapters = adapter_parameters(shape, plan)
     steps = training.steps_of(plan.steps, plan.tokens)
     tokens = steps * training.batch_tokens
     parts = plan.train if isinstance(plan, StageRecipe) else ["norm", "head"]

@@ -164,6 +164,6 @@ def moments_for(model: Any, left: dict[str, torch.Tensor], plan: StageRecipe) ->
                 continue
             number = source_of(layer - old_layers, old_layers, plan.layers)
             source = f"{BLOCKS_PREFIX}{number}.{name.removeprefix(new)}"
-        if parameter.requires_grad:
+        if parameter.requires_grad and ".lora_" not in name:  # adapters of the stage before are merged
             begin |= {f"{name}.{part}": left[f"{source}.{part}"] for part in PARTS if f"{source}.{part}" in left}
     return begin

@@ -7,7 +7,7 @@ so that all shards of its stage stay valid and the adapters are the whole differ
 import importlib.util
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,23 @@ def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
     Raises:
         FrozenGlyphError: peft is not installed; the model has adapters already; a block is quantised.
     """
+    inject(model, recipe, seed)
+    if recipe.merge:
+        model.model.norm.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+
+
+def add_adapters_below(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
+    """As ``add_adapters``, but on the frozen blocks alone, and what trained before trains on; none frozen: nothing."""
+    if model.config.num_frozen_layers:
+        training = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        inject(model, recipe, seed, range(model.config.num_frozen_layers))
+        for parameter in training:
+            parameter.requires_grad_(True)
+
+
+def inject(model: Any, recipe: LoraRecipe, seed: int, blocks: Sequence[int] | None = None) -> None:
+    """Put adapters on ``blocks`` of ``model`` (None: all), which alone train then."""
     check_peft()
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -48,6 +65,7 @@ def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
         r=recipe.rank,
         lora_alpha=alpha,
         target_modules=sorted(set(recipe.targets)),
+        layers_to_transform=None if blocks is None else [*blocks],
         task_type="CAUSAL_LM",
         inference_mode=False,
     )
@@ -62,9 +80,6 @@ def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
             up.weight.zero_()
         down.requires_grad_(True)
         up.requires_grad_(True)
-    if recipe.merge:
-        model.model.norm.requires_grad_(True)
-        model.lm_head.requires_grad_(True)
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,7 @@ from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length, without_unset
 
 LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
-LATER_STAGE_FIELDS = {"min_gain": None, "active": None, "rotate": None, "optimizer": "new"}
+LATER_STAGE_FIELDS = {"min_gain": None, "active": None, "rotate": None, "lora_below": None, "optimizer": "new"}
 FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
 
 Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
@@ -71,6 +71,9 @@ class StageRecipe:
     rotate: Count | None = None
     """Let the blocks that train do so one at a time, from the top down, for so many steps each and with new moments
     (BAdam, arXiv 2404.02827); default: all at once."""
+    lora_below: Annotated[Integer, Ge(1), Le(MOST_RANK)] | None = None
+    """Rank of adapters of all blocks below, which train at the same time and are merged at its end: those blocks get
+    new shards. Default: none."""
     optimizer: Literal["new", "carried"] = "new"
     """Adam's moments at its start are new, or those that the stage before left: of norm, head and blocks that go on
     training, and of copied blocks."""
@@ -78,14 +81,21 @@ class StageRecipe:
     def __post_init__(self) -> None:
         check_length(self.steps, self.tokens)
         allowed = f"left out where no blocks train (train={self.train})"
-        for name in ("active", "rotate"):
+        for name in ("active", "rotate", "lora_below"):
             require(getattr(self, name) is None or "blocks" in self.train, name, getattr(self, name), allowed)
+        alone = self.lora_below is None or self.rotate is None
+        require(alone, "lora_below", self.lora_below, "left out where blocks rotate")
         patient = self.min_gain is None or self.patience is not None
         require(patient, "min_gain", self.min_gain, "left out where no patience is given")
 
     def frozen_blocks(self, blocks: int, below_newest: int) -> int:
         """How many of ``blocks`` do not train in this stage, where ``below_newest`` lie below the newest."""
         return below_newest if self.active is None else max(0, blocks - self.active)
+
+    @property
+    def adapters_below(self) -> "LoraRecipe | None":
+        """What ``lora_below`` adds to the blocks below those that train."""
+        return None if self.lora_below is None else LoraRecipe(self.lora_below, alpha=2.0 * self.lora_below)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for records."""
@@ -207,6 +217,8 @@ class GrowthRecipe:
             adam = stage.optimizer == "new" or self.training.optim == "adamw"
             allowed = f"new with training.optim={self.training.optim}"
             require(adam, f"stages[{index}].optimizer", stage.optimizer, allowed)
+            if stage.lora_below is not None:
+                self.check_adapters_below(index, first)
             embeddings = "embeddings" in stage.train
             allowed = "without embeddings, which train only in stage 1 of substrate.layout trainable"
             require(not embeddings or (first and trainable), f"stages[{index}].train", stage.train, allowed)
@@ -222,6 +234,13 @@ class GrowthRecipe:
             allowed = "warmup_stable_decay, whose decay is the branch"
             require(schedule == "warmup_stable_decay", "training.schedule", schedule, allowed)
             require(not merged, "lora.merge", True, "false with decay: branch, whose next stage would not have them")
+
+    def check_adapters_below(self, index: int, first: bool) -> None:
+        """Raise ``RecipeError`` where the blocks below stage ``index`` cannot have adapters that are merged."""
+        plain = self.training.prefix_cache == self.training.quantize_frozen == "none" and self.decay != "branch"
+        allowed = "left out in the first stage, and with decay: branch, prefix_cache or quantize_frozen"
+        name = f"stages[{index}].lora_below"
+        require(plain and not first, name, self.stages[index].lora_below, allowed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same wherever the recipe lies: of a path only the name is kept."""

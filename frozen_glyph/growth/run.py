@@ -127,7 +127,7 @@ def check_stages(recipe: GrowthRecipe) -> None:
             f"recipe field stages.rotate={rotates}: processes that share a step wait for gradients of all blocks; "
             "leave it out, or launch one process"
         )
-    if recipe.lora is not None:
+    if recipe.lora is not None or any(stage.lora_below is not None for stage in recipe.stages):
         check_peft()
     kind = recipe.training.quantize_frozen
     if kind != "none" and (recipe.parent is not None or len(recipe.stages) > 1):

@@ -71,7 +71,7 @@ class ModelShape:
 
 
 class Trained(NamedTuple):
-    """What trains at a time: parts beside the blocks, numbers of blocks, and weights of adapters of all blocks."""
+    """What trains at a time: parts beside the blocks, numbers of blocks, and weights of adapters."""
 
     parts: Collection[str]
     blocks: Sequence[int]

@@ -29,7 +29,7 @@ from frozen_glyph.checkpoint.stages import write_stage
 from frozen_glyph.growth.estimate import phase_costs, step_flops
 from frozen_glyph.growth.expand import choose_trainable, grow, moments_for
 from frozen_glyph.growth.ground import Ground, first_stage_config, first_stage_model
-from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
+from frozen_glyph.growth.lora import add_adapters, add_adapters_below, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.prefix_cache import PrefixCache
 from frozen_glyph.growth.quantize import quantize_frozen
 from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
@@ -106,7 +106,8 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
     if PartialState().is_main_process:
         if health is not None:
             add_to_metrics(run.out / metrics_file(stage, list(phases)[-1]), health)
-        changed_from = 0 if lora and lora.merge else lowest_changed(run, model, stage)
+        merged = plan.lora_below is not None or (lora is not None and lora.merge)
+        changed_from = 0 if merged else lowest_changed(run, model, stage)
         files = write_stage(run.out, model, stage, changed_from)
     PartialState().wait_for_everyone()
     losses, chance, samples = score(run, stage, trained_tokens)
@@ -143,6 +144,8 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
     blocks, below_newest = model.config.stage_layers(stage)
     model.config.num_frozen_layers = plan.frozen_blocks(blocks, below_newest)
     choose_trainable(model, plan.train)
+    if plan.adapters_below is not None:
+        add_adapters_below(model, plan.adapters_below, run.seed(stage) + LORA_SEED)
     return model
 
 
@@ -177,7 +180,10 @@ def train_blocks(
             identity = f"{run.tokens_name} {run.windows.boundary_id} {digest} {training.quantize_frozen}"
             prepare = PrefixCache(model, run.windows, location, identity, uses_bf16(training.precision))
             run.work.record(*(path.relative_to(run.work.folder).as_posix() for path in prepare.files), in_place=True)
-    return run_phase(run, model, stage, "blocks", phase, flops, callbacks, prepare)
+    record = run_phase(run, model, stage, "blocks", phase, flops, callbacks, prepare)
+    if plan.adapters_below is not None:
+        merge_adapters(model)
+    return record
 
 
 def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: StageRecipe) -> Phase:

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 
 from frozen_glyph.errors import FrozenGlyphError
-from frozen_glyph.growth.lora import add_adapters, drop_adapters, merge_adapters, write_adapters
+from frozen_glyph.growth.lora import add_adapters, add_adapters_below, drop_adapters, merge_adapters, write_adapters
 from frozen_glyph.growth.recipe import LoraRecipe
 
 RECIPE = LoraRecipe(rank=3, alpha=5.0)
@@ -43,6 +43,23 @@ def test_adapters_of_all_blocks_train_and_of_the_rest_norm_and_head_if_merged(mo
     assert len(low_rank) == 3 * 6 * 2
     rest = {"model.norm.weight", "model.norm.bias", "lm_head.weight", "lm_head.bias"} if recipe.merge else set()
     assert found - low_rank == rest
+
+
+def test_adapters_below_join_what_trains(model, token_ids):
+    """The newest of three blocks, norm and head train on, and the two below get adapters; of none frozen nothing is."""
+    ids, before, newest = token_ids(2, 12), model(token_ids(2, 12)).logits, trainable(model)
+    add_adapters_below(model, RECIPE)
+    assert torch.equal(model(ids).logits, before)
+    low_rank = trainable(model) - newest
+    assert len(low_rank) == 2 * 6 * 2 and all(
+        name.startswith(("model.layers.0.", "model.layers.1.")) for name in low_rank
+    )
+    trained(model, ids)
+    merge_adapters(model)
+    assert trainable(model) == newest
+    model.config.num_frozen_layers = 0
+    add_adapters_below(model, RECIPE)
+    assert not [name for name in model.state_dict() if "lora" in name]
 
 
 def test_only_the_targets_get_adapters(model):

@@ -46,6 +46,18 @@ def stop_at_stage(number: int):
     return grown_model
 
 
+def stop_after(calls: int, function):
+    """``function``, which ends the process at its call of that number."""
+    count = iter(range(1, calls + 1))
+
+    def stopping(*arguments, **kwargs):
+        if next(count) == calls:
+            raise InterruptedError
+        return function(*arguments, **kwargs)
+
+    return stopping
+
+
 @pytest.fixture(scope="module")
 def scheduled(grow_tiny, tmp_path_factory):
     """(folder, provenance) of three stages under one decay, of which the topmost two blocks train, moments carried."""
@@ -156,6 +168,33 @@ def test_a_killed_run_ends_with_the_same_bytes(scheduled, grow_tiny, monkeypatch
     assert not list((tmp_path / "run" / ".work").glob("stage-*"))
 
 
+@pytest.mark.slow
+def test_adapters_below_train_beside_the_newest_block_and_are_merged(grow_tiny, make_recipe, monkeypatch, tmp_path):
+    """Blocks below get new shards, earlier stages stay; a killed run ends with the same bytes."""
+    more = {"steps": 6, "init": "copy_zero", "optimizer": "carried", "lora_below": 2}
+    changes = CHANGES | {"stages": [STAGES[0], more, more]}
+    provenance = grow_tiny(tmp_path / "run", changes)
+    first, second, third = (weights(tmp_path / "run", stage) for stage in (1, 2, 3))
+    assert first.keys() < second.keys() < third.keys() and not any("lora" in name for name in third)
+    for below, above, layer in ((first, second, 0), (second, third, 0), (second, third, 1)):
+        difference = block(above, layer) - block(below, layer)
+        assert torch.linalg.matrix_rank(difference) == 2, "that of the adapters"
+    shards = read_weight_map(tmp_path / "run" / "stage-3.safetensors.index.json")
+    assert shards["model.layers.0.mlp.fc_in.weight"] == "blocks-1.stage-3.safetensors"
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    sizes = {f"model.{name}": config[name] for name in ("vocab_size", "substrate_bits")}
+    assert [phase["trainable_parameters"] for phase in estimate(make_recipe(changes | sizes))] == [
+        entry["trainable_parameters"] for entry in provenance["stages"]
+    ]
+    for name in ("write_stage", "write_phase"):  # when all is trained, and before that is kept
+        monkeypatch.setattr(stage_module, name, stop_after(2, getattr(stage_module, name)))
+        with pytest.raises(InterruptedError):
+            grow_tiny(tmp_path / name, changes)
+        monkeypatch.undo()
+        again = grow_tiny(tmp_path / name, changes)
+        assert [entry["files"] for entry in again["stages"]] == [entry["files"] for entry in provenance["stages"]]
+
+
 def test_moments_go_on_and_are_copied_with_their_block(build_model):
     """Norm, head and the block that goes on have theirs; the copy has its source's, but not of outputs of zero."""
     model = grow(build_model(num_hidden_layers=2), 1, "copy_zero")
@@ -241,6 +280,12 @@ def test_an_appended_stage_finds_no_moments(finished, grow_tiny, make_recipe):
             "stages[0].optimizer='carried' is not allowed: it must be new in the",
         ),
         ({"stages.1.active": 0}, "stages[1].active=0 is not allowed: it must be from 1"),
+        ({"stages.0.lora_below": 2}, "stages[0].lora_below=2 is not allowed: it must be left out in the first stage"),
+        ({"stages.1.lora_below": 2, "training.prefix_cache": "memory"}, "stages[1].lora_below=2 is not allowed"),
+        (
+            {"stages.1.lora_below": 2, "stages.1.rotate": 2},
+            "stages[1].lora_below=2 is not allowed: it must be left out",
+        ),
         ({"stages.1.active": 2, "stages.1.train": ["head"]}, "stages[1].active=2 is not allowed: it must be left out"),
     ],
 )

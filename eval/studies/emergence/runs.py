@@ -43,7 +43,7 @@ class Scale(growth.Scale):
     stage_tokens: int = 655_360
     learning_rate: float = 4e-3
     shown: int = 4_000
-    excerpt: int = 400  # characters of a question's context
+    excerpt: int = 360  # characters of a question's context
     passage: int = 1_000  # characters of a document of text
     excerpts: int = 4  # of each training question
     vocabulary_characters: int = 1_500_000  # of text and of questions, from which the vocabulary is learnt
