@@ -75,29 +75,24 @@ def draw(
         by_stage, by_flops = places[1].subplots(1, 2, sharey=True)
         draw_stages(by_stage, stages, control, "stage")
         draw_stages(by_flops, stages, control, "flops")
-        name_stages(by_stage, stages)
-        by_stage.set(xlabel="stage", ylabel="held-out loss, nats per character")
+        by_stage.set(xlabel=name_stages(by_stage, stages), ylabel="held-out loss, nats per character")
         by_flops.xaxis.set_major_formatter(EngFormatter(sep=""))
         by_flops.set(xlabel="training FLOPs, counted")
         by_stage.legend(frameon=False, fontsize=8)
     return figure
 
 
-def name_stages(axes: Any, stages: Sequence[StagePoint]) -> None:
-    """Under the number of each stage what it took, all training up to it; numbers alone where there are many."""
+def name_stages(axes: Any, stages: Sequence[StagePoint]) -> str:
+    """Under the number of each stage the FLOPs up to it and its memory; numbers alone where there are many stages, or
+    an earlier version trained one. Returns what the axis shows."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(stages) > MOST_NAMED:
-        return
-    amount = EngFormatter(places=1, sep="")
-    named = [
-        [
-            str(stage["stage"]),
-            *([] if stage["flops"] is None else [f"{amount(stage['flops'])} FLOPs"]),
-            *([] if stage["memory"] is None else [f"{amount(stage['memory'])}B"]),
-        ]
-        for stage in stages
-    ]
-    axes.set_xticks([stage["stage"] for stage in stages], ["\n".join(lines) for lines in named], fontsize=8)
+    known = [stage for stage in stages if stage["flops"] is not None and stage["memory"] is not None]
+    if len(known) < len(stages) or len(stages) > MOST_NAMED:
+        return "stage"
+    amount = EngFormatter(places=0, sep="")
+    named = [f"{stage['stage']}\n{amount(stage['flops'])}\n{amount(stage['memory'])}B" for stage in known]
+    axes.set_xticks([stage["stage"] for stage in known], named)
+    return "stage, training FLOPs up to it, memory"
 
 
 def draw_losses(axes: Any, phases: Sequence[PhaseCourse], batch_tokens: int) -> None:
