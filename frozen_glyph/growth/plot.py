@@ -86,12 +86,15 @@ def name_stages(axes: Any, stages: Sequence[StagePoint]) -> str:
     """Under the number of each stage the FLOPs up to it and its memory; numbers alone where there are many stages, or
     an earlier version trained one. Returns what the axis shows."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    known = [stage for stage in stages if stage["flops"] is not None and stage["memory"] is not None]
-    if len(known) < len(stages) or len(stages) > MOST_NAMED:
-        return "stage"
     amount = EngFormatter(places=0, sep="")
-    named = [f"{stage['stage']}\n{amount(stage['flops'])}\n{amount(stage['memory'])}B" for stage in known]
-    axes.set_xticks([stage["stage"] for stage in known], named)
+    named = [
+        f"{stage['stage']}\n{amount(flops)}\n{amount(memory)}B"
+        for stage in stages
+        if (flops := stage["flops"]) is not None and (memory := stage["memory"]) is not None
+    ]
+    if len(named) < len(stages) or len(stages) > MOST_NAMED:
+        return "stage"
+    axes.set_xticks([stage["stage"] for stage in stages], named)
     return "stage, training FLOPs up to it, memory"
 
 

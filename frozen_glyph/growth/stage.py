@@ -99,7 +99,7 @@ def grow_stage(run: Run, stage: int, *callbacks: TrainerCallback) -> StageRecord
         rate, kept = plan.learning_rate or training.learning_rate, work_folder(run, stage)
         health = watch_stage(model, run.windows, rate, run.recipe.health, run.title(stage, "blocks"), kept)
     files: dict[str, str] = {}
-    plans = [plan, lora] if lora else [plan]
+    plans: list[StageRecipe | LoraRecipe] = [plan, lora] if lora else [plan]
     memory = max(phase_costs(model.config, own, training)["memory_bytes"]["total"] for own in plans)
     counted = all("flops" in phase for phase in phases.values())  # not where an earlier version trained one
     trained_tokens = sum(phase["tokens"] for phase in phases.values())
