@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,19 @@ def test_every_link_leads_to_a_file_or_heading(page):
         if heading:
             titles = re.findall(r"^#+ (.*)$", place.read_text("utf-8"), re.M)
             assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
+
+
+def test_a_package_index_shows_the_readme_without_links_into_the_repository():
+    """Links that lead nowhere from there are words; addresses, commands and code stay."""
+    hooks = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["metadata"]["hooks"]
+    shown = README
+    for change in hooks["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(change["pattern"], change["replacement"], shown)
+    targets = re.findall(r'\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"', shown)
+    assert targets and all(target.startswith("https://") for pair in targets for target in pair if target)
+    assert re.findall(r"```.*?```", shown, re.S) == re.findall(r"```.*?```", README, re.S)
+    words = re.sub(r"\]\([^)\s]+\)|<img[^>]*>|[\[\]]", "", README).split()
+    assert re.sub(r"\]\([^)\s]+\)|[\[\]]", "", shown).split() == words
 
 
 def test_the_readme_is_short():
