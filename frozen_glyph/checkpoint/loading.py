@@ -6,6 +6,7 @@ safetensors it opens pickles.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,10 @@ def load_model(folder: Path, device: str | None = None, **overrides: Any) -> tup
         raise FrozenGlyphError(
             f"device {device!r} cannot be used ({reason}); give cpu, cuda or such as cuda:1"
         ) from None
-    options = {"dtype": "auto", "device_map": {"": device}}
-    model = load_causal_lm(folder, **options, **overrides).eval()
+    # Straight to the device where accelerate is there, else by way of memory.
+    placed = {"device_map": {"": device}} if find_spec("accelerate") else {}
+    model = load_causal_lm(folder, dtype="auto", **placed, **overrides).eval()
+    model = model if placed else model.to(device)
     for module in model.modules():
         if isinstance(module, FrozenGlyphEmbedding):
             module.materialize()  # looked up from now on, as in any other model: the same vectors

@@ -5,6 +5,7 @@ import builtins
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,11 @@ def test_an_adapter_that_is_a_pickle_is_refused_by_name(foreign):
     torch.save({}, foreign / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"adapter_model\.bin'.*convert it"):
         find_candidates([str(foreign)])
+
+
+def test_a_model_loads_where_accelerate_is_not_installed(experts, monkeypatch):
+    """As beside the base install and the extra app: transformers places no model by ``device_map`` without it."""
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setattr("transformers.integrations.accelerate.is_accelerate_available", lambda: False)
+    model, _ = load_model(experts[0], "cpu")
+    assert model.device.type == "cpu" and not model.training
