@@ -158,7 +158,7 @@ def write_expert(folder: Path, arguments: argparse.Namespace, seed: int, first: 
         config["substrate_fingerprint"] = fingerprint(digests, config["tokenizer_sha256"])
     else:
         shutil.copyfile(first / SUBSTRATE_SHARD, folder / SUBSTRATE_SHARD)
-        config["substrate_fingerprint"] = json.loads((first / "config.json").read_text())["substrate_fingerprint"]
+        config["substrate_fingerprint"] = json.loads((first / "config.json").read_bytes())["substrate_fingerprint"]
     for shard in ("blocks-1.safetensors", "head-1.safetensors"):
         write_random(folder / shard, shards[shard], "F32", generator)
     names = {path.name: read_header(path).tensors for path in folder.glob("*.safetensors")}

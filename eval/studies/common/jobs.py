@@ -97,7 +97,7 @@ def run_jobs(jobs: Sequence[Job], work: Path, processes: int) -> None:
 
     def start(job: Job) -> None:
         log = work / f"{job_name(job)}.log"
-        with log.open("w") as output:
+        with log.open("w", encoding="utf-8") as output:
             done = subprocess.run(
                 own_command("--run", *job), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=output
             )
