@@ -6,8 +6,9 @@
 
 A stage runs its frozen blocks forward only, and its own blocks and the head forward and backward. Growing pays what it
 promises when the time ratio is no more than 1.10 times the FLOP ratio. Both settings run the same step (forward with
-labels, backward, AdamW on what trains); FLOPs are counted while it runs. Every stage has a process of its own, in which
-the two settings make their steps in turns after a warm-up.
+labels, backward, AdamW on what trains); FLOPs are counted while it runs. ``seconds_over_limit``: a step over the time
+that a plain matrix product of the same precision, in turns with the steps, takes for as many FLOPs. Every stage has a
+process of its own, in which the two settings make their steps in turns after a warm-up.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 from eval.bench.command import add_shape_arguments, bench_arguments, run_part, write_report
 from eval.bench.models import build_model
 from eval.bench.timing import alternate, ratios
-from eval.bench.training_step import TrainingStep, count_flops, describe, speed
+from eval.bench.training_step import TrainingStep, count_flops, describe, over_limit, product, speed
 
 ALLOWED = 1.10  # times the FLOP ratio
 
@@ -70,10 +71,13 @@ def measure_stage(arguments: argparse.Namespace, stage: int) -> dict:
         steps[name]()
         if arguments.device == "cuda":
             peaks[name] = round((torch.cuda.max_memory_allocated() - at_rest) / 2**30, 2)
-    seconds = alternate({name: step.seconds for name, step in steps.items()}, arguments.repeats)
+    dtype = torch.bfloat16 if steps["growth"].bf16 else torch.float32
+    turns = {name: step.seconds for name, step in steps.items()} | {"product": product(arguments, dtype)}
+    seconds = alternate(turns, arguments.repeats)
     measured = {
         name: {
             **speed(seconds[name], flops[name], arguments),
+            "seconds_over_limit": over_limit(seconds[name], flops[name], seconds["product"], arguments.device),
             "trainable_parameters": sum(parameter.numel() for parameter in step.trainable),
             "peak_gibibytes": peaks.get(name),
         }

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from frozen_glyph.training.precision import uses_bf16
 
 # Dense bfloat16 TFLOP/s by NVIDIA's data sheets (SXM cards), for model FLOP utilisation.
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}
+
+SIDE, PRODUCTS = 1024, 8  # of a plain product, and how many make a turn
 
 ATEN = torch.ops.aten
 # FlopCounterMode knows CUDA's attention kernels; this is the CPU's. [0] is the query, or the gradient before it.
@@ -79,6 +82,24 @@ def speed(seconds: Sequence[Seconds], flops: int, arguments: argparse.Namespace)
         "tflop_per_second": round(tflops, 4),
         "model_flop_utilisation": round(tflops / peak, 4) if peak else None,
     }
+
+
+def product(arguments: argparse.Namespace, dtype: torch.dtype) -> Callable[[], Seconds]:
+    """A turn of plain matrix products, whose speed says how long FLOPs must take; see ``over_limit``."""
+    square = torch.randn(SIDE, SIDE, device=arguments.device).to(dtype)
+
+    def multiply() -> None:
+        for _ in range(PRODUCTS):
+            _ = square @ square
+
+    return timed(multiply, arguments.device)
+
+
+def over_limit(seconds: Sequence[Seconds], flops: int, products: Sequence[Seconds], device: str) -> float:
+    """The median of ``seconds`` over what ``flops`` take at the speed of the ``product`` turns; a CPU's are its own."""
+    clock = "cpu" if device == "cpu" else "wall"
+    spent, plain = (statistics.median(getattr(each, clock) for each in turns) for turns in (seconds, products))
+    return round(spent / (flops * plain / (PRODUCTS * 2 * SIDE**3)), 3)
 
 
 def device_name(arguments: argparse.Namespace) -> str:
