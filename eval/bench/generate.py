@@ -21,6 +21,7 @@ import functools
 import json
 import resource
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -96,7 +97,7 @@ def goals(batches: dict[str, Any], arguments: argparse.Namespace, memory: dict[s
     return [{"what": what, "found": value, "goal": most, "holds": value <= most} for what, value, most in found]
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = bench_arguments(__doc__, repeats=5)
     parser.add_argument("--layers", type=int, default=4, help="blocks of an expert (default: 4)")
     parser.add_argument("--experts", type=int, default=3, help="experts (default: 3)")
@@ -104,7 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, help="tokens to read (default: half the context)")
     parser.add_argument("--memory", action="store_true", help="measure memory too")
     add_shape_arguments(parser, width=512, batch=16, context=64)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def build_merged(expert: FrozenGlyphForCausalLM, count: int) -> FrozenGlyphMoEForCausalLM:

@@ -56,8 +56,9 @@ def step_speed(model: torch.nn.Module, arguments: argparse.Namespace) -> dict[st
 
 def merged(arguments: argparse.Namespace) -> dict[str, Any]:
     """Reading and writing of a model merged of three experts under every rule, over one expert and Llama."""
-    shape = {**vars(arguments), "layers": min(arguments.depths), "experts": 3, "rules": list(generate.RULES)}
-    found = generate.measure(argparse.Namespace(**shape | {"batch": min(arguments.batch, 16)}))
+    shape = vars(generate.parse_arguments([])) | vars(arguments)
+    changes = {"layers": min(arguments.depths), "experts": 3, "batch": min(arguments.batch, 16)}
+    found = generate.measure(argparse.Namespace(**shape | changes))
     return {
         f"{name}, batch {batch}": {
             "tokens_per_second": row["tokens_per_second"],
