@@ -164,7 +164,7 @@ def kept(model: str) -> Any:
 
 
 def with_first_stage(study: Results) -> list[Estimate]:
-    model = "english+grown/evidence"
+    model = "english+grown/evidence 16"
     return change("en", "english", model)(study) + change("ru", "grown", model)(study)
 
 
@@ -263,7 +263,7 @@ QUESTIONS = (
         change("ru", "tuned", "grown"), NATS,
     ),
     Claim("Merging forgets nothing: `posterior`", "forgetting-study", kept("english+russian/posterior"), NATS),
-    Claim("Merging forgets nothing: `evidence`", "forgetting-study", kept("english+russian/evidence"), NATS),
+    Claim("Merging forgets nothing: `evidence`", "forgetting-study", kept("english+russian/evidence 16"), NATS),
     Claim(
         "A grown model merged with its own first stage forgets nothing: `evidence`", "forgetting-study",
         with_first_stage, NATS,

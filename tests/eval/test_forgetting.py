@@ -96,7 +96,7 @@ def test_report_says_second_minus_first():
     """Losses made up so that ``tuned`` forgets 0.5 nats per character of English, ``grown`` 0.2."""
     characters = [10.0] * 40
     base = np.random.default_rng(0).uniform(8, 12, 40)
-    shifts = dict.fromkeys([*FIRST, *NEXT, "english+grown/evidence"], 0.0) | {"tuned": 0.5, "grown": 0.2}
+    shifts = dict.fromkeys([*FIRST, *NEXT, "english+grown/evidence 16"], 0.0) | {"tuned": 0.5, "grown": 0.2}
     entry = {
         "characters": characters,
         "documents": list(range(40)),

@@ -8,7 +8,7 @@ from eval.studies.common.ground import prepare_ground, source_file
 from eval.studies.common.tables import circumstances
 from eval.studies.common.training import flops_of
 from eval.studies.growth.picture import draw
-from eval.studies.growth.report import PICTURE, as_markdown, summarise
+from eval.studies.growth.report import as_markdown, summarise
 from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY, SIZES, measure_memory, recipe_of, run_arm
 
 SMOKE = SIZES["tiny"]
@@ -93,16 +93,17 @@ def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done(tmp_p
     results |= {(arm, best, seed): run(0.4 * seed - 0.2 * (arm != BEFORE), best) for arm in arms[:2] for seed in (1, 2)}
     results[CONTROL, MEMORY, 0] = {"peak_mebibytes": 7.5}
     report = summarise(results, SMOKE, list(ARMS), range(3))
-    report |= circumstances([])
+    report |= circumstances([]) | {"picture": "growth.png"}
     assert list(report["arms"]) == [CONTROL, BEFORE]
     assert [row["against_stage_before"]["difference"] for row in report["depth"][1:]] == pytest.approx([-0.1, -0.1])
     assert [row["against_control"]["difference"] for row in report["depth"]] == pytest.approx([0.2] * 3)
     assert report["arms"][CONTROL]["minus"][BEFORE]["difference"] == pytest.approx(-0.2)
     assert report["arms"][BEFORE]["minus"][BEFORE] is None
     assert [stage["tokens"] for stage in report["arms"][CONTROL]["by_stage"]] == [5, 10, 15]
-    draw(report, tmp_path / PICTURE)
-    assert (tmp_path / PICTURE).read_bytes().startswith(b"\x89PNG")
+    draw(report, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
     text = as_markdown(report)
+    assert "](growth.png)" in text
     assert "-0.2000 (text -0.2000 to -0.2000; seeds -0.2000 to -0.2000: -0.2000, -0.2000, -0.2000)" in text
     assert "Not finished, so not reported: one-block-compute" in text and "newest-copy" in report["rates"]
     with pytest.raises(SystemExit, match="run the study first"):

@@ -6,9 +6,10 @@ is reported is measured on another text.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from eval.studies.common.jobs import Job, Results
+from eval.studies.common.jobs import Job, Results, read_results
 from eval.studies.common.scale import Scale
 
 RATES = (0.5, 1.0, 2.0)  # times the learning rate of the scale
@@ -45,6 +46,12 @@ def chosen_rates(results: Results, arms: Sequence[str], scale: Scale) -> dict[st
         if losses.keys() >= set(rates_of(scale)):
             chosen[arm] = min(losses, key=lambda rate: losses[rate])
     return chosen
+
+
+def rates_in(work: Path, arms: Sequence[str], scale: Scale) -> dict[str, float]:
+    """``chosen_rates`` of the runs in the work folder of a study."""
+    results = read_results(work, rate_jobs(arms, scale))
+    return chosen_rates(results | read_results(work, beyond_jobs(arms, scale)(results)), arms, scale)
 
 
 def development_losses(results: Results, arm: str) -> dict[float, float]:

@@ -17,9 +17,9 @@ one by one by a merged checkpoint, and how often a rule passes from expert to ex
 
 import json
 
-from eval.studies.common.arms import chosen_rates, rate_jobs, seed_jobs
+from eval.studies.common.arms import rate_jobs, rates_in, seed_jobs
 from eval.studies.common.ground import prepare_ground
-from eval.studies.common.jobs import carry_out, read_results, study_arguments
+from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.composition.measure import measure
 from eval.studies.composition.picture import draw
 from eval.studies.composition.report import PICTURE, as_markdown, summarise
@@ -33,7 +33,7 @@ def main() -> None:
 
     def run(kind: str, *parts: str) -> dict[str, object]:
         if kind == "measure":
-            rates = chosen_rates(read_results(work, rate_jobs(kinds, scale)), kinds, scale)
+            rates = rates_in(work, kinds, scale)
             return dict(measure(int(parts[0]), arguments.seeds, rates, scale, data, work))
         rate, seed = parts
         return train(kind, float(rate), int(seed), scale, data, work)

@@ -18,9 +18,9 @@ best one at the other seeds: best on development text of the languages that it r
 anything goes on from it.
 """
 
-from eval.studies.common.arms import chosen_rates, rate_jobs, seed_jobs
+from eval.studies.common.arms import rate_jobs, rates_in, seed_jobs
 from eval.studies.common.ground import prepare_ground
-from eval.studies.common.jobs import carry_out, read_results, study_arguments
+from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.forgetting.report import as_markdown, summarise
 from eval.studies.forgetting.runs import FIRST, LANGUAGES, NEXT, SMOKE, Scale, folder_of, measure, train
 
@@ -32,7 +32,7 @@ def main() -> None:
     seeds, every = range(arguments.seeds), [*FIRST, *NEXT]
 
     def run(kind: str, *parts: str) -> dict[str, object]:
-        rates = chosen_rates(read_results(work, rate_jobs(every, scale)), every, scale)
+        rates = rates_in(work, every, scale)
         if kind == "measure":
             return measure(int(parts[0]), rates, scale, work)
         rate, seed = float(parts[0]), int(parts[1])

@@ -17,7 +17,7 @@ PAIRS = (
     ("tuned-replay", "grown-replay"),
     ("grown", "grown-replay"),
     ("tuned", "tuned-replay"),
-    ("grown", "english+grown/evidence"),
+    ("grown", "english+grown/evidence 16"),
 )
 
 

@@ -24,7 +24,7 @@ from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 LANGUAGES = ("en", "ru")
 FIRST = {"english": ("en",), "russian": ("ru",)}  # what the trainings from nothing read
 NEXT = {"grown": ("ru",), "tuned": ("ru",), "grown-replay": LANGUAGES, "tuned-replay": LANGUAGES}
-MERGED = {"english+russian": ("mean", "posterior", "evidence"), "english+grown": ("posterior", "evidence")}
+MERGED = {"english+russian": ("mean", "posterior", "evidence 16"), "english+grown": ("posterior", "evidence 16")}
 
 
 @dataclass(frozen=True)

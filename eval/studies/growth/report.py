@@ -10,8 +10,6 @@ from eval.studies.common.losses import difference_of, loss_of
 from eval.studies.common.tables import circumstances_line, intervals_line, loss_cell, signed, table
 from eval.studies.growth.runs import ARMS, BASES, CONTROL, GROWN, MEMORY
 
-PICTURE = "growth-study.png"
-
 
 def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Losses and differences of the arms that have finished every seed.
@@ -139,7 +137,7 @@ def as_markdown(report: dict[str, Any]) -> str:
                 for arm, row in report["arms"].items()
             ],
         ),
-        f"![Loss against memory, compute and tokens]({PICTURE})",
+        f"![Loss against memory, compute and tokens]({report['picture']})",
         "",
         "Memory is that of torch's tensors in the first steps of every stage, beyond interpreter and libraries.",
         "",

@@ -11,8 +11,8 @@ stands beside them. Questions of one article are one unit.
 
 from pathlib import Path
 
-from eval.studies.common.arms import chosen_rates, rate_jobs
-from eval.studies.common.jobs import carry_out, job_name, read_results, study_arguments
+from eval.studies.common.arms import rates_in
+from eval.studies.common.jobs import carry_out, job_name, study_arguments
 from eval.studies.growth import runs as growth
 from eval.studies.squad.report import as_markdown, summarise
 from eval.studies.squad.runs import QUESTIONS, score_stages
@@ -31,7 +31,7 @@ def main() -> None:
 
     def folder_of(arm: str, seed: int) -> Path:
         """Of the growth study's model of that seed, at its best rate."""
-        rate = chosen_rates(read_results(arguments.grown, rate_jobs([arm], scale)), [arm], scale)[arm]
+        rate = rates_in(arguments.grown, [arm], scale)[arm]
         return arguments.grown / job_name((arm, rate, seed))
 
     carry_out(
