@@ -168,6 +168,7 @@ def with_first_stage(study: Results) -> list[Estimate]:
     return change("en", "english", model)(study) + change("ru", "grown", model)(study)
 
 
+SATURATED = "Where one block has nearly stopped learning,"
 MEAN = "The mean of the logits beats each of its experts:"
 MATCH = "Frozen vectors match a trained table:"
 
@@ -218,6 +219,18 @@ QUESTIONS = (
     Claim(
         "Growing ends better than one block that is trained on with the same tokens", "growth-study",
         growth("one-block", "newest-carried", "below"), NATS,
+    ),
+    Claim(
+        "The same with the topmost two blocks training", "growth-study", growth("one-block", "top-two", "below"), NATS,
+        caveat="for 1.5 times the FLOPs",
+    ),
+    Claim(
+        f"{SATURATED} growing ends better than that block trained on with the same tokens", "growth-saturated",
+        growth("one-block", "newest-carried", "below"), NATS,
+    ),
+    Claim(
+        f"{SATURATED} growing ends better than that block trained on with twice the tokens", "growth-saturated",
+        growth("newest-carried", "one-block-double", "above"), NATS, caveat="for 0.57 of its FLOPs",
     ),
     Claim(
         "At equal compute, growing ends better than training all blocks at once", "growth-study",
