@@ -1,9 +1,9 @@
 """A part of a model drafts for the whole (self-speculative decoding, arXiv 2404.16710): a grown model's own first
-blocks, or the expert of a merged model that leads.
+blocks, or the expert of a merged model that leads (``leading_frozen_glyph.py``).
 
 Drafts run on the model's cache, from which they are cropped before the model checks them: nothing is read twice and no
 memory is added. A large head costs more than the blocks that draft, so that these choose among few tokens: those that
-were likeliest when the model last said something else. An expert's head is its share of the model's.
+were likeliest when the model last said something else.
 
 Shapes: T tokens, D hidden size, V vocabulary, S tokens of the short list.
 """
@@ -12,12 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicCache
 from transformers.generation.candidate_generator import CandidateGenerator
 
-from .evidence_frozen_glyph import weights_in
 from .head_frozen_glyph import OutputHead
-from .scheduling_frozen_glyph import rest
 
 LEAST_CONFIDENCE = 0.1  # of a whole draft: the product of the probabilities of its tokens; eval/bench/draft.py
 MOST_TOKENS = 20  # of one draft, where num_assistant_tokens says nothing
@@ -116,32 +113,4 @@ class BlocksDraft(Draft):
             self.weight, self.bias = head.weight[self.short], head.bias[self.short]
 
 
-class ExpertDraft(Draft):
-    """What the expert of ``model`` that leads when the draft begins would write."""
-
-    def __init__(self, model: Any, *inputs: Any) -> None:
-        super().__init__(model, *inputs)
-        if not isinstance(self.cache, DynamicCache):
-            raise ValueError(
-                f"draft_expert=True needs a cache that grows, not {type(self.cache).__name__}: leave "
-                "cache_implementation out"
-            )
-        self.experts: list[int] = []
-
-    def begin(self) -> None:
-        config, layers = self.model.config, self.cache.layers
-        keys = layers[config.evidence_layer].keys
-        last = torch.full((1,), keys.shape[2] - 1, device=keys.device)
-        self.experts = weights_in(config, keys, last)[0, -1].argmax(keepdim=True).tolist()
-
-    def logits(self, ids: torch.Tensor) -> torch.Tensor:
-        reading = self.reading(ids) | {"running_experts": self.experts}
-        states = self.model.base_model(ids[:, -1:], **reading).last_hidden_state
-        rest(self.model.config, self.cache, self.experts)
-        return self.model.lm_head(states[:, -1], apart=True, experts=self.experts)[0].float()
-
-    def end(self, read: int) -> None:
-        self.cache.crop(-read)
-
-
-__all__ = ["BlocksDraft", "ExpertDraft"]
+__all__ = ["BlocksDraft", "Draft"]

@@ -8,7 +8,7 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.utils.deprecation import deprecate_kwarg
 
-from .drafting_frozen_glyph import BlocksDraft, ExpertDraft
+from .drafting_frozen_glyph import BlocksDraft
 from .rules_frozen_glyph import rules_with
 
 # What transformers calls the cache of keys and values in arguments and outputs: since 5.24 another name than before.
@@ -62,7 +62,7 @@ class FrozenGlyphGenerationMixin(GenerationMixin):
         known = kwargs["model_kwargs"]
         inputs = known[CACHE], known.get("attention_mask"), kwargs["generation_config"]
         if early == LEADING and hasattr(self.config, "experts"):
-            return ExpertDraft(self, *inputs)
+            return self.expert_draft(*inputs)
         if not 1 <= early <= blocks:
             allowed = f"from 1 to {blocks}, its blocks" if blocks else "left out: experts end together"
             raise ValueError(f"assistant_early_exit={early} of {type(self).__name__} must be {allowed}")

@@ -26,6 +26,7 @@ from .configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from .evidence_frozen_glyph import read_nothing
 from .generation_frozen_glyph import CACHE, FrozenGlyphGenerationMixin, warn_of_old_name
 from .head_frozen_glyph import ExpertHead, OutputHead, head_of_experts, on_device
+from .leading_frozen_glyph import ExpertDraft
 from .loss_frozen_glyph import chunked_causal_loss
 from .modeling_frozen_glyph import (
     FrozenGlyphAttention,
@@ -258,6 +259,10 @@ class FrozenGlyphMoEForCausalLM(FrozenGlyphMoEPreTrainedModel, FrozenGlyphGenera
 
     def frozen_modules(self) -> list[nn.Module]:
         return self.model.frozen_modules()
+
+    def expert_draft(self, *inputs: Any) -> ExpertDraft:
+        """What ``generate(draft_expert=True)`` drafts with."""
+        return ExpertDraft(self, *inputs)
 
     @torch.no_grad()
     def to_one_head(self) -> "FrozenGlyphMoEForCausalLM":

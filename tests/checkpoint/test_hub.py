@@ -17,7 +17,7 @@ from frozen_glyph.checkpoint.files import write_tensors
 
 SETTINGS = {"config.json", "generation_config.json"}
 UNUSED = {"modeling_frozen_glyph_moe.py", "reading_frozen_glyph.py", "prefix_frozen_glyph.py"}  # but by merged models
-UNUSED |= {f"{name}_frozen_glyph.py" for name in ("evidence", "scheduling", "skimming", "switching")}
+UNUSED |= {f"{name}_frozen_glyph.py" for name in ("evidence", "leading", "scheduling", "skimming", "switching")}
 UNUSED |= {"tasks_frozen_glyph.py"}  # but by models for other tasks
 CODE = {path.name for path in model_code()} - UNUSED
 STAGE_1 = {"stage-1.safetensors.index.json", "substrate.safetensors", "blocks-1.safetensors", "head-1.safetensors"}
