@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import that reads it
@@ -213,3 +214,16 @@ def tiny_training():
 def make_training(tiny_training):
     """``make_training(save_steps=2)``: the tiny training recipe, with changes."""
     return lambda **changes: TrainingRecipe(**(tiny_training | changes))
+
+
+@pytest.fixture(scope="module")  # no longer: while it is open, nothing else may run a loop of events
+def browser():
+    """A headless Chromium (``pip install playwright``, ``apt-get install chromium``)."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="a browser needs playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium; apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -8,6 +8,7 @@ were likeliest when the model last said something else.
 Shapes: T tokens, D hidden size, V vocabulary, S tokens of the short list.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ MOST_TOKENS = 20  # of one draft, where num_assistant_tokens says nothing
 SHORT_LIST = 4096  # tokens
 
 
-class Draft(CandidateGenerator):
+class Draft(CandidateGenerator, ABC):
     """Candidates of ``generate``; a subclass says what writes them."""
 
     def __init__(self, model: Any, cache: Any, attention_mask: Any, generation_config: Any) -> None:
@@ -48,21 +49,21 @@ class Draft(CandidateGenerator):
             self.end(read)
         return ids, None
 
+    @abstractmethod
     def begin(self) -> None:
         """Let the part run alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """Of what follows ``ids`` [1, T], the last of which is read: [1, S], float32."""
-        raise NotImplementedError
 
     def token(self, place: torch.Tensor) -> torch.Tensor:
         """The id of the token at ``place`` of the logits."""
         return place
 
+    @abstractmethod
     def end(self, read: int) -> None:
         """Let all run again, and crop the cache of the ``read`` tokens."""
-        raise NotImplementedError
 
     def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
         """What the model has taken of the draft changes nothing."""

@@ -19,10 +19,8 @@ def warn_of_old_name(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Let ``forward`` warn of ``past_key_values`` as transformers' own models do, from the version that renamed it."""
     if CACHE == "cache":
         forward = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")(forward)
-    signature: Any = inspect.signature(forward)
-    forward.__dict__["__signature__"] = (
-        signature  # generate() asks for it at every token, of models that it does not own
-    )
+    # generate() asks for it at every token, of models that are not transformers' own.
+    forward.__dict__["__signature__"] = inspect.signature(forward)
     return forward
 
 

@@ -6,7 +6,6 @@ Needs gradio and playwright in one environment (``pip install "frozen-glyph[app]
 
 import os
 import re
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from frozen_glyph.app.page import build_page, gradio, serve_page
 from frozen_glyph.errors import FrozenGlyphError
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # gradio's own, of pandas
 SIZES = {"wide": 1280, "narrow": 390}
 
@@ -35,17 +33,6 @@ def address(merged_folder, experts):
     page = build_page([Speaker(str(merged_folder), "cpu"), Speaker(str(experts[0]), "cpu")])
     yield serve_page(page, block=False)
     page.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="clicks need playwright")
-    if CHROMIUM is None:
-        pytest.skip("clicks need Chromium; apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_the_version_is_said_once(run):
     assert run("--version") == (0, f"frozen-glyph {frozen_glyph.__version__}\n", "")
     assert versions()["frozen-glyph"] == frozen_glyph.__version__
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert "version" in project["project"]["dynamic"] and "version" not in project["project"]
+    assert project["project"]["dynamic"] == ["version", "readme"] and "version" not in project["project"]
     assert project["tool"]["hatch"]["version"] == {"path": "frozen_glyph/__init__.py"}
 
 

@@ -145,10 +145,11 @@ def test_report_compares_with_the_best_member_of_each_seed(tmp_path):
     assert found["two", "fixed_share"]["switches"] == 10.0 and found["two", "fixed_share, 1 run"]["switches"] is None
     union, evidence, costlier = found["single", "union"], found["two", "evidence"], found["six", "evidence"]
     assert [on_front(point, report["points"], "mixed") for point in (union, evidence, costlier)] == [True, False, False]
-    report |= circumstances([])
+    report |= circumstances([]) | {"picture": "study.png"}
     draw(report, tmp_path / "study.png")
     assert (tmp_path / "study.png").stat().st_size > 10_000
-    assert "+0.200 (text +0.200 to +0.200; seeds +0.200 to +0.200)" in as_markdown(report)
+    written = as_markdown(report)
+    assert "+0.200 (text +0.200 to +0.200; seeds +0.200 to +0.200)" in written and "](study.png)" in written
     with pytest.raises(SystemExit, match="2 of 3 seeds"):
         summarise({key: value for key, value in results.items() if key != ("measure", 2)}, SMOKE, range(3))
 

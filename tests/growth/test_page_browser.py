@@ -3,25 +3,11 @@
 Needs playwright and Chromium (``pip install playwright``, ``apt-get install chromium``).
 """
 
-import shutil
 import time
 
 import pytest
 
 from frozen_glyph.growth.page import REFRESH_SECONDS, write_page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="a browser needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium; apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.slow

@@ -22,13 +22,14 @@ from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.composition.measure import measure
 from eval.studies.composition.picture import draw
-from eval.studies.composition.report import PICTURE, as_markdown, summarise
+from eval.studies.composition.report import as_markdown, summarise
 from eval.studies.composition.runs import EXPERTS, LANGUAGES, SMOKE, UNION, Scale, train
 
 
 def main() -> None:
     arguments = study_arguments("composition-study", __doc__, "text/{en,ru,zh}.txt and .valid.txt").parse_args()
     scale, data, work = SMOKE if arguments.smoke else Scale(), arguments.data, arguments.work
+    picture = arguments.out.with_suffix(".png")
     kinds, seeds = (*EXPERTS, UNION), range(arguments.seeds)
 
     def run(kind: str, *parts: str) -> dict[str, object]:
@@ -48,11 +49,11 @@ def main() -> None:
             [("measure", seed) for seed in seeds],
         ],
         run=run,
-        summarise=lambda results: summarise(results, scale, seeds),
+        summarise=lambda results: summarise(results, scale, seeds) | {"picture": picture.name},
         as_markdown=as_markdown,
     )
     if not arguments.run:
-        draw(json.loads(arguments.out.with_suffix(".json").read_text("utf-8")), arguments.out.with_name(PICTURE))
+        draw(json.loads(arguments.out.with_suffix(".json").read_text("utf-8")), picture)
 
 
 if __name__ == "__main__":

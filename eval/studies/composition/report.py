@@ -14,7 +14,6 @@ from eval.studies.composition.measure import MODELS, RIVALS, SETS
 from eval.studies.composition.rules import PLAIN, SPARSE, SPARSE_RULE, VARIANTS
 from eval.studies.composition.runs import EXPERTS, UNION
 
-PICTURE = "composition-study.png"
 ROWS = (*PLAIN, *VARIANTS, *SPARSE)  # of every table
 COSTS_AS = {"prompt": "mean"}  # its weights stay when the prompt is read
 TITLES = {
@@ -182,7 +181,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         *table(["rule", "text", "minus union", "minus average"], rival_rows),
         "## What a token costs, and loses",
         "",
-        f"![Loss against cost]({PICTURE})",
+        f"![Loss against cost]({report['picture']})",
         "",
         "Processor's time of a token over one expert's, read one by one; nats per character on each language's text "
         "(mean) and on the mixed one; how often another expert leads, a thousand tokens of the mixed text, none where "
