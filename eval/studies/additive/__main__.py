@@ -14,7 +14,7 @@ statement of the postmortem of layers y_j = sum_i (x_i + W_ji), and says which o
 from eval.studies.additive.layers import study_layers
 from eval.studies.additive.report import as_markdown, summarise
 from eval.studies.additive.runs import ARMS, SICK, SMOKE, Scale, make_sick, prepare, train
-from eval.studies.common.arms import chosen_rates, rate_jobs, seed_jobs
+from eval.studies.common.arms import arm_phases, chosen_rates
 from eval.studies.common.jobs import Job, Results, carry_out, study_arguments
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     carry_out(
         arguments,
         prepare=lambda: prepare(scale, data, work),
-        phases=[[("layer", 0)], rate_jobs(ARMS, scale), seed_jobs(ARMS, scale, seeds), sick],
+        phases=[[("layer", 0)], *arm_phases(ARMS, scale, seeds), sick],
         run=run,
         summarise=lambda results: summarise(results, scale, seeds),
         as_markdown=as_markdown,

@@ -1,8 +1,8 @@
 """Arms of a study: each at the best of its own learning rates, all at the same seeds, none reported before it is done.
 
-A job is (arm, rate, seed). Every rate of ``RATES`` runs at seed 0, and with ``beyond_jobs`` one more where the best
-lies at an end; the one with the lowest ``development`` loss, which a run's result holds, serves the other seeds. What
-is reported is measured on another text.
+A job is (arm, rate, seed). Every rate of ``RATES`` runs at seed 0, and one more where the best lies at an end; the one
+with the lowest ``development`` loss, which a run's result holds, serves the other seeds. What is reported is measured
+on another text.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,11 @@ Phase = Callable[[Results], Sequence[Job]]
 
 def rates_of(scale: Scale) -> list[float]:
     return [factor * scale.learning_rate for factor in RATES]
+
+
+def arm_phases(arms: Sequence[str], scale: Scale, seeds: Sequence[int]) -> list[Sequence[Job] | Phase]:
+    """All trainings of arms, phase by phase: their rates, one beyond an end where the best lies there, all seeds."""
+    return [rate_jobs(arms, scale), beyond_jobs(arms, scale), seed_jobs(arms, scale, seeds)]
 
 
 def rate_jobs(arms: Sequence[str], scale: Scale) -> list[Job]:

@@ -8,16 +8,17 @@ DIR holds text/{en,ru,zh}.txt and .valid.txt. The same command resumes a study t
     union            a model of the same size that reads all three: as many tokens, and as much compute, as the experts
     average          the weights of the seed's experts averaged (they start from the same weights)
 
-Each training runs at three learning rates at seed 0 and at its best one elsewhere. Sets of experts that are merged:
-``two`` (en, ru), ``three`` (en, ru, zh), ``six`` (those and a second family of experts, which no other seed has), and
-``twins`` (both families' en, who know the same). Texts: each language, and ``mixed``: paragraphs of all three in random
-order, a language rarely lasting for more than a few hundred characters. Beside the loss stands what a token costs, read
-one by one by a merged checkpoint, and how often a rule passes from expert to expert; OUT.png draws loss against cost.
+Each training runs at three learning rates at seed 0, at one more where the best is at an end, at its best elsewhere.
+Sets of experts that are merged: ``two`` (en, ru), ``three`` (en, ru, zh), ``six`` (those and a second family,
+which no other seed has), and ``twins`` (both families' en, who know the same). Texts: each language, and ``mixed``:
+paragraphs of all three in random order, a language rarely lasting for more than a few hundred characters. Beside the
+loss stands what a token costs, read one by one by a merged checkpoint, and how often a rule passes from expert to
+expert; OUT.png draws loss against cost.
 """
 
 import json
 
-from eval.studies.common.arms import rate_jobs, rates_in, seed_jobs
+from eval.studies.common.arms import arm_phases, rates_in
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.composition.measure import measure
@@ -43,9 +44,8 @@ def main() -> None:
         arguments,
         prepare=lambda: prepare_ground(data, LANGUAGES, scale, work, scale.vocabulary_characters),
         phases=[
-            rate_jobs(kinds, scale),
-            seed_jobs([UNION], scale, seeds),
-            seed_jobs(EXPERTS, scale, range(2 * arguments.seeds)),  # the second family
+            *arm_phases([UNION], scale, seeds),
+            *arm_phases(EXPERTS, scale, range(2 * arguments.seeds)),  # the second family too
             [("measure", seed) for seed in seeds],
         ],
         run=run,

@@ -14,7 +14,7 @@ command resumes a study that was stopped.
 
 from typing import Any
 
-from eval.studies.common.arms import rate_jobs, seed_jobs
+from eval.studies.common.arms import arm_phases
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.emergence.report import as_markdown, summarise
 from eval.studies.emergence.runs import ARMS, SMOKE, Scale, asked_of, prepare, run_arm
@@ -33,7 +33,7 @@ def main() -> None:
     carry_out(
         arguments,
         prepare=lambda: prepare(data, scale, work),
-        phases=[rate_jobs(arms, scale), seed_jobs(arms, scale, seeds)],
+        phases=arm_phases(arms, scale, seeds),
         run=run,
         summarise=lambda results: summarise(results, scale, arms, seeds, asked_of(data, scale)),
         as_markdown=as_markdown,

@@ -18,7 +18,7 @@ best one at the other seeds: best on development text of the languages that it r
 anything goes on from it.
 """
 
-from eval.studies.common.arms import rate_jobs, rates_in, seed_jobs
+from eval.studies.common.arms import arm_phases, rates_in
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.forgetting.report import as_markdown, summarise
@@ -43,7 +43,8 @@ def main() -> None:
         arguments,
         prepare=lambda: prepare_ground(data, LANGUAGES, scale, work, scale.vocabulary_characters),
         phases=[
-            *(phase for arms in (FIRST, NEXT) for phase in (rate_jobs(arms, scale), seed_jobs(arms, scale, seeds))),
+            *arm_phases(FIRST, scale, seeds),
+            *arm_phases(NEXT, scale, seeds),
             [("measure", seed) for seed in seeds],
         ],
         run=run,

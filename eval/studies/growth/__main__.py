@@ -14,7 +14,7 @@ core-minutes a run.
 import json
 from typing import Any
 
-from eval.studies.common.arms import beyond_jobs, rate_jobs, seed_jobs
+from eval.studies.common.arms import arm_phases
 from eval.studies.common.ground import prepare_ground
 from eval.studies.common.jobs import carry_out, study_arguments
 from eval.studies.growth.picture import draw
@@ -42,9 +42,7 @@ def main() -> None:
         arguments,
         prepare=lambda: prepare_ground(data, ["en"], scale, work),
         phases=[
-            rate_jobs(arms, scale),
-            beyond_jobs(arms, scale),
-            seed_jobs(arms, scale, seeds),
+            *arm_phases(arms, scale, seeds),
             [(arm, MEMORY, 0) for arm in arms],
         ],
         run=run,

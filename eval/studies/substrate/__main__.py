@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from eval.studies.common.arms import beyond_jobs, rate_jobs, seed_jobs
+from eval.studies.common.arms import arm_phases
 from eval.studies.common.jobs import Results, carry_out, study_arguments
 from eval.studies.substrate.arms import ARMS, build_model, effective_dimensions
 from eval.studies.substrate.comparison import arms_of, summarise
@@ -54,7 +54,7 @@ def main() -> None:
     carry_out(
         arguments,
         prepare=lambda: prepare(scale, data, folder),
-        phases=[rate_jobs(kinds, scale), beyond_jobs(kinds, scale), seed_jobs(kinds, scale, seeds)],
+        phases=arm_phases(kinds, scale, seeds),
         run=lambda kind, rate, seed: run(kind, int(seed), float(rate), scale, folder),
         summarise=report,
         as_markdown=as_markdown,
