@@ -54,6 +54,21 @@ def growth(first: str, second: str, side: Side) -> Any:
     return estimates
 
 
+def ranks(*arms: str) -> Any:
+    """Last stages of the emergence study against one block trained on with the same tokens."""
+
+    def estimates(study: Results) -> list[Estimate]:
+        done = [arm for arm in arms if arm in study["minus"]]
+        return [
+            Estimate.of(
+                f"{arm} minus one-block", study["minus"][arm]["one-block"] | {"units": study["articles"]}, "below"
+            )
+            for arm in done
+        ]
+
+    return estimates
+
+
 def slope(task: str, metric: str) -> Any:
     def estimates(study: Results) -> list[Estimate]:
         found = study["tasks"][task][metric]
@@ -239,6 +254,14 @@ QUESTIONS = (
     Claim(
         "Answering from a text appears with depth: SQuAD v1.1 as completion", "squad-by-depth",
         slope("fg_squad", "exact_match"), POINTS, caveat=best("fg_squad", "exact_match"),
+    ),
+    Claim(
+        "Answering from a text appears with depth: the answer of a SQuAD question among ten spans, grown against one "
+        "block trained on", "emergence-study", ranks("newest-carried"), "other spans ahead of the answer, of nine",
+    ),
+    Claim(
+        "The same with blocks that train together", "emergence-study", ranks("two-blocks", "joint"),
+        "other spans ahead of the answer, of nine", caveat="for more FLOPs and memory",
     ),
     Claim(
         "Answering from a text appears with depth: copying a name out of a note (synthetic)", "demo", copying,
