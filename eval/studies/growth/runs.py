@@ -110,6 +110,9 @@ ARMS = {
         grown(init="identity"),
         {},
     ),
+    "newest-cosine": Arm(
+        "`newest-identity`, but a copy with outputs of zero: what the start alone gives", grown(init="copy_zero"), {}
+    ),
     "newest-copy": Arm("one new block a stage, a copy with outputs of zero", grown(init="copy_zero")),
     "newest-carried": Arm(
         "one new block a stage, a copy with outputs of zero, Adam's moments carried over and copied with it",
