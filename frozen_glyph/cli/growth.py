@@ -102,6 +102,8 @@ def print_estimate(recipe: Any, as_json: bool, flops_per_second: float | None) -
         print_json({"name": recipe.name, "phases": phases, "totals": totals(phases)})
     else:
         show(estimate_table(recipe.name, phases, flops_per_second))
+        if any(stage.patience for stage in recipe.stages):
+            say("steps, tokens, FLOPs: at most, a stage may end sooner by its patience")
 
 
 def print_proposals(recipe: Any, memory: str, as_json: bool, flops_per_second: float | None) -> None:

@@ -98,6 +98,12 @@ def test_dry_run_prints_every_stage_and_writes_nothing(run, files):
     assert sorted(files.rglob("*")) == before
 
 
+def test_a_dry_run_of_patient_stages_says_that_they_may_end_sooner(run, files):
+    patient = ("--set", "stages.1.patience=1", "--set", "training.eval_steps=1")
+    assert "at most, a stage may end sooner by its patience" in run("grow", "recipe.yaml", "--dry-run", *patient)[1]
+    assert "patience" not in run("grow", "recipe.yaml", "--dry-run")[1]
+
+
 def test_dry_run_as_json(run, files):
     found = json.loads(run("grow", "recipe.yaml", "--dry-run", "--json", "--out", "run")[1])
     assert [phase["stage"] for phase in found["phases"]] == [1, 2]
