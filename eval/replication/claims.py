@@ -44,12 +44,12 @@ def steps(study: Results) -> list[Estimate]:
     ]
 
 
-def growth(first: str, second: str, side: Side) -> Any:
+def growth(first: str, second: str, side: Side, limit: float = 0.0) -> Any:
     """An arm of the growth study minus another one; nothing where either has not run."""
 
     def estimates(study: Results) -> list[Estimate]:
         entry = study["arms"].get(second, {"minus": {}})["minus"].get(first)
-        return [Estimate.of(f"{second} minus {first}", entry, side)] if entry else []
+        return [Estimate.of(f"{second} minus {first}", entry, side, limit)] if entry else []
 
     return estimates
 
@@ -246,6 +246,14 @@ QUESTIONS = (
     Claim(
         f"{SATURATED} growing ends better than that block trained on with twice the tokens", "growth-saturated",
         growth("newest-carried", "one-block-double", "above"), NATS, caveat="for 0.57 of its FLOPs",
+    ),
+    Claim(
+        f"{SATURATED} growing with its topmost two training ends better than two blocks at once", "growth-saturated",
+        growth("two-blocks", "top-two", "below"), NATS,
+    ),
+    Claim(
+        f"{SATURATED} growing with its topmost two training ends within 0.05 of all blocks at once", "growth-saturated",
+        growth("joint", "top-two", "below", 0.05), NATS,
     ),
     Claim(
         "At equal compute, growing ends better than training all blocks at once", "growth-study",

@@ -15,7 +15,7 @@ def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence
     """Losses and differences of the arms that have finished every seed.
 
     ``depth``: each stage of the arms that grow by one, against the stage before and against the control after as many
-    tokens; ``arms``: each arm after its last stage, ``minus`` those of ``BASES``, and its loss ``by_stage``.
+    tokens; ``arms``: each arm after its last stage, ``minus`` every other one, and its loss ``by_stage``.
     """
     runs = finished(results, arms, scale, seeds)
     if CONTROL not in runs:
@@ -27,9 +27,7 @@ def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence
         return [run["stages"][stage]["nats"] for run in runs[arm]]
 
     def difference(first: tuple[str, int], second: tuple[str, int]) -> dict[str, Any] | None:
-        if first == second or first[0] not in runs:
-            return None
-        return difference_of(nats(*first), nats(*second), text)
+        return None if first == second else difference_of(nats(*first), nats(*second), text)
 
     depth = [
         {
@@ -46,7 +44,7 @@ def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence
     reported = {
         arm: {
             **loss_of(nats(arm, -1), text),
-            "minus": {base: difference((base, -1), (arm, -1)) for base in BASES},
+            "minus": {base: difference((base, -1), (arm, -1)) for base in runs},
             "tokens": found[0]["tokens"],
             "by_stage": [
                 {
@@ -76,7 +74,7 @@ def summarise(results: Results, scale: Any, arms: Sequence[str], seeds: Sequence
 
 def as_markdown(report: dict[str, Any]) -> str:
     """The report as two tables, with the protocol above them."""
-    scale = report["scale"]
+    scale, bases = report["scale"], [base for base in BASES if base in report["arms"]]
     lines = [
         "# Ways of growing against one block trained on and against training all blocks at once",
         "",
@@ -119,14 +117,14 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         *table(
             [
-                *("arm", "nats per character", *(f"minus `{base}`" for base in BASES), "tokens", "TFLOP"),
+                *("arm", "nats per character", *(f"minus `{base}`" for base in bases), "tokens", "TFLOP"),
                 *("trained parameters", "seconds", "peak MiB, measured", "foretold"),
             ],
             [
                 [
                     arm,
                     loss_cell(row, 4),
-                    *(difference_cell(row["minus"][base]) for base in BASES),
+                    *(difference_cell(row["minus"][base]) for base in bases),
                     f"{row['tokens']:,}",
                     f"{row['flops'] / 1e12:.2f}",
                     f"{row['trainable_parameters']:,}",

@@ -91,7 +91,7 @@ def tokens_at_compute_of(other: str, arm: str) -> Callable[[Scale], int]:
 
 CARRIED = {"init": "copy_zero", "optimizer": "carried"}
 CONTROL, BEFORE, CARRIED_ON = "one-block", "newest-identity", "newest-carried"
-BASES = (CONTROL, BEFORE, CARRIED_ON)  # that every arm is compared with
+BASES = (CONTROL, BEFORE, CARRIED_ON)  # that the table compares every arm with
 ARMS = {
     CONTROL: Arm(
         "the control: one block trained on, stage by stage, moments kept",
