@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from eval.studies.composition.report import on_front
 from frozen_glyph.checkpoint.files import write_atomically
@@ -17,17 +18,20 @@ def draw(report: dict[str, Any], path: Path) -> None:
     """Write the picture of ``report`` (what ``summarise`` returns) to the PNG file ``path``."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     points = report["points"]
-    colours = {rule: f"C{place % 10}" for place, rule in enumerate(dict.fromkeys(point["rule"] for point in points))}
+    rules = dict.fromkeys(point["rule"] for point in points)
+    colours = dict(zip(rules, colormaps["Paired"].colors, strict=False))  # type: ignore[attr-defined]
     panels = figure.subplots(1, 2)
     for axes, (loss, title) in zip(panels, TEXTS.items(), strict=True):
         for point in points:
-            axes.plot(point["cost"], point[loss], MARKS[point["set"]], color=colours[point["rule"]], markersize=7)
+            mark, colour = MARKS[point["set"]], colours[point["rule"]]
+            axes.plot(point["cost"], point[loss], mark, color=colour, markersize=8, markeredgecolor="#333333")
         front = sorted((point for point in points if on_front(point, points, loss)), key=lambda point: point["cost"])
         axes.step(*zip(*((point["cost"], point[loss]) for point in front), strict=True), where="post", color="#999999")
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
+        axes.set_xticks([1, 2, 3, 4, 6, 8])
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("time of a token over one expert's")
         axes.set_ylabel("nats per character")
         axes.grid(color="#e6e6e6", linewidth=0.6)
