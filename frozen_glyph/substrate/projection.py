@@ -24,21 +24,22 @@ EXACT_SQUARES = 2**53  # and in float64, which sums the squares of a vector
 # beyond the 250th reach it, where the variance soon ends.
 LARGEST_GAIN = 32.0
 SAMPLE = 16_384  # tokens, evenly spaced, that say how pictures vary, where whitening needs it
-SIGNS = 64  # first numbers of a vector: their signs, which fill eight bytes, tell most tokens apart
+FIRST = 16  # numbers of a vector that tell most tokens apart
 CHUNK = 8192  # tokens unpacked at a time
 BLOCK = 1024  # tokens compared with all others at a time
 FLOAT32_DOUBT = 1e-5  # more than a float32 cosine can be off
+ROUNDING = 1e-6  # more than rounding to float32 changes a ratio of two numbers of a vector, in relation to it
 
 
-def unpack(packed_bits: torch.Tensor) -> torch.Tensor:
-    """Packed bits [V, S // 8] -> float32 zeros and ones [V, S]."""
-    return torch.from_numpy(np.unpackbits(packed_bits.numpy(), axis=1)).float()
+def unpack(packed_bits: torch.Tensor) -> np.ndarray:
+    """Packed bits [V, S // 8] -> zeros and ones, uint8 [V, S]."""
+    return np.unpackbits(packed_bits.numpy(), axis=1)
 
 
 def bit_center(packed_bits: torch.Tensor) -> torch.Tensor:
     """Mean of each bit over the vocabulary, in sixteenths: uint8 [S]."""
-    counts = torch.stack([unpack(chunk).sum(dim=0).double() for chunk in packed_bits.split(CHUNK)]).sum(dim=0)
-    return torch.round(CENTER_SCALE * counts / len(packed_bits)).to(torch.uint8)
+    counts = sum(unpack(chunk).sum(axis=0, dtype=np.int64) for chunk in packed_bits.split(BLOCK))
+    return torch.round(CENTER_SCALE * torch.as_tensor(counts).double() / len(packed_bits)).to(torch.uint8)
 
 
 def bit_covariance(packed_bits: torch.Tensor) -> torch.Tensor:
@@ -46,8 +47,8 @@ def bit_covariance(packed_bits: torch.Tensor) -> torch.Tensor:
     vocab_size, bits = packed_bits.shape[0], packed_bits.shape[1] * 8
     together = torch.zeros(bits, bits, dtype=torch.float64)  # how often two bits are set in the same token
     for chunk in packed_bits.split(CHUNK):
-        ones = unpack(chunk)
-        together += (ones.T @ ones).double()  # counts, hence exact
+        ones = unpack(chunk).astype(np.float32)
+        together += torch.from_numpy(ones.T @ ones)  # counts, hence exact; NumPy computes one half and mirrors it
     counts = together.diagonal()
     return together / vocab_size - torch.outer(counts, counts) / vocab_size**2
 
@@ -130,23 +131,44 @@ def check_squares(embedding: FrozenGlyphEmbedding) -> None:
         raise FrozenGlyphError(f"squares of substrate vectors reach {squares:.3g}; exact sums need less than 2**53")
 
 
-def alike_in_sign(embedding: FrozenGlyphEmbedding, ids: torch.Tensor) -> torch.Tensor:
-    """Those of ``ids`` whose vectors share the signs of their first numbers with another's: only they can be equal."""
+def first_numbers(embedding: FrozenGlyphEmbedding, ids: torch.Tensor) -> torch.Tensor:
+    """``FIRST`` numbers at most of ``(16 * bits - center) @ projection``: whole ones, float32.
+
+    Summed over bytes, whose 256 values are tabulated, rather than over bits: few columns, so the unpacking would cost
+    more than the rest.
+    """
+    assert embedding.projection is not None
+    projection = embedding.projection[:, :FIRST].float()
+    values = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)).float()
+    table = (values @ projection.unflatten(0, (-1, 8))).flatten(0, 1)  # of each byte of a token, its 256 values
+    starts = 256 * torch.arange(embedding.packed_bits.shape[1], dtype=torch.int32)
+    rows = (embedding.packed_bits[chunk].int() + starts for chunk in ids.split(CHUNK))
+    sums = torch.cat([torch.nn.functional.embedding_bag(chunk, table, mode="sum") for chunk in rows])
+    return CENTER_SCALE * sums - embedding.center.float() @ projection
+
+
+def alike_at_first(embedding: FrozenGlyphEmbedding, ids: torch.Tensor) -> torch.Tensor:
+    """Those of ``ids`` whose vectors may equal another's by their first numbers: the signs are the same, and the share
+    of the first one in the sum of their absolute values is, but for rounding."""
     if embedding.projection is None:
         return ids
-    projection = embedding.projection[:, :SIGNS].float()
-    middle = embedding.center.float() @ projection
-    signs = [CENTER_SCALE * (unpack(embedding.packed_bits[chunk]) @ projection) > middle for chunk in ids.split(CHUNK)]
-    rows = np.packbits(torch.nn.functional.pad(torch.cat(signs), (0, SIGNS - projection.shape[1])).numpy(), axis=1)
-    _, places, counts = np.unique(rows.view(np.uint64)[:, 0], return_inverse=True, return_counts=True)
-    return ids[torch.from_numpy(counts[places] > 1)]
+    numbers = first_numbers(embedding, ids).double().numpy()
+    signs = np.packbits(np.pad(numbers > 0, ((0, 0), (0, FIRST - numbers.shape[1]))), axis=1).view(np.uint16)[:, 0]
+    share = numbers[:, 0] / np.abs(numbers).sum(axis=1).clip(1)
+    order = np.lexsort((share, signs))
+    near = np.diff(share[order]) <= ROUNDING * np.abs(share[order][1:])
+    near &= np.diff(signs[order].astype(np.int32)) == 0
+    alike = np.zeros(len(ids), dtype=bool)
+    alike[order[1:]] |= near
+    alike[order[:-1]] |= near
+    return ids[torch.from_numpy(alike)]
 
 
 def first_repeat(embedding: FrozenGlyphEmbedding, ids: torch.Tensor | None = None) -> tuple[int, int] | None:
     """Two of the tokens ``ids`` (default: all) with the same float32 vector, bit for bit, or None if there are none."""
     ids = torch.arange(embedding.num_embeddings) if ids is None else ids
     seen: dict[bytes, int] = {}
-    for chunk in alike_in_sign(embedding, ids).split(CHUNK):
+    for chunk in alike_at_first(embedding, ids).split(CHUNK):
         for token_id, row in zip(chunk.tolist(), embedding.compute(chunk).numpy(), strict=True):
             other = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=32).digest(), token_id)
             if other != token_id:

@@ -30,6 +30,7 @@ def test_center_and_covariance_equal_numpys(bits, packed):
 def test_chunks_do_not_matter(packed, monkeypatch):
     center, covariance = P.bit_center(packed), P.bit_covariance(packed)
     monkeypatch.setattr(P, "CHUNK", 33)
+    monkeypatch.setattr(P, "BLOCK", 33)
     assert torch.equal(P.bit_center(packed), center) and torch.equal(P.bit_covariance(packed), covariance)
 
 
@@ -76,19 +77,43 @@ def test_repeated_vectors_are_found(packed):
     assert P.first_repeat(embedding_of(torch.cat([unique, unique[5:6]]))) == (5, len(unique))
 
 
-def test_signs_rule_out_no_repeat(packed):
-    """Vectors of a projection are compared only where signs agree: all that are equal are among them."""
+@pytest.fixture
+def projected(packed):
+    """16 whitened numbers of distinct tokens, of which the last one repeats the bits of token 5."""
     unique = torch.unique(packed, dim=0)
     embedding = embedding_of(torch.cat([unique, unique[5:6]]))
     directions, variances = P.principal_directions(P.bit_covariance(embedding.packed_bits))
     embedding.projection, embedding.gain = P.whitened(directions[:, :16], variances, power=1.0)
     embedding.embedding_dim = 16
-    signs = embedding.integers(torch.arange(len(unique) + 1)) > 0
-    _, places, counts = torch.unique(signs, dim=0, return_inverse=True, return_counts=True)
-    expected = (counts[places] > 1).nonzero()[:, 0]
-    assert P.alike_in_sign(embedding, torch.arange(len(unique) + 1)).tolist() == expected.tolist()
-    assert {5, len(unique)} <= set(expected.tolist()) and len(expected) < len(unique)
-    assert P.first_repeat(embedding) == (5, len(unique))
+    return embedding
+
+
+def test_first_numbers_are_those_of_the_vectors(projected, monkeypatch):
+    """Tabulated by byte they are the same integers, gains apart, however many of them there are."""
+    ids = torch.tensor([3, 0, 5])
+    expected = projected.integers(ids) / projected.gain
+    assert torch.equal(P.first_numbers(projected, ids), expected)
+    monkeypatch.setattr(P, "FIRST", 9)
+    assert torch.equal(P.first_numbers(projected, ids), expected[:, :9])
+
+
+def test_first_numbers_rule_out_no_repeat(projected):
+    """Only vectors whose first numbers are nearly in the same ratio are compared: all that are equal are among them."""
+    last = projected.num_embeddings - 1
+    alike = P.alike_at_first(projected, torch.arange(last + 1)).tolist()
+    assert {5, last} <= set(alike) and len(alike) < last / 2
+    assert P.first_repeat(projected) == (5, last)
+
+
+def test_vectors_of_one_direction_are_found_where_their_integers_differ(projected):
+    """Lengths are made equal, so numbers twice as large are the same float32 vector."""
+    projected.center = torch.zeros(128, dtype=torch.uint8)
+    rows = torch.zeros(3, 128, dtype=torch.uint8)
+    rows[0, :1], rows[1, :2], rows[2, 64:65] = 1, 1, 1
+    projected.packed_bits = torch.from_numpy(np.packbits(rows.numpy(), axis=1))
+    projected.num_embeddings = 3
+    projected.projection[:2] = projected.projection[0]
+    assert P.first_repeat(projected) == (0, 1)
 
 
 def test_large_vocabularies_are_whitened_by_an_even_sample(packed, monkeypatch):
