@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from .rules_frozen_glyph import MOST_RATES
 
@@ -81,6 +81,10 @@ def nearest_of(name: Any, allowed: Iterable[str]) -> str:
 
 def check_limits(config: Any) -> None:
     """Sizes and numbers of ``config`` lie within ``LIMITS``; token ids within the vocabulary."""
+    for name, kind in type(config).__annotations__.items():  # older versions of the Hub's client take True for 1
+        value = getattr(config, name, None)
+        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+            raise ValueError(f"{name}: Field {name!r} expected a number, got bool (value: {value})")
     for name, (least, most) in LIMITS.items():
         value = getattr(config, name, None)
         if value is not None and not least <= value <= most:

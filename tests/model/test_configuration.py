@@ -64,6 +64,8 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0
         ({"mask_token_id": [1, 2.5]}, r"mask_token_id=\[1, 2.5\] must lie in the vocabulary"),
         ({"ladder": [3, 2]}, r"ladder=\[3, 2\] must hold numbers of blocks"),
         ({"dtype": "float33"}, "dtype='float33' must be one of float32"),
+        ({"num_frozen_layers": True}, "num_frozen_layers: Field 'num_frozen_layers' .*True"),
+        ({"intermediate_size": True}, "intermediate_size: Field 'intermediate_size' .*True"),
     ],
 )
 def test_impossible_fields_are_refused_with_what_is_allowed(fields, message, tmp_path):
