@@ -81,9 +81,8 @@ def nearest_of(name: Any, allowed: Iterable[str]) -> str:
 
 def check_limits(config: Any) -> None:
     """Sizes and numbers of ``config`` lie within ``LIMITS``; token ids within the vocabulary."""
-    for name, kind in getattr(
-        type(config), "__annotations__", {}
-    ).items():  # older versions of the Hub's client take True for 1
+    kinds = getattr(type(config), "__annotations__", {})
+    for name, kind in kinds.items():  # older versions of the Hub's client take True for 1
         value = getattr(config, name, None)
         if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
             raise ValueError(f"{name}: Field {name!r} expected a number, got bool (value: {value})")
