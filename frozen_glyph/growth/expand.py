@@ -18,13 +18,13 @@ NAMED = 3  # tensors that an error names
 PARTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam's state
 
 
-def grow(model: FrozenGlyphForCausalLM, layers: int = 1, init: Init = "identity") -> FrozenGlyphForCausalLM:
+def grow(model: FrozenGlyphForCausalLM, layers: int = 1, init: Init = "copy_zero") -> FrozenGlyphForCausalLM:
     """Return a model with ``layers`` new blocks on top; ``model`` itself stays as it is.
 
     The old blocks are frozen; the new blocks, the final norm and the head train. ``identity`` zeroes the new blocks'
     output projections, so that the grown model computes exactly what ``model`` did; ``random`` is the published way;
-    ``copy`` repeats the topmost blocks; ``copy_zero`` is both, copies whose output projections are zero (LLaMA Pro,
-    arXiv 2401.02415); ``interpolate`` is the mean of what ``copy`` would repeat and the block below that, where there
+    ``copy`` repeats the topmost blocks; ``copy_zero``, the default, is both, copies whose output projections are zero
+    (LLaMA Pro, arXiv 2401.02415); ``interpolate`` is the mean of what ``copy`` would repeat and the block below that, where there
     is one. No new blocks (``layers=0``) means: the newest ones go on training.
 
     ``model`` may be compiled, or wrapped by DistributedDataParallel, accelerate or DeepSpeed; the grown model is not.

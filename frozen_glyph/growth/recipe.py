@@ -54,9 +54,10 @@ class StageRecipe:
     min_gain: PositiveNumber | None = None
     """An evaluation is a new best where it lies so far below the last one, in nats a token: with ``patience: 1`` the
     stage stops where ``eval_steps`` steps gain less. Default: any lower one is."""
-    init: Init = "identity"
+    init: Init | None = None
     """New blocks compute nothing at first, are random (as published), copies of the newest, such copies with outputs of
-    zero, which compute nothing at first, or means of the newest and the block below."""
+    zero, which compute nothing at first, or means of the newest and the block below; default: copy_zero. Those of a
+    model's first stage are random."""
     train: Annotated[
         list[Literal["blocks", "norm", "head", "embeddings"]],
         MinLen(1),
@@ -207,6 +208,10 @@ class GrowthRecipe:
             require(longest >= length, "model.max_position_embeddings", longest, allowed)
             blocks = sum(stage.layers for stage in self.stages)
             require(blocks <= MOST_LAYERS, "stages.layers", blocks, f"at most {MOST_LAYERS} together")
+        for index, stage in enumerate(self.stages):
+            if stage.init is None:
+                copied = stage.layers > 0 and (index > 0 or self.parent is not None)
+                self.stages[index] = dataclasses.replace(stage, init="copy_zero" if copied else "identity")
         allowed = "at least 512 (256 are byte tokens)"
         require(isinstance(size, str) or size >= 512, "substrate.vocab_size", size, allowed)
         for index, stage in enumerate(self.stages):

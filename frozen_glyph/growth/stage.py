@@ -140,6 +140,7 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
         below = FrozenGlyphForCausalLM.from_pretrained(run.out, growth_stage=stage - 1, dtype=torch.float32)
         if goes_on_from_trunk(run, stage):
             load_tensors(below, left_behind(run, stage, TRUNK))
+        assert plan.init is not None  # the recipe says it of every stage
         model = grow(below, plan.layers, plan.init)
     blocks, below_newest = model.config.stage_layers(stage)
     model.config.num_frozen_layers = plan.frozen_blocks(blocks, below_newest)

@@ -29,12 +29,23 @@ def load(tmp_path):
 
 def test_recipe_becomes_typed(load, recipe_content):
     recipe = load(yaml.safe_dump(recipe_content()))
-    assert recipe.stages == [StageRecipe(1, 12), StageRecipe(2, 12, init="random")]
+    assert recipe.stages == [StageRecipe(1, 12, init="identity"), StageRecipe(2, 12, init="random")]
     assert recipe.training == TrainingRecipe(
         32, 128, learning_rate=1e-2, warmup_steps=2, precision="fp32", save_steps=4
     )
     assert recipe.model == {"hidden_size": 48, "num_attention_heads": 4}
     assert (recipe.name, recipe.seed, recipe.substrate.tokenizer) == ("tiny", 5, None)
+
+
+def test_new_blocks_start_as_silent_copies_where_nothing_is_said(load, recipe_content, tmp_path):
+    """Not those of a model's first stage, nor a stage without new ones: there the word means nothing."""
+
+    def inits(**changes):
+        content = recipe_content({"stages": [{"steps": 1}, {"steps": 1}, {"layers": 0, "steps": 1}]})
+        return [stage.init for stage in load(yaml.safe_dump(content | changes)).stages]
+
+    assert inits() == ["identity", "copy_zero", "identity"]
+    assert inits(parent={"source": "someone/model"}) == ["copy_zero", "copy_zero", "identity"]
 
 
 @pytest.mark.parametrize(
