@@ -24,8 +24,8 @@ def grow(model: FrozenGlyphForCausalLM, layers: int = 1, init: Init = "copy_zero
     The old blocks are frozen; the new blocks, the final norm and the head train. ``identity`` zeroes the new blocks'
     output projections, so that the grown model computes exactly what ``model`` did; ``random`` is the published way;
     ``copy`` repeats the topmost blocks; ``copy_zero``, the default, is both, copies whose output projections are zero
-    (LLaMA Pro, arXiv 2401.02415); ``interpolate`` is the mean of what ``copy`` would repeat and the block below that, where there
-    is one. No new blocks (``layers=0``) means: the newest ones go on training.
+    (LLaMA Pro, arXiv 2401.02415); ``interpolate`` is the mean of what ``copy`` would repeat and the block below that,
+    where there is one. No new blocks (``layers=0``) means: the newest ones go on training.
 
     ``model`` may be compiled, or wrapped by DistributedDataParallel, accelerate or DeepSpeed; the grown model is not.
     Every tensor keeps its dtype.
