@@ -114,6 +114,11 @@ def writing(folder: str | Path, launched: bool = False) -> Iterator[None]:
         place.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
+        if not place.exists():  # filelock tries for ever where a file system, such as /proc, makes no file
+            raise CheckpointError(
+                f"{str(folder)!r} cannot be written: no file can be made in {str(place.parent)!r}; "
+                "choose another folder"
+            ) from None
         raise FolderInUse(
             f"folder {str(folder)!r} is being written by another process; wait until it has ended, or choose another"
         ) from None

@@ -22,11 +22,13 @@ def demo(
 ) -> None:
     """Grow a Russian and a Chinese expert on a synthetic corpus, merge them, and report: minutes, no input needed."""
     from frozen_glyph.demo.run import run_demo
+    from frozen_glyph.evaluation.report.verdict import verdict_in
 
     start_log(verbose, quiet, log_file)
     quiet_transformers()
     report = run_demo(out, seed=seed, progress=not quiet)
-    say(f"report: {report}")
+    for line in [*verdict_in(out), f"report: {report}"]:
+        say(line)
     say("go on with its runs:")
     for command in next_commands(out):
         say(f"  {command}")

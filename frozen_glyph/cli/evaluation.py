@@ -54,6 +54,7 @@ def evaluate(
 ) -> None:
     """Score models on held-out text and lm-eval tasks, with chance levels and intervals; writes report.html."""
     from frozen_glyph.evaluation.evaluate import evaluate_models
+    from frozen_glyph.evaluation.report.verdict import verdict_in
 
     quiet_transformers()
     evaluate_models(
@@ -74,7 +75,8 @@ def evaluate(
         device=device,
         say=partial(say, err=True),
     )
-    say(f"report: {out / 'report.html'}")
+    for line in [*verdict_in(out), f"report: {out / 'report.html'}"]:
+        say(line)
 
 
 @app.command(

@@ -52,8 +52,10 @@ def show_recipe(name: Name) -> None:
 @shipped.command("copy", epilog="Example: `frozen-glyph recipes copy tiny-trilingual/growth-ru mine`")
 def copy_recipe(name: Name, folder: Annotated[Path, typer.Argument(help="Folder to write into.")]) -> None:
     """Copy a shipped recipe, with what it stands on, into a folder of yours, to be changed."""
+    from frozen_glyph.checkpoint.places import check_place
     from frozen_glyph.recipes.shipped import copy_recipe
 
+    check_place(folder)
     for path in copy_recipe(name, folder):
         say(str(path))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from frozen_glyph.checkpoint.files import write_text
+from frozen_glyph.checkpoint.places import check_place
 from frozen_glyph.demo.corpus import SYNTHETIC_NOTE, Corpus, build_corpus
 from frozen_glyph.demo.documents import LANGUAGES
 from frozen_glyph.errors import FrozenGlyphError
@@ -52,7 +53,9 @@ def write_sample(
     Raises:
         FrozenGlyphError: of a language only one of the two files is there; the demo writes none in this language.
         SourceError: the articles cannot be read, for example without a network.
+        CheckpointError: nothing can be written into ``folder``.
     """
+    check_place(folder)
     folder = Path(folder)
     pairs = {language: (folder / f"{language}.txt", folder / f"{language}.valid.txt") for language in languages}
     missing = [language for language, pair in pairs.items() if not is_there(*pair)]

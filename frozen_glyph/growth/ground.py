@@ -113,7 +113,8 @@ def first_stage_config(recipe: GrowthRecipe, ground: Ground) -> FrozenGlyphConfi
     for key, value in derived.items():
         if recipe.model.get(key, value) != value:
             raise RecipeError(
-                f"recipe field model.{key}={recipe.model[key]!r}, but stages and substrate make it {value!r}"
+                f"recipe field model.{key}={recipe.model[key]!r}, but stages and substrate make it {value!r}; "
+                f"say --set model.{key}={value}, or change what makes it"
             )
     for key, value in tokens.items():
         if recipe.model.get(key) not in (None, value):

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from frozen_glyph.checkpoint import places
+from frozen_glyph.checkpoint.files import CheckpointError
 from frozen_glyph.checkpoint.places import FolderInUse, one_writer, writing
 
 HOLD = """
@@ -124,3 +126,12 @@ def test_the_lock_lies_in_the_folder_where_its_parent_is_closed(tmp_path, monkey
     with writing(tmp_path / "out"):
         assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nobody makes a file")
+def test_where_no_file_can_be_made_is_not_taken_for_another_writer():
+    with (
+        pytest.raises(CheckpointError, match="no file can be made in '/proc'; choose another folder"),
+        writing("/proc/new"),
+    ):
+        pass

@@ -24,3 +24,11 @@ def test_show_and_copy(run, refused, tmp_path, monkeypatch):
     found = json.loads(run("grow", "mine/growth-ru.yaml", "--dry-run", "--json")[1])
     assert [phase["num_hidden_layers"] for phase in found["phases"]] == [1, 2, 3]
     assert "Did you mean 'tiny-trilingual/growth-ru'" in refused("recipes", "show", "tiny-trilingual/growth_ru")
+
+
+def test_a_file_in_the_way_is_told(refused, tmp_path):
+    """Whatever a command writes into, a file that stands there is one line that says what to do."""
+    (tmp_path / "notes").write_text("mine")
+    for words in (("recipes", "copy", "tiny-trilingual/growth-ru"), ("data", "sample", "--synthetic")):
+        assert refused(*words, tmp_path / "notes" / "new").endswith("is a file; choose another folder")
+    assert (tmp_path / "notes").read_text() == "mine"

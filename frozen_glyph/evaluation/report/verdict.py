@@ -1,7 +1,10 @@
 """The answer that a report begins with: one line each of losses, growth and scores, read off its own numbers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from frozen_glyph.checkpoint.files import read_json
+from frozen_glyph.evaluation.report.labels import shown
 from frozen_glyph.evaluation.report.schema import Comparison, Loss, Report, Trend
 from frozen_glyph.evaluation.report.summarise import ALL_TEXTS
 from frozen_glyph.evaluation.report.words import (
@@ -14,6 +17,11 @@ from frozen_glyph.evaluation.report.words import (
     told_apart,
     unique,
 )
+
+
+def verdict_in(folder: Path) -> list[str]:
+    """The answer of the report that was written into ``folder``."""
+    return verdict(shown(read_json(folder / "report.json")))
 
 
 def verdict(report: Report) -> list[str]:
