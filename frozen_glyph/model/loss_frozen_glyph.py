@@ -16,9 +16,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .head_frozen_glyph import is_rounded, log_sum
+
 CHUNK_BYTES = 32 << 20  # of a chunk's logits, in the type of the product
+ROUNDED_CHUNK_BYTES = 64 << 20  # of rounded ones on a CPU, whose fast products make each pass over the weight dear
 ROW_BYTES = 2 << 20  # of those that are float32 at one time
-ON_A_DEVICE = 8  # times all three: its kernels are large
+ON_A_DEVICE = 8  # times CHUNK_BYTES, ROW_BYTES and BLOCK_IDS: its kernels are large
 LEAST_TOKENS = 64  # of a chunk: every chunk adds to the whole gradient of the weight
 READ_CHUNKS = 2  # so many at once where there are no gradients: the weight is read once for all
 MANY_IDS = 1 << 17  # of a head that does not say
@@ -32,7 +35,9 @@ def budget(size: int, device: torch.device) -> int:
 
 def chunk_tokens(vocab_size: int, dtype: torch.dtype, device: torch.device) -> int:
     """Tokens whose logits exist at one time."""
-    return max(LEAST_TOKENS, budget(CHUNK_BYTES, device) // (vocab_size * dtype.itemsize))
+    rounded = device.type == "cpu" and dtype.itemsize < 4
+    size = ROUNDED_CHUNK_BYTES if rounded else budget(CHUNK_BYTES, device)
+    return max(LEAST_TOKENS, size // (vocab_size * dtype.itemsize))
 
 
 def label_losses(
@@ -119,14 +124,26 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return *(grad if grad is None else grad.mul_(scale) for grad in grads), None, None, None
 
 
+def rounded_losses(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Cross entropies [N], float32, of ``labels`` [N]; of the logits only those of the labels are ever kept."""
+    own = (states.float() * weight[labels].float()).sum(-1) + bias[labels].float()
+    return log_sum(states, weight, bias) - own
+
+
 @torch.no_grad()
 def losses_by_token(
     states: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor], labels: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
     """Cross entropies [N], float32: zero, and no logits made, where the label is ``ignore_index``."""
     losses = torch.zeros(len(states), device=states.device)
+    counted = labels.ne(ignore_index).nonzero().squeeze(1)
+    if isinstance(head, nn.Linear) and head.bias is not None and is_rounded(states, head.weight, head.bias):
+        losses[counted] = rounded_losses(states[counted], head.weight, head.bias, labels[counted])
+        return losses
     size = READ_CHUNKS * chunk_tokens(getattr(head, "out_features", MANY_IDS), states.dtype, states.device)
-    for places in labels.ne(ignore_index).nonzero().squeeze(1).split(size):
+    for places in counted.split(size):
         losses[places] = label_losses(head(states[places]), labels[places], ignore_index)
     return losses
 

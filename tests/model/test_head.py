@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from frozen_glyph.model.head_frozen_glyph import HAS_BOTH, OutputHead, head_linear
+from frozen_glyph.model.head_frozen_glyph import HAS_BOTH, OutputHead, head_linear, log_sum
 
 D, V = 48, 1000
 
@@ -103,3 +103,18 @@ def test_compiled_and_eager_heads_agree(head: OutputHead) -> None:
     states = torch.randn(70, D)
     with torch.no_grad():
         torch.testing.assert_close(compiled(states), head(states))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_log_sums_are_those_of_whole_logits(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of some columns of a merged model's weight, and with autograd, which keeps the plain way."""
+    monkeypatch.setattr("frozen_glyph.model.head_frozen_glyph.BLOCK_TOKENS", 300)
+    torch.manual_seed(0)
+    states, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in ((2, 9, D), (V, 2 * D), (V,)))
+    weight = weight[:, D:]
+    expected = nn.functional.linear(states.float(), weight.float(), bias.float()).logsumexp(-1)
+    with torch.no_grad():
+        found = log_sum(states, weight, bias)
+    for each in (found, log_sum(states, weight, bias)):
+        assert each.dtype == torch.float32
+        torch.testing.assert_close(each, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)

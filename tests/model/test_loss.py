@@ -25,7 +25,12 @@ def chunks(request, monkeypatch):
 
 def limit_tokens(monkeypatch, count):
     """Of a chunk, whatever their logits take."""
-    for name, value in (("CHUNK_BYTES", 0), ("LEAST_TOKENS", count), ("CHECKPOINTED_TOKENS", count)):
+    for name, value in (
+        ("CHUNK_BYTES", 0),
+        ("ROUNDED_CHUNK_BYTES", 0),
+        ("LEAST_TOKENS", count),
+        ("CHECKPOINTED_TOKENS", count),
+    ):
         monkeypatch.setattr(loss_frozen_glyph, name, value)
 
 
@@ -73,6 +78,23 @@ def test_accumulated_micro_batches_are_one_batch(inputs, chunks):
     ]
     for place in (0, 2, 3):  # loss, gradients of weight and bias
         torch.testing.assert_close(sum(part[place] for part in parts), whole[place])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("block_ids", [7, 10, 1000])
+def test_rounded_losses_of_tokens_are_those_of_whole_logits(inputs, monkeypatch, dtype, block_ids):
+    """Without gradients nothing but products is rounded, so they are nearer the float32 loss than whole logits are."""
+    monkeypatch.setattr(head_frozen_glyph, "BLOCK_TOKENS", block_ids)
+    monkeypatch.setattr(head_frozen_glyph, "BLOCK_STATES", 4)
+    states, head, labels = inputs[0].to(dtype), inputs[1].to(dtype), inputs[2]
+    head.bias.data[:20] = -torch.inf  # whole blocks that say nothing
+    labels[labels >= 0] = labels[labels >= 0] % 30 + 20
+    with torch.no_grad():
+        logits = torch.nn.functional.linear(states.float(), head.weight.float(), head.bias.float())[:, :-1]
+        expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+    found = chunked_causal_loss(states, head, labels, reduction="none")
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=2 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("frozen", ["states", "weight", "bias", "no bias"])
