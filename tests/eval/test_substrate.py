@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from eval.studies.substrate import arms, comparison, rarity, runs
+from eval.studies.substrate import arms, comparison, rarity, rivals, runs
 from eval.studies.substrate import data as texts
 from eval.studies.substrate.data import SMOKE
 from frozen_glyph.errors import FrozenGlyphError
@@ -72,6 +72,19 @@ def test_kinds_differ_in_the_embedding_alone(tokenizer):
     trained = {kind: {n for n, p in model.named_parameters() if p.requires_grad} for kind, model in models.items()}
     assert trained["binary"] == trained["random"] == trained["trainable"] - {"model.embed_tokens.weight"}
     assert trained["random-trained"] == trained["trainable"]
+
+
+def test_whitening_by_the_text_weighs_tokens_as_often_as_they_are_read(folder, tokenizer):
+    """Moments are those of a list in which every token stands as often as it was read."""
+    glyphs = arms.ARMS["grid-whitened"].build(tokenizer, SMOKE.hidden_size, seed=0)
+    weights = (arms.times_in_text(tokenizer) + 1) / (arms.times_in_text(tokenizer) + 1).sum()
+    mean, covariance = rivals.weighted_moments(glyphs.packed_bits, weights)
+    bits = np.unpackbits(glyphs.packed_bits.numpy(), axis=1)
+    np.testing.assert_allclose(mean, np.average(bits, axis=0, weights=weights))
+    np.testing.assert_allclose(covariance, np.cov(bits.T, aweights=weights, bias=True), atol=1e-12)
+    by_text = arms.ARMS["grid-by-text"].build(tokenizer, SMOKE.hidden_size, seed=0)
+    assert torch.equal(by_text.packed_bits, glyphs.packed_bits) and by_text.scale == glyphs.scale
+    assert not torch.equal(by_text.projection, glyphs.projection)
 
 
 @pytest.fixture(scope="module")

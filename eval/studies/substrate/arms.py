@@ -2,33 +2,41 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from eval.studies.substrate.data import Scale
+from eval.studies.substrate.data import Scale, open_windows
+from eval.studies.substrate.rivals import whiten_by_text
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate
 
 
 @dataclass(frozen=True)
 class Arm:
-    """``layout`` None starts as transformers initialises a table; ``long`` vectors are as long as whitened ones."""
+    """``layout`` None starts as transformers initialises a table; ``long`` vectors are as long as whitened ones;
+    ``by_text`` whitens by the tokens of the training text."""
 
     layout: str | None
     whiten: str | None = None
     long: bool = False
     trained: bool = False
+    by_text: bool = False
 
     def build(self, tokenizer: Any, width: int, seed: int) -> GlyphSubstrate:
         """The frozen vectors, or those that a trained table starts with."""
         scale = math.sqrt(width) / 4 if self.long else None
-        return GlyphSubstrate.build(tokenizer, width, self.layout or "grid", seed=seed, whiten=self.whiten, scale=scale)
+        layout = self.layout or "grid"
+        glyphs = GlyphSubstrate.build(tokenizer, width, layout, seed=seed, whiten=self.whiten, scale=scale)
+        return whiten_by_text(glyphs, times_in_text(tokenizer)) if self.by_text else glyphs
 
 
 ARMS = {
     "grid": Arm("grid", whiten="none"),
     "grid-partial": Arm("grid", whiten="partial"),
     "grid-whitened": Arm("grid", whiten="full"),
+    "grid-by-text": Arm("grid", whiten="full", by_text=True),
     "published": Arm("published"),
     "published-whitened": Arm("published", whiten="full"),
     "random": Arm("random"),
@@ -37,6 +45,12 @@ ARMS = {
     "random-trained": Arm("random", trained=True),
     "binary": Arm("binary"),
 }
+
+
+def times_in_text(tokenizer: Any) -> np.ndarray:
+    """How often each token stands in the training text beside which ``tokenizer`` lies: int64 [V]."""
+    tokens = open_windows(Path(tokenizer.name_or_path), tokenizer, context_length=1).tokens
+    return np.bincount(tokens, minlength=len(tokenizer))
 
 
 def build_model(kind: str, seed: int, tokenizer: Any, scale: Scale) -> tuple[FrozenGlyphForCausalLM, dict[str, Any]]:

@@ -22,6 +22,7 @@ PAIRS = (  # first minus second: what the study asks
     ("grid-whitened", "random-trained"),
     ("grid-whitened", "grid-partial"),
     ("grid-whitened", "published-whitened"),
+    ("grid-by-text", "grid-whitened"),
     ("published-whitened", "published"),
     ("grid", "trainable"),
     ("random-long", "trainable"),

@@ -13,6 +13,7 @@ from eval.studies.common import scale as common
 from eval.studies.common.ground import source_file
 from frozen_glyph import build_tokenizer
 from frozen_glyph.checkpoint.files import sha256_file, sha256_json, write_json, write_text
+from frozen_glyph.substrate.choices import VOCABULARIES
 from frozen_glyph.substrate.vocabulary import tokenizer_sha256
 from frozen_glyph.text.documents import read_text, split_documents
 from frozen_glyph.training.data import TokenWindows, pack
@@ -128,7 +129,8 @@ def prepare(scale: Scale, data: Path, folder: Path) -> None:
             parts["training"] = [sample_text(texts[-1], share)]
             for part, chosen in parts.items():
                 write_text(folder / f"{language}.{part}.txt", "\n\n".join(chosen))
-        build_tokenizer(texts, scale.vocab_size, reserved=0).save_pretrained(folder)
+        vocabulary = "bmp" if scale.vocab_size == VOCABULARIES["bmp"] else scale.vocab_size
+        build_tokenizer(texts, vocabulary, reserved=0).save_pretrained(folder)
         open_windows(folder, AutoTokenizer.from_pretrained(folder), scale.context_length)
         write_json(folder / "study.json", identity(scale, data))  # the mark that the folder is complete
 

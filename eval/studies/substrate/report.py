@@ -11,6 +11,7 @@ MEANING = {
     "grid": "pictures as they are, length 1",
     "grid-partial": "pictures, components divided by the root of their deviation",
     "grid-whitened": "pictures, components divided by their deviation",
+    "grid-by-text": "as grid-whitened, by the tokens of the training text",
     "published": "pictures as published, length 1",
     "published-whitened": "pictures as published, components divided by their deviation",
     "random": "random bits, length 1",
@@ -117,8 +118,8 @@ def not_shown(report: dict[str, Any], budget: str) -> str:
     limits = [
         f"**One tiny size, one short budget.** {budget} are no more than one reading of the training text, and the "
         "models are far from converged: much of a difference may be speed of learning, not what is learnt in the end.",
-        f"**A compact vocabulary** of {settings['vocab_size']:,} ids; the published ones are 16 times larger.",
-        f"**Narrow vectors.** Drawn and random substrates have 1,024 bits, of which {settings['width']} principal "
+        f"**A vocabulary** of {settings['vocab_size']:,} ids; the published ones have 65,536 and more.",
+        f"**Narrow vectors.** Of the bits of drawn and random substrates, 1,024 or more, {settings['width']} principal "
         "components remain here; the published models are as wide as their substrate.",
         "**Unequal capacity.** Trained tables train on top of what the others train.",
         f"**Few seeds.** A verdict needs {MIN_RUNS} of them, a Holm-corrected p over the text below {ALPHA} and an "
@@ -174,7 +175,8 @@ def protocol(report: dict[str, Any]) -> str:
     settings = report["settings"]
     held_out = ", ".join(f"{text['documents']} {language}" for language, text in report["held_out"].items())
     return (
-        "`python -m eval.studies.substrate --data DIR --out OUT`. "
+        f"`python -m eval.studies.substrate --data DIR --out OUT --width {settings['width']} "
+        f"--depth {settings['layers']} --vocab {settings['vocab_size']}`. "
         f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer, learnt "
         "from all of the training text, so that some of its characters are rare in the sample. "
         f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "
