@@ -1,9 +1,11 @@
 """The growth study as a picture: the loss of every arm against its peak memory, its FLOPs and the tokens it read."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -18,9 +20,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (label, found) in zip(panels, series(report), strict=True):
-        for mark, (arm, points) in zip(MARKS, found.items(), strict=False):
+        looks = zip(itertools.cycle(MARKS), itertools.cycle(colormaps["tab20"].colors), strict=False)  # type: ignore[attr-defined]
+        for (mark, colour), (arm, points) in zip(looks, found.items(), strict=False):
             if points:
-                axes.plot(*zip(*points, strict=True), marker=mark, markersize=6, linewidth=1, label=arm)
+                axes.plot(*zip(*points, strict=True), marker=mark, color=colour, markersize=6, linewidth=1, label=arm)
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(color="#e6e6e6", linewidth=0.6)
