@@ -45,7 +45,7 @@ def steps(study: Results) -> list[Estimate]:
 
 
 def growth(first: str, second: str, side: Side, limit: float = 0.0) -> Any:
-    """An arm of the growth study minus another one; nothing where either has not run."""
+    """An arm of the growth study minus another one, on that side of the limit; nothing where either has not run."""
 
     def estimates(study: Results) -> list[Estimate]:
         entry = study["arms"].get(second, {"minus": {}})["minus"].get(first)

@@ -84,8 +84,9 @@ def check_limits(config: Any) -> None:
     kinds = getattr(type(config), "__annotations__", {})
     for name, kind in kinds.items():  # older versions of the Hub's client take True for 1
         value = getattr(config, name, None)
-        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
-            raise ValueError(f"{name}: Field {name!r} expected a number, got bool (value: {value})")
+        found = any(isinstance(each, bool) for each in (value if isinstance(value, list) else [value]))
+        if found and bool not in (kind, *get_args(kind)):
+            raise ValueError(f"{name}: Field {name!r} with value {value!r} holds True or False; give a number")
     for name, (least, most) in LIMITS.items():
         value = getattr(config, name, None)
         if value is not None and not least <= value <= most:

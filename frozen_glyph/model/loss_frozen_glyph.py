@@ -127,9 +127,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 def rounded_losses(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Cross entropies [N], float32, of ``labels`` [N]; of the logits only those of the labels are ever kept."""
-    own = (states.float() * weight[labels].float()).sum(-1) + bias[labels].float()
-    return log_sum(states, weight, bias) - own
+    """Cross entropies [N], float32, of ``labels`` [N]; of the logits only those of the labels are ever kept.
+
+    A label's product is rounded as those of the sum are, or a likely token's loss would fall below zero; where the
+    order of additions still tells them apart, by one rounding, it is held there.
+    """
+    products = (states.float() * weight[labels].float()).sum(-1).to(states.dtype)
+    return (log_sum(states, weight, bias) - products.float() - bias[labels].float()).clamp_(min=0)
 
 
 @torch.no_grad()
@@ -138,13 +142,12 @@ def losses_by_token(
 ) -> torch.Tensor:
     """Cross entropies [N], float32: zero, and no logits made, where the label is ``ignore_index``."""
     losses = torch.zeros(len(states), device=states.device)
-    counted = labels.ne(ignore_index).nonzero().squeeze(1)
-    if isinstance(head, nn.Linear) and head.bias is not None and is_rounded(states, head.weight, head.bias):
-        losses[counted] = rounded_losses(states[counted], head.weight, head.bias, labels[counted])
-        return losses
     size = READ_CHUNKS * chunk_tokens(getattr(head, "out_features", MANY_IDS), states.dtype, states.device)
-    for places in counted.split(size):
-        losses[places] = label_losses(head(states[places]), labels[places], ignore_index)
+    for places in labels.ne(ignore_index).nonzero().squeeze(1).split(size):
+        if isinstance(head, nn.Linear) and head.bias is not None and is_rounded(states, head.weight, head.bias):
+            losses[places] = rounded_losses(states[places], head.weight, head.bias, labels[places])
+        else:
+            losses[places] = label_losses(head(states[places]), labels[places], ignore_index)
     return losses
 
 

@@ -7,7 +7,7 @@ from eval.studies.common.arms import rates_of
 from eval.studies.common.ground import prepare_ground, source_file
 from eval.studies.common.tables import circumstances
 from eval.studies.common.training import flops_of
-from eval.studies.growth.picture import draw
+from eval.studies.growth.picture import draw, figure_of
 from eval.studies.growth.report import as_markdown, summarise
 from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY, SIZES, measure_memory, recipe_of, run_arm
 
@@ -102,6 +102,8 @@ def test_report_compares_at_the_same_seeds_and_leaves_out_what_is_not_done(tmp_p
     assert [stage["tokens"] for stage in report["arms"][CONTROL]["by_stage"]] == [5, 10, 15]
     draw(report, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    many = report | {"arms": {f"{arm} {number}": row for arm, row in report["arms"].items() for number in range(15)}}
+    assert {text.get_text() for text in figure_of(many).legends[0].get_texts()} == many["arms"].keys()
     text = as_markdown(report)
     assert "](growth.png)" in text
     assert "-0.2000 (text -0.2000 to -0.2000; seeds -0.2000 to -0.2000: -0.2000, -0.2000, -0.2000)" in text

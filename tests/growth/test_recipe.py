@@ -37,7 +37,7 @@ def test_recipe_becomes_typed(load, recipe_content):
     assert (recipe.name, recipe.seed, recipe.substrate.tokenizer) == ("tiny", 5, None)
 
 
-def test_new_blocks_start_as_silent_copies_where_nothing_is_said(load, recipe_content, tmp_path):
+def test_new_blocks_start_as_silent_copies_where_nothing_is_said(load, recipe_content):
     """Not those of a model's first stage, nor a stage without new ones: there the word means nothing."""
 
     def inits(**changes):

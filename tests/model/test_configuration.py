@@ -66,6 +66,7 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0
         ({"dtype": "float33"}, "dtype='float33' must be one of float32"),
         ({"num_frozen_layers": True}, "num_frozen_layers: Field 'num_frozen_layers' .*True"),
         ({"intermediate_size": True}, "intermediate_size: Field 'intermediate_size' .*True"),
+        ({"num_hidden_layers": 2, "ladder": [True, 2]}, "ladder: Field 'ladder' .*True"),
     ],
 )
 def test_impossible_fields_are_refused_with_what_is_allowed(fields, message, tmp_path):

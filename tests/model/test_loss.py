@@ -97,6 +97,19 @@ def test_rounded_losses_of_tokens_are_those_of_whole_logits(inputs, monkeypatch,
     torch.testing.assert_close(found, expected, rtol=0, atol=2 * torch.finfo(dtype).eps)
 
 
+def test_rounded_losses_of_likely_tokens_are_not_below_zero():
+    """Their logits are large, so one that is rounded beside one that is not would differ by a tenth."""
+    torch.manual_seed(0)
+    head = torch.nn.Linear(64, VOCAB, dtype=torch.bfloat16)
+    states = 60 * torch.randn(1, 200, 64, dtype=torch.bfloat16)
+    with torch.no_grad():
+        logits = torch.nn.functional.linear(states, head.weight, head.bias)[:, :-1]
+    labels = torch.nn.functional.pad(logits.argmax(-1), (1, 0), value=-100)
+    found = chunked_causal_loss(states, head, labels, reduction="none")
+    expected = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels[:, 1:], reduction="none")
+    assert found.min() >= 0 and (found < 1e-3).any() and found.mean() == pytest.approx(expected.mean().item(), rel=0.05)
+
+
 @pytest.mark.parametrize("frozen", ["states", "weight", "bias", "no bias"])
 def test_only_what_trains_gets_a_gradient(inputs, frozen):
     states, head, labels = inputs
@@ -130,16 +143,19 @@ def test_any_other_head_is_run_again_in_the_backward_pass(inputs, chunks):
 
 
 class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation made; only those ``width`` wide, if given."""
+    """The number of elements of the largest tensor that any operation made; only those ``width`` wide and of
+    ``dtype``, if given."""
 
-    def __init__(self, width=None):
+    def __init__(self, width=None, dtype=None):
         super().__init__()
-        self.width, self.elements = width, 0
+        self.width, self.dtype, self.elements = width, dtype, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor) and self.width in (None, *tensor.shape[-1:]):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            if self.width in (None, *tensor.shape[-1:]) and self.dtype in (None, tensor.dtype):
                 self.elements = max(self.elements, tensor.numel())
         return result
 
@@ -155,6 +171,16 @@ def test_logits_are_never_whole(inputs, monkeypatch, grad):
     with torch.set_grad_enabled(grad), Largest() as largest:
         whole_loss(*inputs)
     assert largest.elements >= BATCH * LENGTH * VOCAB
+
+
+def test_scoring_many_tokens_in_rounded_numbers_gathers_few_rows_of_the_head_at_once(monkeypatch):
+    """Of 1,000 tokens 16: more would be hundreds of megabytes where a model is wide."""
+    limit_tokens(monkeypatch, 8)
+    head, labels = torch.nn.Linear(WIDTH, VOCAB, dtype=torch.bfloat16), torch.randint(VOCAB, (1, 1001))
+    states = torch.randn(1, 1001, WIDTH, dtype=torch.bfloat16)
+    with torch.no_grad(), Largest(WIDTH, torch.float32) as largest:
+        chunked_causal_loss(states, head, labels, reduction="none")
+    assert largest.elements == 16 * WIDTH
 
 
 def test_skipping_logits_keeps_the_loss(build_model, token_ids):

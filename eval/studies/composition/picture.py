@@ -1,5 +1,6 @@
 """The composition study as a picture: what a token costs under each rule over each set, and what it loses (Pareto)."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11, 5), layout="constrained")
     points = report["points"]
     rules = dict.fromkeys(point["rule"] for point in points)
-    colours = dict(zip(rules, colormaps["Paired"].colors, strict=False))  # type: ignore[attr-defined]
+    colours = dict(zip(rules, itertools.cycle(colormaps["Paired"].colors), strict=False))  # type: ignore[attr-defined]
     panels = figure.subplots(1, 2)
     for axes, (loss, title) in zip(panels, TEXTS.items(), strict=True):
         for point in points:

@@ -17,6 +17,12 @@ MARKS = "os^Dv<>Pp*Xh"
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Write the picture of ``report`` (what ``summarise`` returns) to the PNG file ``path``."""
+    figure = figure_of(report)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+
+
+def figure_of(report: dict[str, Any]) -> Figure:
+    """One panel for each of ``series``, and a legend of all arms."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (label, found) in zip(panels, series(report), strict=True):
@@ -32,7 +38,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure.legend(
         *panels[1].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=6
     )
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    return figure
 
 
 def series(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Points]]]:

@@ -27,6 +27,7 @@ from eval.studies.substrate.report import as_markdown
 from eval.studies.substrate.runs import run
 from frozen_glyph.checkpoint.files import read_json
 
+HEAD = 32  # numbers of an attention head
 RARE_RIVALS = ("grid", "random-long", "trainable", "random-trained")  # of whitened pictures, behind rare tokens
 
 
@@ -34,17 +35,19 @@ def main() -> None:
     parser = study_arguments("substrate-study", __doc__, "text/{en,ru,zh}.txt and .valid.txt")
     parser.add_argument("--kinds", nargs="+", choices=ARMS, default=list(ARMS), help="default: all")
     parser.add_argument("--steps", type=int, help=f"optimiser steps of a run (default: {Scale.steps})")
-    parser.add_argument("--width", type=int, help=f"of the model, a multiple of 32 (default: {Scale.hidden_size})")
+    parser.add_argument("--width", type=int, help=f"of the model, a multiple of {HEAD} (default: {Scale.hidden_size})")
     parser.add_argument("--depth", type=int, help=f"blocks (default: {Scale.layers})")
     parser.add_argument("--vocab", type=int, help=f"token ids, 65536 being bmp (default: {Scale.vocab_size})")
     arguments = parser.parse_args()
     scale, data = SMOKE if arguments.smoke else Scale(), arguments.data
     width = arguments.width or scale.hidden_size
+    if width < HEAD or width % HEAD:
+        parser.error(f"--width {width} must be a multiple of {HEAD}")
     scale = dataclasses.replace(
         scale,
         steps=arguments.steps or scale.steps,
         hidden_size=width,
-        heads=width // 32,
+        heads=width // HEAD,
         layers=arguments.depth or scale.layers,
         vocab_size=arguments.vocab or scale.vocab_size,
     )
