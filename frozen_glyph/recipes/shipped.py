@@ -42,7 +42,7 @@ def find_recipe(name: str | Path, kind: str, folder: Path = Path()) -> Path:
     'growth.yaml'
 
     Raises:
-        RecipeError: there is neither; names that come near are told.
+        RecipeError: there is neither; names that come near are told, and the kind of a shipped one of that name.
     """
     if is_file(folder / name):
         return folder / name
@@ -52,8 +52,15 @@ def find_recipe(name: str | Path, kind: str, folder: Path = Path()) -> Path:
     where = f"recipe {str(folder / name)!r}"
     if is_folder(folder / name):
         raise RecipeError(f"{where} is a folder; give the path of a file in it, such as {kind}.yaml")
-    offered = f", or a name that `frozen-glyph recipes` lists.{near(name, shipped)}" if shipped else ""
+    other = kind_of(name)
+    said = near(name, shipped) if other is None else f" The shipped one of that name is of kind {other}, not {kind}"
+    offered = f", or a name that `frozen-glyph recipes` lists.{said}" if shipped else ""
     raise RecipeError(f"{where} does not exist; give the path of a {kind}.yaml{offered}")
+
+
+def kind_of(name: str | Path) -> str | None:
+    """The kind of the shipped recipe ``name``; None: there is none."""
+    return next((kind for kind in KINDS if without_suffix(name) in shipped_recipes(kind)), None)
 
 
 def shipped_recipe(name: str) -> Path:
@@ -78,7 +85,7 @@ def copy_recipe(name: str, folder: str | Path) -> list[Path]:
         RecipeError: there is no such recipe, or ``folder`` holds another file of such a name.
     """
     recipe, folder = shipped_recipe(name), Path(folder)
-    kind = next(kind for kind in KINDS if recipe in shipped_recipes(kind).values())
+    kind = kind_of(name)
     schema = recipe.parents[1] / SCHEMAS / f"{kind}.json"
     beside = [] if kind == "substrate" else sorted(recipe.parent.glob("*.json"))
     contents = {folder / path.name: path.read_bytes() for path in (recipe, *beside)}

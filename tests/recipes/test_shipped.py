@@ -56,6 +56,7 @@ def test_a_file_goes_before_a_shipped_recipe_of_its_name(tmp_path, monkeypatch):
         ("hub_configs/abs-bvv/growth.yaml", r"does not exist; .*Did you mean 'abs-bvv/growth'\?"),
         ("growing-unicod/growth", r"Did you mean 'growing-unicode/growth'\?"),
         ("tiny-trilingual/merge", r"does not exist; give the path of a growth\.yaml"),
+        ("tiny-trilingual/merge", r"\. The shipped one of that name is of kind merge, not growth$"),
         ("../hub_configs/abs-bvv/growth", "does not exist"),
         (".", r"is a folder; give the path of a file in it, such as growth\.yaml"),
         ("", "is a folder"),
