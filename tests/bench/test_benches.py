@@ -157,7 +157,6 @@ def test_a_gpu_report_goes_on_after_a_part_that_fails(bench, monkeypatch, tmp_pa
     assert page.startswith("# cpu") and "ZeroDivisionError" in page
 
 
-@pytest.mark.slow
 def test_every_part_of_a_gpu_report_holds_on_a_cpu(bench):
     report = bench("gpu", "--parts", "logits", "frozen", "training", "merged", "scoring", "growth")
     assert report["holds"], report["parts"]

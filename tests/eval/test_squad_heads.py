@@ -5,10 +5,21 @@ import json
 import pytest
 import torch
 
+from eval.studies.common.arms import rates_of
 from eval.studies.common.tables import circumstances
+from eval.studies.emergence import runs as emergence
 from eval.studies.squad_heads.questions import Question, answer_of, best_span, encode, first_words, random_spans
-from eval.studies.squad_heads.report import as_markdown, draw, summarise
-from eval.studies.squad_heads.runs import ARMS, SMOKE, baselines, fine_tune, load_parts, make_model, stages_of
+from eval.studies.squad_heads.report import as_markdown, summarise
+from eval.studies.squad_heads.runs import (
+    GROWN,
+    SMOKE,
+    UNTRAINED,
+    baselines,
+    fine_tune,
+    load_parts,
+    make_model,
+    start_of,
+)
 
 PARAGRAPH = "The cat is on the mat. Кот тоже, и 猫. The hat is there."
 
@@ -63,17 +74,23 @@ def test_baselines_know_no_model():
     assert random_spans(asked, train, draws=300)[0]["exact"] == pytest.approx(1 / 3, abs=0.1)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_arms_differ_in_what_they_say_and_in_nothing_else(experts, stage):
-    """A control has the substrate and what trains of its arm, and no weight of the blocks."""
-    models = {arm: make_model(experts[1], arm, stage, seed=3) for arm in ARMS}
-    for arm in ("grown", "grown-thawed"):
-        model, control = models[arm], models[arm.replace("grown", "random")]
-        trained, fresh = (dict(m.named_parameters()) for m in (model, control))
-        assert {n: p.requires_grad for n, p in trained.items()} == {n: p.requires_grad for n, p in fresh.items()}
-        assert model.substrate.fingerprint(None) == control.substrate.fingerprint(None)
-        assert not any(torch.equal(p, fresh[n]) for n, p in trained.items() if n.endswith("_proj.weight"))
-    assert all(p.requires_grad for p in models["grown-thawed"].parameters())
+def test_an_untrained_control_shares_the_substrate_and_no_weight(experts):
+    """The grown shape: all blocks of both train."""
+    own, control = (make_model(experts[1], arm, seed=3) for arm in (GROWN, UNTRAINED))
+    trained, fresh = (dict(model.named_parameters()) for model in (own, control))
+    assert trained.keys() == fresh.keys() and all(p.requires_grad for p in [*trained.values(), *fresh.values()])
+    assert own.substrate.fingerprint(None) == control.substrate.fingerprint(None)
+    assert not any(torch.equal(p, fresh[n]) for n, p in trained.items() if n.endswith("_proj.weight"))
+
+
+@pytest.mark.parametrize(("stage", "blocks"), [(1, 1), (2, 3)])
+def test_an_arm_may_name_a_stage(experts, stage, blocks):
+    assert make_model(experts[1], f"{GROWN}@{stage}", seed=0).config.num_hidden_layers == blocks
+
+
+def test_a_model_that_the_other_study_lacks_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=f"no finished '{GROWN}' of seed 2; run eval.studies.emergence first"):
+        start_of(UNTRAINED, 2, tmp_path, emergence.SMOKE)
 
 
 def test_no_article_is_in_two_parts(experts, data):
@@ -83,25 +100,24 @@ def test_no_article_is_in_two_parts(experts, data):
     assert [len(part) for part in parts] == [SMOKE.train, SMOKE.kept, SMOKE.test]
 
 
-def test_runs_and_their_report(experts, data, tmp_path):
-    """Two arms on one stage, at the better of two rates; then the table and the picture."""
-    folder = experts[1]
-    assert list(stages_of(folder)) == [1, 2]
-    results = {(arm, 2, 1e-2, 0): fine_tune(folder, data, SMOKE, arm, 2, 1e-2, 0) for arm in ("grown", "random")}
-    for run in results.values():
-        assert (run["blocks"], len(run["test"]["f1"]), len(run["kept"]["f1"])) == (3, SMOKE.test, SMOKE.kept)
+def test_runs_and_their_report(experts, data):
+    """Two arms, the better one at the rate that is best for kept articles; then the table."""
+    folder, arms, rates = experts[1], (GROWN, UNTRAINED), rates_of(SMOKE)
+    found = {arm: fine_tune(folder, data, SMOKE, arm, 1e-2, 0) for arm in arms}
+    for run in found.values():
+        assert (run["blocks"], len(run["test"]["f1"]), -1 <= run["development"] <= 0) == (3, SMOKE.test, True)
         assert all(0 <= value <= 1 for value in run["test"]["f1"])
-    better = {part: {"exact": [1.0] * size, "f1": [1.0] * size} for part, size in (("kept", 4), ("test", 6))}
-    results["grown", 2, 1e-3, 0] = results["grown", 2, 1e-2, 0] | better
-    report = circumstances([]) | summarise(results, baselines(folder, data, SMOKE), SMOKE, "zh")
-    grown, random = report["arms"]
-    assert (grown["arm"], grown["rate"], grown["f1"]["loss"], grown["exact"]["loss"]) == ("grown", 1e-3, 100.0, 100.0)
-    expected = 100 - 100 * sum(results["random", 2, 1e-2, 0]["test"]["f1"]) / SMOKE.test
-    assert grown["against_random"]["difference"] == pytest.approx(expected) and "against_random" not in random
+    results = {(arm, rate, 0): run for arm, run in found.items() for rate in rates}
+    right = {"exact": [1.0] * SMOKE.test, "f1": [1.0] * SMOKE.test}
+    results[GROWN, rates[1], 0] = found[GROWN] | {"test": right, "development": -2.0}
+    report = summarise(results, SMOKE, arms, [0], baselines(folder, data, SMOKE)) | circumstances([])
+    grown, untrained = report["arms"][GROWN], report["arms"][UNTRAINED]
+    assert (grown["f1"]["loss"], grown["exact"]["loss"]) == (100.0, 100.0)
+    expected = 100 - 100 * sum(found[UNTRAINED]["test"]["f1"]) / SMOKE.test
+    assert grown["minus"][UNTRAINED]["difference"] == pytest.approx(expected)
+    assert untrained["minus"] == {UNTRAINED: None}
     assert len(report["baselines"]) == 2 and report["articles"] == 3
     text = as_markdown(report)
-    assert "| grown | 2 | 3 |" in text and "| random span |" in text
-    draw(report, tmp_path / "f1.png")
-    assert (tmp_path / "f1.png").read_bytes().startswith(b"\x89PNG")
+    assert f"| {GROWN} | 3 |" in text and "| random span |" in text
     with pytest.raises(SystemExit, match="run the study first"):
-        summarise({}, baselines(folder, data, SMOKE), SMOKE, "zh")
+        summarise({}, SMOKE, arms, [0], baselines(folder, data, SMOKE))

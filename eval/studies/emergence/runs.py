@@ -3,6 +3,7 @@
 Shapes: S spans, T tokens.
 """
 
+import argparse
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from eval.studies.common import scale as common
+from eval.studies.common.arms import rates_in
 from eval.studies.common.ground import (
     build_ground,
     development_text,
@@ -19,7 +21,7 @@ from eval.studies.common.ground import (
     tokenizer_of,
     training_file,
 )
-from eval.studies.common.jobs import job_name
+from eval.studies.common.jobs import job_name, result_file
 from eval.studies.common.training import flops_of
 from eval.studies.emergence.questions import Choice, choices, documents, passages, rank_of
 from eval.studies.growth import runs as growth
@@ -32,8 +34,8 @@ from frozen_glyph.text.documents import read_text, split_documents
 from frozen_glyph.text.loss import AS_TEXT, text_loss
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
-ARMS = ("one-block", "newest-carried", "top-two", "two-blocks", "joint")  # of the growth study
-CONTROL = "one-block"
+CONTROL, GROWN = growth.CONTROL, growth.CARRIED_ON
+ARMS = (CONTROL, GROWN, "top-two", "two-blocks", "joint")  # of the growth study
 KEPT_SHARE = 0.15  # of the training articles: what a rate is chosen on
 
 
@@ -121,6 +123,22 @@ def run_arm(arm: str, rate: float, seed: int, scale: Scale, data: Path, work: Pa
         "flops": flops_of(recipe),
         "cpu_seconds": time.process_time(),
     }
+
+
+def add_grown_argument(parser: argparse.ArgumentParser) -> None:
+    """``--grown``, for a study of the models that this one has trained; ``folder_of`` finds them."""
+    parser.add_argument(
+        "--grown", type=Path, default=Path("runs/emergence-study"), help="work folder of the emergence study"
+    )
+
+
+def folder_of(arm: str, seed: int, work: Path, scale: Scale) -> Path:
+    """The model of ``arm`` at its best rate."""
+    rate = rates_in(work, [arm], scale).get(arm)
+    folder = work / job_name((arm, rate or 0, seed))
+    if not result_file(work, (arm, rate or 0, seed)).is_file():
+        raise SystemExit(f"{str(work)!r} holds no finished {arm!r} of seed {seed}; run eval.studies.emergence first")
+    return folder
 
 
 def asked_of(data: Path, scale: Scale) -> list[Choice]:

@@ -1,23 +1,26 @@
 """The report of the study of SQuAD by depth: scores by number of blocks and their slopes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from eval.studies.common.losses import finite, over_seeds
 from eval.studies.common.tables import between_seeds, circumstances_line, interval, table
+from eval.studies.growth.runs import ARMS
 from frozen_glyph.statistics import binomial_interval, bootstrap_interval
 
 METRICS = {"paper_squad": ("hit",), "fg_squad": ("exact_match", "f1")}
 
 
-def summarise(results: dict[tuple[str, int], dict[str, Any]], arm: str, control: str) -> dict[str, Any]:
-    """For each task and metric the score of ``arm`` by depth, its slope, the score of the control's last stage and the
-    difference of the last stages, each with interval and values by seed; of the seeds that both have finished."""
-    seeds = [seed for name, seed in results if name == arm and (control, seed) in results]
+def summarise(results: dict[tuple[str, int], dict[str, Any]], arm: str, beside: Sequence[str]) -> dict[str, Any]:
+    """For each task and metric the score of ``arm`` by depth, its slope, the scores of those ``beside`` it and the
+    differences of the last stages, each with interval and values by seed; of the seeds that all have finished."""
+    seeds = [seed for name, seed in results if name == arm and all((other, seed) in results for other in beside)]
     if not seeds:
-        raise SystemExit("no seed has finished; name the folder of a growth study with --grown")
-    grown, beside = ([results[name, seed] for seed in seeds] for name in (arm, control))
+        raise SystemExit("no seed has finished; name the work folder of the emergence study with --grown")
+    runs = {name: [results[name, seed] for seed in seeds] for name in (arm, *beside)}
+    grown = runs[arm]
 
     def estimate(values_SQ: np.ndarray, articles: list[int] | None) -> dict[str, Any]:
         """Mean over seeds and questions; the interval draws articles, or questions of which no two share one."""
@@ -32,21 +35,20 @@ def summarise(results: dict[tuple[str, int], dict[str, Any]], arm: str, control:
     for task, metrics in METRICS.items():
         tasks[task], articles = {}, first["articles"][task]
         for metric in metrics:
-            scores_SDQ, control_SDQ = (
-                np.array([run["scores"][task][metric] for run in runs]) for runs in (grown, beside)
-            )
+            scores_SDQ = np.array([run["scores"][task][metric] for run in grown])
+            last_SQ = {name: np.array([run["scores"][task][metric][-1] for run in runs[name]]) for name in beside}
             tasks[task][metric] = {
                 "questions": scores_SDQ.shape[-1],
                 "articles": len(set(articles)) if articles else scores_SDQ.shape[-1],
                 "by_depth": [estimate(scores_SDQ[:, index], articles) for index in range(len(depth))],
                 "slope": estimate(np.einsum("d,sdq->sq", centred, scores_SDQ) / (centred**2).sum(), articles),
-                "control": estimate(control_SDQ[:, -1], articles),
-                "minus_control": estimate(scores_SDQ[:, -1] - control_SDQ[:, -1], articles),
+                "beside": {name: estimate(own_SQ, articles) for name, own_SQ in last_SQ.items()},
+                "minus": {name: estimate(scores_SDQ[:, -1] - own_SQ, articles) for name, own_SQ in last_SQ.items()},
             }
     return {
         "blocks": first["blocks"],
         "arm": arm,
-        "control": control,
+        "beside": list(beside),
         "seeds": seeds,
         "tasks": tasks,
         "cpu_seconds": sum(run["cpu_seconds"] for run in results.values()),
@@ -68,8 +70,8 @@ def as_markdown(report: dict[str, Any]) -> str:
             f"{found['questions']} of {found['articles']} articles",
             *(cell(entry) for entry in found["by_depth"]),
             f"{cell(found['slope'], '+')}; {', '.join(f'{100 * value:+.3f}' for value in found['slope']['by_seed'])}",
-            cell(found["control"]),
-            cell(found["minus_control"], "+"),
+            *(cell(entry) for entry in found["beside"].values()),
+            *(cell(entry, "+") for entry in found["minus"].values()),
         ]
         for task, metrics in report["tasks"].items()
         for metric, found in metrics.items()
@@ -80,11 +82,12 @@ def as_markdown(report: dict[str, Any]) -> str:
         [
             "# SQuAD by depth",
             "",
-            f"The growth study's `{report['arm']}`, seeds {', '.join(map(str, report['seeds']))}, zero-shot "
+            f"The emergence study's `{report['arm']}`, seeds {', '.join(map(str, report['seeds']))}, zero-shot "
             "and greedy; percent, mean over seeds, with 95% intervals over articles (questions of one depend on each "
             "other) and between seeds. `paper_squad` is the published short-answer protocol, `fg_squad` SQuAD v1.1 as "
             "completion. Slope: percentage points for each block, then seed by seed. Longer prompts than the context "
-            f"lose their beginning. `{report['control']}`: one block trained on with as many tokens. "
+            "lose their beginning. Beside it what read as many tokens: "
+            f"{', '.join(f'`{name}` ({ARMS[name].about})' for name in report['beside'])}. "
             "An interval from 0 to 0 means that no answer was right, not that none could be: none in "
             f"{fewest} articles leaves room for {100 * binomial_interval(0, fewest).high:.1f}% (exact binomial).",
             "",
@@ -94,8 +97,8 @@ def as_markdown(report: dict[str, Any]) -> str:
                     "questions",
                     *columns,
                     "slope",
-                    f"`{report['control']}`",
-                    f"minus `{report['control']}`",
+                    *(f"`{name}`" for name in report["beside"]),
+                    *(f"minus `{name}`" for name in report["beside"]),
                 ],
                 rows,
             ),

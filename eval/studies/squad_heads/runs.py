@@ -1,4 +1,4 @@
-"""The runs of the study of SQuAD heads: one fine-tuning of a growth stage or of its random control; the baselines."""
+"""The runs of the study of SQuAD heads: one fine-tuning of a model or of its untrained control; the baselines."""
 
 import tempfile
 import time
@@ -15,6 +15,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from eval.studies.emergence import runs as emergence
+from eval.studies.emergence.runs import CONTROL, GROWN
 from eval.studies.squad_heads.questions import (
     Example,
     Question,
@@ -28,13 +30,16 @@ from eval.studies.squad_heads.questions import (
 from eval.tasks.squad_scoring import score_answer
 from frozen_glyph import FrozenGlyphConfig
 
-ARMS = ("grown", "random", "grown-thawed", "random-thawed")
+UNTRAINED = "untrained"
+# Of the emergence study after its last stage, or after stage K as NAME@K; and the grown shape with random weights.
+ARMS = (CONTROL, GROWN + "@1", GROWN + "@2", GROWN + "@3", GROWN, "two-blocks", "joint", UNTRAINED)
 KEPT_SHARE = 0.15  # of the training articles: what a rate is chosen on
 
 
 @dataclass(frozen=True)
 class Scale:
-    train: int = 4000
+    learning_rate: float = 2e-3
+    train: int = 2000
     kept: int = 300
     test: int = 1000
     epochs: float = 3
@@ -45,12 +50,9 @@ class Scale:
 SMOKE = Scale(train=12, kept=4, test=6, epochs=1, batch=4)
 
 
-def stages_of(model: Path) -> range:
-    """Numbers of the growth stages of a folder."""
-    ladder = FrozenGlyphConfig.from_pretrained(model).ladder
-    if not ladder:
-        raise SystemExit(f"{str(model)!r} was not grown in stages; name a folder that frozen-glyph grow wrote")
-    return range(1, len(ladder) + 1)
+def start_of(arm: str, seed: int, grown: Path, scale: emergence.Scale) -> Path:
+    """Of the emergence study's model that ``arm`` starts from."""
+    return emergence.folder_of(GROWN if arm == UNTRAINED else arm.partition("@")[0], seed, grown, scale)
 
 
 def load_parts(model: Path, data: Path, scale: Scale) -> tuple[list[Example], list[Example], list[Example]]:
@@ -76,26 +78,29 @@ def load_parts(model: Path, data: Path, scale: Scale) -> tuple[list[Example], li
     )
 
 
-def make_model(folder: Path, arm: str, stage: int, seed: int) -> Any:
-    """The stage with a new head; of a ``random`` arm with new blocks and norm on the same substrate."""
+def make_model(folder: Path, arm: str, seed: int) -> Any:
+    """The model of ``arm`` with a new head, all blocks of which train; ``UNTRAINED`` keeps its substrate alone."""
+    stage = arm.partition("@")[2]
     torch.manual_seed(seed)
-    thawed = {"num_frozen_layers": 0} if arm.endswith("thawed") else {}
     model = AutoModelForQuestionAnswering.from_pretrained(
-        folder, growth_stage=stage, trust_remote_code=False, dtype=torch.float32, **thawed
+        folder,
+        growth_stage=int(stage) if stage else None,
+        num_frozen_layers=0,
+        trust_remote_code=False,
+        dtype=torch.float32,
     )
-    if arm.startswith("random"):
-        torch.manual_seed(seed)
-        control = type(model)(model.config)
-        control.substrate.load_state_dict(model.substrate.state_dict())
-        control.apply_freezing()
-        return control
-    return model
+    if arm != UNTRAINED:
+        return model
+    torch.manual_seed(seed)
+    fresh = type(model)(model.config)
+    fresh.substrate.load_state_dict(model.substrate.state_dict())
+    return fresh
 
 
-def fine_tune(folder: Path, data: Path, scale: Scale, arm: str, stage: int, rate: float, seed: int) -> dict[str, Any]:
-    """Train one head: F1 and exact match of every question that is kept or tested."""
+def fine_tune(folder: Path, data: Path, scale: Scale, arm: str, rate: float, seed: int) -> dict[str, Any]:
+    """Train one head: F1 and exact match of every question that is asked; ``development`` falls with the F1 of kept."""
     train, kept, test = load_parts(folder, data, scale)
-    model = make_model(folder, arm, stage, seed)
+    model = make_model(folder, arm, seed)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
@@ -131,9 +136,8 @@ def fine_tune(folder: Path, data: Path, scale: Scale, arm: str, stage: int, rate
 
         return {
             "blocks": model.config.num_hidden_layers,
-            "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "train_questions": len(train),
-            "kept": scores(kept),
+            "development": -sum(scores(kept)["f1"]) / len(kept),
             "test": scores(test),
             "cpu_seconds": time.process_time(),
         }
