@@ -82,6 +82,8 @@ class StageRecord(TypedDict):
     learning_rate: NotRequired[float | None]
     active: NotRequired[int]
     rotate: NotRequired[int]
+    draw: NotRequired[int]
+    always: NotRequired[int]
     lora_below: NotRequired[int]
     optimizer: NotRequired[str]
     seconds: NotRequired[float]

@@ -19,12 +19,14 @@ Shapes: D hidden size, F intermediate size, T context length, V vocabulary.
 """
 
 from collections.abc import Sequence
+from math import comb
 from typing import Any, TypedDict
 
 from frozen_glyph.checkpoint.config import DEFAULTS
 from frozen_glyph.checkpoint.contract import CONFIG_FILE
 from frozen_glyph.checkpoint.loading import load_tokenizer
-from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe, config_fields
+from frozen_glyph.growth.model_fields import config_fields
+from frozen_glyph.growth.recipe import GrowthRecipe, LoraRecipe, StageRecipe
 from frozen_glyph.growth.shape import ModelShape, Trained, shape_of_fields
 from frozen_glyph.substrate.choices import VOCABULARIES, choose_bits
 from frozen_glyph.training.optimizers import optimizer_bytes
@@ -136,12 +138,13 @@ def parent_blocks(recipe: GrowthRecipe) -> tuple[int, int, int]:
 
 
 def adapter_parameters(shape: ModelShape, plan: StageRecipe | LoraRecipe) -> int:
-    """Weights of the adapters of all blocks, or of those below a stage's: two matrices, in x rank and rank x out, for
-    each targeted Linear."""
+    """Weights of the adapters of a LoRA phase or a stage: two matrices, in x rank and rank x out, for each targeted
+    Linear."""
     if isinstance(plan, LoraRecipe):
         lora, blocks = plan, shape.blocks
     elif plan.adapters_below is not None:
-        lora, blocks = plan.adapters_below, shape.blocks[: shape.frozen_blocks]
+        lora = plan.adapters_below
+        blocks = shape.blocks[: plan.adapted_blocks(len(shape.blocks), shape.frozen_blocks)]
     else:
         return 0
     linears = (linear for block in blocks for linear in block.linears)
@@ -157,10 +160,11 @@ def estimate_phase(shape: ModelShape, plan: StageRecipe | LoraRecipe, training: 
     trained = shape.trained(parts, adapters)
     trainable, parameters = trained.parameters(shape), adapters + shape.parameters
     entries = 0 if shape.table else shape.vocab_size * shape.substrate_bits
-    rotates = isinstance(plan, StageRecipe) and plan.rotate is not None
-    turns = [trained._replace(blocks=[block]) for block in trained.blocks] if rotates else [trained]
-    costs = [(flops_per_token(shape, now, training), memory_bytes(shape, now, training)) for now in turns]
-    per_token = round(sum(flops for flops, _ in costs) / len(costs))
+    costs = [
+        (times, flops_per_token(shape, now, training), memory_bytes(shape, now, training))
+        for now, times in turns_of(trained, plan)
+    ]
+    per_token = round(sum(times * flops for times, flops, _ in costs) / sum(times for times, *_ in costs))
     return {
         "num_hidden_layers": len(shape.blocks),
         "steps": steps,
@@ -171,8 +175,24 @@ def estimate_phase(shape: ModelShape, plan: StageRecipe | LoraRecipe, training: 
         "total_parameters": parameters + entries,
         "flops_per_token": per_token,
         "flops": per_token * tokens,
-        "memory_bytes": max((memory for _, memory in costs), key=lambda memory: memory["total"]),
+        "memory_bytes": max((memory for *_, memory in costs), key=lambda memory: memory["total"]),
     }
+
+
+def turns_of(trained: Trained, plan: StageRecipe | LoraRecipe) -> list[tuple[Trained, int]]:
+    """What trains at a time, and how often beside the others.
+
+    Of all that may be drawn, one for each lowest block, on which alone it depends what they cost.
+    """
+    if not isinstance(plan, StageRecipe) or plan.rotate is None:
+        return [(trained, 1)]
+    blocks = trained.blocks
+    others = max(0, len(blocks) - (plan.always or 0))  # that take turns
+    count = min(plan.draw or 1, others)
+    if count == 0:
+        return [(trained, 1)]
+    turns = [[*blocks[lowest : lowest + count], *blocks[others:]] for lowest in range(others - count + 1)]
+    return [(trained._replace(blocks=turn), comb(others - 1 - lowest, count - 1)) for lowest, turn in enumerate(turns)]
 
 
 def flops_per_token(shape: ModelShape, trained: Trained, training: TrainingRecipe) -> int:

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from frozen_glyph.checkpoint.contract import SUBSTRATE_FILE, TOKENIZER_FILE
 from frozen_glyph.checkpoint.files import copy_file
 from frozen_glyph.checkpoint.loading import load_tokenizer
+from frozen_glyph.growth.model_fields import config_fields
 from frozen_glyph.growth.prefix_cache import machine_memory
-from frozen_glyph.growth.recipe import GrowthRecipe, config_fields
+from frozen_glyph.growth.recipe import GrowthRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM

@@ -43,11 +43,11 @@ def add_adapters(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
         model.lm_head.requires_grad_(True)
 
 
-def add_adapters_below(model: Any, recipe: LoraRecipe, seed: int = 0) -> None:
-    """As ``add_adapters``, but on the frozen blocks alone, and what trained before trains on; none frozen: nothing."""
-    if model.config.num_frozen_layers:
+def add_adapters_below(model: Any, recipe: LoraRecipe, blocks: int, seed: int = 0) -> None:
+    """As ``add_adapters``, but on the lowest ``blocks`` alone, and what trained before trains on; 0: nothing."""
+    if blocks:
         training = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        inject(model, recipe, seed, range(model.config.num_frozen_layers))
+        inject(model, recipe, seed, range(blocks))
         for parameter in training:
             parameter.requires_grad_(True)
 

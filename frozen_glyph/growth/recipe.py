@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field
 from frozen_glyph.checkpoint.config import DEFAULTS
 from frozen_glyph.checkpoint.files import read_json, sha256_json
 from frozen_glyph.checkpoint.source import Source
-from frozen_glyph.errors import nearest
-from frozen_glyph.growth.shape import plain_fields
+from frozen_glyph.growth.model_fields import check_model, model_schema
 from frozen_glyph.model.limits_frozen_glyph import MOST_LAYERS
 from frozen_glyph.recipes.errors import RecipeError, require
 from frozen_glyph.recipes.fields import Count, Flag, Integer, PositiveNumber, Seed, Text, Tokens, as_off, parse, recipe
@@ -23,20 +22,12 @@ from frozen_glyph.substrate.recipe import SubstrateRecipe, read_substrate_recipe
 from frozen_glyph.training.recipe import MOST_RANK, DataRecipe, TrainingRecipe, check_length, without_unset
 
 LATER_FIELDS = {"decay": "stage"}  # recorded where they are others: older records have none
-LATER_STAGE_FIELDS = {"min_gain": None, "active": None, "rotate": None, "lora_below": None, "optimizer": "new"}
-FILE_FIELDS = ("model_type", "auto_map", "transformers_weights")  # say of a config.json what it is, not of the model
+LATER_STAGE_FIELDS = {
+    **dict.fromkeys(("min_gain", "active", "rotate", "draw", "always", "lora_below")),
+    "optimizer": "new",
+}
 
 Init = Literal["identity", "random", "copy", "copy_zero", "interpolate"]
-
-
-def model_schema(schema: dict[str, Any]) -> None:
-    """Name the fields of ``model``, in place; not those of transformers, which differ by its version."""
-    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-
-    own = FrozenGlyphConfig.__annotations__
-    fields = [entry for entry in dataclasses.fields(FrozenGlyphConfig) if entry.name in own]
-    schema["properties"] = {entry.name: {"default": entry.default} for entry in fields}
-    or_path(schema)
 
 
 @recipe("stages")
@@ -72,9 +63,15 @@ class StageRecipe:
     rotate: Count | None = None
     """Let the blocks that train do so one at a time, from the top down, for so many steps each and with new moments
     (BAdam, arXiv 2404.02827); default: all at once."""
+    draw: Count | None = None
+    """So many blocks train in each turn of ``rotate``, drawn at random from the seed (LISA, arXiv 2403.17919), or all
+    where there are fewer; default: one, from the top down."""
+    always: Count | None = None
+    """Topmost blocks that train in every turn, beside those whose turn it is, and keep their moments; default: none."""
     lora_below: Annotated[Integer, Ge(1), Le(MOST_RANK)] | None = None
-    """Rank of adapters of all blocks below, which train at the same time and are merged at its end: those blocks get
-    new shards. Default: none."""
+    """Rank of adapters of all blocks below, of all blocks where none train, which train at the same time and are merged
+    at its end: those blocks get new shards. Stages of ``train: [norm, head]`` and 0 layers one after the other are
+    ReLoRA (arXiv 2307.05695). Default: none."""
     optimizer: Literal["new", "carried"] = "new"
     """Adam's moments at its start are new, or those that the stage before left: of norm, head and blocks that go on
     training, and of copied blocks."""
@@ -82,8 +79,11 @@ class StageRecipe:
     def __post_init__(self) -> None:
         check_length(self.steps, self.tokens)
         allowed = f"left out where no blocks train (train={self.train})"
-        for name in ("active", "rotate", "lora_below"):
+        for name in ("active", "rotate"):
             require(getattr(self, name) is None or "blocks" in self.train, name, getattr(self, name), allowed)
+        for name in ("draw", "always"):
+            turns = getattr(self, name) is None or self.rotate is not None
+            require(turns, name, getattr(self, name), "left out where blocks do not rotate")
         alone = self.lora_below is None or self.rotate is None
         require(alone, "lora_below", self.lora_below, "left out where blocks rotate")
         patient = self.min_gain is None or self.patience is not None
@@ -92,6 +92,10 @@ class StageRecipe:
     def frozen_blocks(self, blocks: int, below_newest: int) -> int:
         """How many of ``blocks`` do not train in this stage, where ``below_newest`` lie below the newest."""
         return below_newest if self.active is None else max(0, blocks - self.active)
+
+    def adapted_blocks(self, blocks: int, frozen: int) -> int:
+        """How many of ``blocks``, from the lowest, have the adapters of ``lora_below``, where ``frozen`` are frozen."""
+        return frozen if "blocks" in self.train else blocks
 
     @property
     def adapters_below(self) -> "LoraRecipe | None":
@@ -243,9 +247,11 @@ class GrowthRecipe:
     def check_adapters_below(self, index: int, first: bool) -> None:
         """Raise ``RecipeError`` where the blocks below stage ``index`` cannot have adapters that are merged."""
         plain = self.training.prefix_cache == self.training.quantize_frozen == "none" and self.decay != "branch"
-        allowed = "left out in the first stage, and with decay: branch, prefix_cache or quantize_frozen"
-        name = f"stages[{index}].lora_below"
-        require(plain and not first, name, self.stages[index].lora_below, allowed)
+        allowed = (
+            "left out in a first stage that trains blocks, and with decay: branch, prefix_cache or quantize_frozen"
+        )
+        stage, name = self.stages[index], f"stages[{index}].lora_below"
+        require(plain and not (first and "blocks" in stage.train), name, stage.lora_below, allowed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, the same wherever the recipe lies: of a path only the name is kept."""
@@ -273,45 +279,6 @@ class GrowthRecipe:
         del content["license"], content["language"], content["health"]
         del content["training"]["report_to"]
         return sha256_json(content)
-
-
-def check_model(model: dict[str, Any], trainable: bool) -> None:
-    """Raise ``RecipeError`` unless ``model`` holds ``FrozenGlyphConfig`` fields with values that fit together.
-
-    ``trainable``: whether ``substrate.layout`` says that the token vectors train.
-    """
-    plain = plain_fields(model) is not None
-    if not plain:
-        check_names(model)
-    given = model.get("substrate_trainable", trainable)
-    require(given == trainable, "model.substrate_trainable", given, "left out: say substrate.layout: trainable")
-    if not plain:
-        check_values(model)
-
-
-def check_names(model: dict[str, Any]) -> None:
-    """Raise ``RecipeError`` for a key that is no field of the configuration."""
-    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-
-    names = {entry.name for entry in dataclasses.fields(FrozenGlyphConfig)}
-    for key in model:
-        if key not in names and key not in FILE_FIELDS:
-            raise RecipeError(f"unknown recipe key {key!r} in model.{nearest(str(key), names)}")
-
-
-def check_values(model: dict[str, Any]) -> None:
-    """Raise ``RecipeError`` where the configuration refuses a value."""
-    from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig
-
-    try:
-        FrozenGlyphConfig(**model)
-    except ValueError as error:
-        raise RecipeError(f"recipe field model.{error}") from None
-
-
-def config_fields(model: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the configuration in ``model``, which a config.json may have been."""
-    return {key: value for key, value in model.items() if key not in FILE_FIELDS}
 
 
 def load_recipe(path: str | Path, settings: Sequence[str] = ()) -> GrowthRecipe:

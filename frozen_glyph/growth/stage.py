@@ -146,7 +146,8 @@ def grown_model(run: Run, stage: int, plan: StageRecipe) -> FrozenGlyphForCausal
     model.config.num_frozen_layers = plan.frozen_blocks(blocks, below_newest)
     choose_trainable(model, plan.train)
     if plan.adapters_below is not None:
-        add_adapters_below(model, plan.adapters_below, run.seed(stage) + LORA_SEED)
+        adapted = plan.adapted_blocks(blocks, model.config.num_frozen_layers)
+        add_adapters_below(model, plan.adapters_below, adapted, run.seed(stage) + LORA_SEED)
     return model
 
 
@@ -206,6 +207,8 @@ def blocks_phase(run: Run, model: FrozenGlyphForCausalLM, stage: int, plan: Stag
         moments_to=next_folder / MOMENTS if next_folder and asked_for else None,
         trunk_to=next_folder / TRUNK if next_folder and recipe.decay == "branch" else None,
         rotate=plan.rotate,
+        draw=plan.draw,
+        always=plan.always or 0,
     )
 
 

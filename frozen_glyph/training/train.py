@@ -61,7 +61,8 @@ class Phase:
     ``run_steps``: the learning rate falls over so many steps, of which ``steps_before`` came in earlier phases.
     ``moments``: Adam's state to begin with, as an earlier phase left it in its ``moments_to``, a .safetensors file.
     ``trunk_to``: a file for what has trained where the decay begins; the moments are then those of that step too.
-    ``rotate``: the blocks train one at a time, for so many steps each.
+    ``rotate``: the blocks train in turns of so many steps, one at a time from the top down, or ``draw`` at random;
+    ``always``: topmost ones that train in every turn.
     """
 
     steps: int
@@ -75,6 +76,8 @@ class Phase:
     moments_to: Path | None = None
     trunk_to: Path | None = None
     rotate: int | None = None
+    draw: int | None = None
+    always: int = 0
 
     @property
     def decay_steps(self) -> int:
@@ -240,7 +243,9 @@ def train_phase(
     if phase.trunk_to is not None:
         changes.append(Branch(phase.steps - phase.decay_steps, phase.trunk_to, phase.moments_to))
     if phase.rotate is not None:
-        changes.append(Turns(model.model.layers[model.config.num_frozen_layers :], phase.rotate))
+        blocks = model.model.layers[model.config.num_frozen_layers :]
+        taking = blocks[: max(0, len(blocks) - phase.always)]
+        changes.append(Turns(taking, phase.rotate, phase.draw, phase.seed))
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     trained = copy.deepcopy(model) if sharded else model  # FSDP2 leaves its shards in the model for good
     if recipe.activation_checkpointing:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 from transformers import TrainerCallback
 
@@ -15,18 +16,26 @@ from frozen_glyph.training.trainer import moments_of, trainable, whole
 
 
 class Turns(TrainerCallback):
-    """Let ``blocks`` train one at a time, from the top down, for ``steps`` each (BAdam, arXiv 2404.02827).
+    """Let ``blocks`` train in turns of ``steps``: one at a time, from the top down (BAdam, arXiv 2404.02827), or
+    ``draw`` of them at random (LISA, arXiv 2403.17919).
 
-    Only the block whose turn it is has gradients and moments, which it loses with its turn. Between steps all require
+    Only blocks whose turn it is have gradients and moments, which they lose with it. Between steps all require
     gradients, which is what a checkpoint goes by.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], steps: int) -> None:
-        self.blocks, self.steps = list(blocks), steps
+    def __init__(self, blocks: Sequence[nn.Module], steps: int, draw: int | None = None, seed: int = 0) -> None:
+        self.blocks, self.steps, self.draw, self.seed = list(blocks), steps, draw, seed
+
+    def training(self, step: int) -> set[int]:
+        """Which of the blocks train in step ``step``, counted from 0."""
+        turn, count = step // self.steps, len(self.blocks)
+        if self.draw is None:
+            return {count - 1 - turn % count} if count else set()
+        return set(np.random.default_rng((self.seed, turn)).permutation(count)[: self.draw].tolist())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        turn = len(self.blocks) - 1 - state.global_step // self.steps % len(self.blocks)
-        for block in (*self.blocks[:turn], *self.blocks[turn + 1 :]):
+        training = self.training(state.global_step)
+        for block in (block for place, block in enumerate(self.blocks) if place not in training):
             for parameter in block.parameters():
                 parameter.requires_grad_(False)
                 optimizer.state.pop(parameter, None)

@@ -9,7 +9,20 @@ from eval.studies.common.tables import circumstances
 from eval.studies.common.training import flops_of
 from eval.studies.growth.picture import draw, figure_of
 from eval.studies.growth.report import as_markdown, summarise
-from eval.studies.growth.runs import ARMS, BEFORE, CONTROL, GROWN, MEMORY, SIZES, measure_memory, recipe_of, run_arm
+from eval.studies.growth.runs import (
+    ARMS,
+    BEFORE,
+    CONTROL,
+    CORE,
+    GROWN,
+    MEMORY,
+    RIVALS,
+    SIZES,
+    measure_memory,
+    recipe_of,
+    run_arm,
+)
+from frozen_glyph.growth.estimate import estimate, totals
 
 SMOKE = SIZES["tiny"]
 
@@ -51,6 +64,13 @@ def test_arms_read_as_many_tokens_and_cost_what_they_say():
         assert flops[arm] == pytest.approx(flops["newest-carried"], rel=0.1)
     assert flops[CONTROL] < flops[BEFORE] == flops["newest-carried"] < flops["top-two"] < flops["joint"]
     assert flops["top-two"] < flops["stacking"] < flops["joint"] > flops["turns"]
+    assert flops["turns"] < flops["lisa"] < flops["joint"] and flops["lora"] == flops["relora"]
+    foretold = {arm: totals(estimate(recipe_of(arm, 0, SIZES["small"])))["memory_bytes"] for arm in ARMS}
+    assert foretold["turns"] < foretold["lisa"] == foretold["segments"] < foretold["joint"] == foretold["relora-warm"]
+    assert foretold["relora"] == foretold["lora"] < foretold["joint"]
+    assert not [arm for arm in CORE if arm.startswith(RIVALS)] and all(
+        any(arm.startswith(rival) for arm in ARMS) for rival in RIVALS
+    )
     for scale in SIZES.values():
         assert all(recipe_of(arm, 0, scale) for arm in ARMS)
     scale = SIZES["saturated"]  # its first stage reads more

@@ -48,7 +48,7 @@ def test_adapters_of_all_blocks_train_and_of_the_rest_norm_and_head_if_merged(mo
 def test_adapters_below_join_what_trains(model, token_ids):
     """The newest of three blocks, norm and head train on, and the two below get adapters; of none frozen nothing is."""
     ids, before, newest = token_ids(2, 12), model(token_ids(2, 12)).logits, trainable(model)
-    add_adapters_below(model, RECIPE)
+    add_adapters_below(model, RECIPE, model.config.num_frozen_layers)
     assert torch.equal(model(ids).logits, before)
     low_rank = trainable(model) - newest
     assert len(low_rank) == 2 * 6 * 2 and all(
@@ -58,7 +58,7 @@ def test_adapters_below_join_what_trains(model, token_ids):
     merge_adapters(model)
     assert trainable(model) == newest
     model.config.num_frozen_layers = 0
-    add_adapters_below(model, RECIPE)
+    add_adapters_below(model, RECIPE, model.config.num_frozen_layers)
     assert not [name for name in model.state_dict() if "lora" in name]
 
 

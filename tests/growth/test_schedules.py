@@ -280,7 +280,7 @@ def test_an_appended_stage_finds_no_moments(finished, grow_tiny, make_recipe):
             "stages[0].optimizer='carried' is not allowed: it must be new in the",
         ),
         ({"stages.1.active": 0}, "stages[1].active=0 is not allowed: it must be from 1"),
-        ({"stages.0.lora_below": 2}, "stages[0].lora_below=2 is not allowed: it must be left out in the first stage"),
+        ({"stages.0.lora_below": 2}, "stages[0].lora_below=2 is not allowed: it must be left out in a first stage"),
         ({"stages.1.lora_below": 2, "training.prefix_cache": "memory"}, "stages[1].lora_below=2 is not allowed"),
         (
             {"stages.1.lora_below": 2, "stages.1.rotate": 2},

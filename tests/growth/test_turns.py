@@ -1,5 +1,8 @@
 """Decay branches off every stage, and blocks that take turns: what is learnt, written and estimated, killed or not."""
 
+import copy
+import dataclasses
+import itertools
 import json
 import re
 
@@ -9,13 +12,15 @@ import torch
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.checkpoint.files import CheckpointError, read_weight_map
 from frozen_glyph.growth import stage as stage_module
-from frozen_glyph.growth.estimate import estimate
-from frozen_glyph.growth.recipe import GrowthRecipe
+from frozen_glyph.growth.estimate import estimate, estimate_phase, flops_per_token, memory_bytes
+from frozen_glyph.growth.recipe import GrowthRecipe, StageRecipe
 from frozen_glyph.growth.run_folder import RunFolderError
+from frozen_glyph.growth.shape import shape_of_fields
 from frozen_glyph.recipes.errors import RecipeError
 from frozen_glyph.recipes.fields import parse
 from frozen_glyph.training import turns
 from frozen_glyph.training.callbacks import StageProgress
+from frozen_glyph.training.recipe import TrainingRecipe
 
 CHANGES = {
     "stages": [
@@ -127,6 +132,73 @@ def test_turns_are_estimated_with_one_block_at_a_time(make_recipe):
     assert newest["flops"] < turn["flops"] < together["flops"]
 
 
+def test_drawn_blocks_are_those_of_seed_and_turn_alone():
+    """Every block gets its turn, several train at a time, a later process draws the same, another seed others."""
+    drawn = [turns.Turns([torch.nn.Identity()] * 4, 3, draw=2, seed=7).training(step) for step in range(90)]
+    again = turns.Turns([torch.nn.Identity()] * 4, 3, draw=2, seed=7)
+    assert drawn[::-1] == [again.training(step) for step in reversed(range(90))]
+    assert all(len(now) == 2 and now == drawn[step - step % 3] for step, now in enumerate(drawn))
+    assert set().union(*drawn) == {0, 1, 2, 3} and len(set(map(frozenset, drawn))) == 6
+    assert drawn != [turns.Turns(again.blocks, 3, draw=2, seed=8).training(step) for step in range(90)]
+    assert turns.Turns(again.blocks[:1], 3, draw=2).training(5) == {0} and turns.Turns([], 3).training(5) == set()
+
+
+def test_drawn_blocks_and_adapters_of_all_blocks_end_with_the_same_bytes(grow_tiny, make_recipe, monkeypatch, tmp_path):
+    """Adapters on random blocks, merged, then new ones (ReLoRA); then one drawn block at a time below one that always
+    trains. Killed in the second and in the third stage."""
+    adapters = {"train": ["norm", "head"], "lora_below": 2, "steps": 3}
+    rotating = {"layers": 0, "steps": 8, "rotate": 2, "draw": 1, "always": 1}
+    stages = [{"layers": 3, **adapters}, {"layers": 0, **adapters}, rotating]
+    changes = {"stages": stages, "decay": "run", "training.warmup_steps": 1}
+    resting, begin = [], turns.Turns.on_step_begin
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        begin(self, args, state, control, model=model, **kwargs)
+        weights = [block.mlp.fc_in.weight for block in model.model.layers]
+        resting.append(tuple(place for place, weight in enumerate(weights) if not weight.requires_grad))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(turns.Turns, "on_step_begin", on_step_begin)
+        provenance = grow_tiny(tmp_path / "whole", changes)
+    assert set(resting) == {(0,), (1,)} and len(resting) == 8
+    first, second = weights(tmp_path / "whole", 1), weights(tmp_path / "whole", 2)
+    for name in (f"model.layers.{layer}.mlp.fc_in.weight" for layer in range(3)):
+        assert torch.linalg.matrix_rank(second[name] - first[name]) == 2, "that of the adapters"
+    fields = json.loads((tmp_path / "whole" / "config.json").read_text())
+    sizes = {f"model.{name}": fields[name] for name in ("vocab_size", "substrate_bits")}
+    costs = estimate(make_recipe(changes | sizes))
+    assert [entry["trainable_parameters"] for entry in provenance["stages"]] == [
+        phase["trainable_parameters"] for phase in costs
+    ]
+    assert costs[1]["memory_bytes"]["optimizer"] < costs[2]["memory_bytes"]["optimizer"]
+    for step in (5, 5):
+        monkeypatch.setattr(StageProgress, "on_step_end", stopping_at(step))
+        with pytest.raises(InterruptedError):
+            grow_tiny(tmp_path / "run", changes)
+        monkeypatch.undo()
+    again = grow_tiny(tmp_path / "run", changes)
+    assert [entry["files"] for entry in again["stages"]] == [entry["files"] for entry in provenance["stages"]]
+    assert (again["stages"][2]["draw"], again["stages"][2]["always"]) == (1, 1)
+
+
+def test_drawn_blocks_are_estimated_with_the_mean_of_all_draws():
+    """Of five blocks whose topmost always trains, two of the others at a time; memory is that of the largest."""
+    shape = shape_of_fields(
+        {"hidden_size": 48, "num_attention_heads": 4, "vocab_size": 300, "substrate_bits": 48}, 5, 0
+    )
+    training = TrainingRecipe(context_length=16, batch_tokens=32)
+    plan = StageRecipe(layers=5, rotate=2, draw=2, always=1)
+    drawn = [shape.trained(plan.train)._replace(blocks=[*own, 4]) for own in itertools.combinations(range(4), 2)]
+    costs = estimate_phase(shape, plan, training)
+    assert costs["flops_per_token"] == round(sum(flops_per_token(shape, now, training) for now in drawn) / len(drawn))
+    assert costs["memory_bytes"] == max(
+        (memory_bytes(shape, now, training) for now in drawn), key=lambda memory: memory["total"]
+    )
+    more = estimate_phase(shape, dataclasses.replace(plan, draw=9), training)  # all there are
+    assert more["flops"] == estimate_phase(shape, StageRecipe(layers=5), training)["flops"]
+    assert more == estimate_phase(shape, dataclasses.replace(plan, always=9), training)
+
+
 def test_turns_want_one_process(grow_tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match=r"stages\.rotate=2: processes that share a step wait for gradients"):
@@ -138,9 +210,12 @@ def test_turns_want_one_process(grow_tiny, monkeypatch, tmp_path):
     [
         ({"training.schedule": "cosine"}, "training.schedule='cosine' is not allowed: it must be warmup_stable_decay"),
         ({"lora": {"steps": 2}}, "lora.merge=True is not allowed: it must be false with decay: branch"),
+        ({"stages.0.draw": 2}, "stages[0].draw=2 is not allowed: it must be left out where blocks do not rotate"),
+        ({"stages.0.always": 1}, "stages[0].always=1 is not allowed: it must be left out where blocks do not rotate"),
+        ({"stages.1.draw": 0}, "stages[1].draw=0 is not allowed: it must be from 1"),
         ({"stages.0.rotate": 2, "stages.0.train": ["head"]}, "stages[0].rotate=2 is not allowed: it must be left out"),
     ],
 )
 def test_what_makes_no_sense_together_is_refused(recipe_content, changes, message):
     with pytest.raises(RecipeError, match=re.escape(message)):
-        parse(GrowthRecipe, recipe_content(CHANGES | changes))
+        parse(GrowthRecipe, recipe_content(copy.deepcopy(CHANGES) | changes))

@@ -39,6 +39,8 @@ class Scale(common.Scale):
 
 LESS_STATE = {"galore_adamw": "GaLore", "apollo_adamw": "APOLLO", "adafactor": "Adafactor", "adamw_8bit": "8-bit Adam"}
 MEMORY, STEPS_MEASURED = "memory", 2
+TURN, RANK = 25, 16  # steps of a turn; of adapters and of projected gradients
+ADAPTERS: dict[str, Any] = {"train": ["norm", "head"], "lora_below": RANK}
 SIZES = {
     "tiny": Scale(**common.TINY, stages=3, stage_tokens=512),
     "small": Scale(),
@@ -89,6 +91,17 @@ def tokens_at_compute_of(other: str, arm: str) -> Callable[[Scale], int]:
     return tokens
 
 
+def restarted(first: dict[str, Any]) -> Callable[[Scale], list[StageRecipe]]:
+    """All blocks at once, in a first stage of fields ``first``, then only their adapters, anew in every stage."""
+
+    def stages(scale: Scale) -> list[StageRecipe]:
+        tokens = [scale.tokens_of(stage) for stage in range(scale.stages)]
+        later = [StageRecipe(layers=0, tokens=count, **ADAPTERS) for count in tokens[1:]]
+        return [StageRecipe(layers=scale.stages, tokens=tokens[0], **first), *later]
+
+    return stages
+
+
 CARRIED = {"init": "copy_zero", "optimizer": "carried"}
 CONTROL, BEFORE, CARRIED_ON = "one-block", "newest-identity", "newest-carried"
 BASES = (CONTROL, BEFORE, CARRIED_ON)  # that the table compares every arm with
@@ -135,18 +148,44 @@ ARMS = {
         f"joint-{optim.removesuffix('_adamw').replace('_', '-')}": Arm(
             f"`joint` with {name} (`training.optim={optim}`)",
             at_once(all_blocks, all_tokens),
-            DECAY | {"optim": optim, "optim_rank": 16},
+            DECAY | {"optim": optim, "optim_rank": RANK},
         )
         for optim, name in LESS_STATE.items()
     },
     "turns": Arm(
         "all blocks from random, one at a time for 25 steps each, from the top down (as BAdam)",
-        at_once(all_blocks, all_tokens, rotate=25),
+        at_once(all_blocks, all_tokens, rotate=TURN),
     ),
+    "lisa": Arm(
+        "all blocks from random, two of them drawn anew every 25 steps, norm and head always (as LISA, which draws in "
+        "models that are trained already, trains the embedding too, and may keep moments)",
+        at_once(all_blocks, all_tokens, rotate=TURN, draw=2),
+    ),
+    "segments": Arm(
+        "all blocks from random, the topmost always trains and with it one of the others, in turns of 25 steps (as "
+        "SegProp, whose segments train once each)",
+        at_once(all_blocks, all_tokens, rotate=TURN, always=1),
+    ),
+    "full-depth-two": Arm(
+        "all blocks from random, of which the topmost two train and the others stay as drawn",
+        at_once(all_blocks, all_tokens, active=2),
+    ),
+    "lora": Arm(
+        f"all blocks from random, of which adapters of rank {RANK} train beside norm and head (LoRA; norms and biases "
+        "of blocks do not train)",
+        at_once(all_blocks, all_tokens, **ADAPTERS),
+    ),
+    "relora": Arm(
+        "`lora`, its adapters merged after every stage, then new ones with new moments and a warm-up (ReLoRA without "
+        "its first phase, in which all weights train)",
+        restarted(ADAPTERS),
+    ),
+    "relora-warm": Arm("`relora` after a stage in which all blocks train (ReLoRA as published)", restarted({})),
 }
 # Of one block more a stage; and those by which a default is chosen.
 GROWN = [arm for arm in ARMS if arm.startswith(("newest", "top"))]
-CORE = [arm for arm in ARMS if not arm.startswith(("joint-", "stacking", "newest-branch", "turns"))]
+RIVALS = ("joint-", "stacking", "turns", "lisa", "segments", "full-depth", "lora", "relora")
+CORE = [arm for arm in ARMS if not arm.startswith((*RIVALS, "newest-branch"))]
 
 
 def recipe_of(arm: str, seed: int, scale: Scale) -> GrowthRecipe:
