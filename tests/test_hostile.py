@@ -230,7 +230,7 @@ def test_json_stays_json_whatever_it_holds(capsys):
     ids=lambda error: type(error).__name__,
 )
 def test_what_libraries_raise_is_one_line(error, monkeypatch, capsys):
-    def fail():
+    def fail(**options):
         raise error
 
     monkeypatch.delenv("FROZEN_GLYPH_DEBUG", raising=False)
@@ -242,7 +242,7 @@ def test_what_libraries_raise_is_one_line(error, monkeypatch, capsys):
 
 
 def test_a_fault_of_our_own_shows_where_it_happened(monkeypatch):
-    def fail():
+    def fail(**options):
         raise KeyError("a fault")
 
     monkeypatch.setattr(cli, "app", fail)

@@ -24,13 +24,8 @@ from frozen_glyph.cli import (
     talk,
     watch,
 )
+from frozen_glyph.cli.failures import told
 from frozen_glyph.cli.terminal import fail, start_log
-from frozen_glyph.errors import lacking_memory
-
-# Libraries whose errors are no ValueError; of Rust even a panic, which is no Exception.
-FOREIGN = {"huggingface_hub", "pyarrow", "pydantic_core", "pyo3_runtime", "safetensors", "sqlite3", "tokenizers"}
-
-LESS_MEMORY = "a smaller --batch-size, a shorter context or text, a model in bfloat16 or another --device needs less"
 
 RESUMED = ("grow", "tune-head", "eval", "demo")  # the same command goes on where it was stopped
 
@@ -68,30 +63,24 @@ def main() -> None:
     """Entry point of ``frozen-glyph``: exit code 0, 1 for an error the user can mend, 2 for wrong usage."""
     start_log()
     try:
-        app()
-    except SystemExit as end:
-        if end.code == 130:  # Ctrl-C, as typer reports it
-            resumed = [word for word in sys.argv[1:2] if word in RESUMED]
-            again = "".join(f"; `{word}` goes on from the last save when called again" for word in resumed)
-            typer.echo(f"stopped{again}", err=True)
+        code = app(prog_name="frozen-glyph", standalone_mode=False) or 0
+    except SystemExit:
         raise
-    except ModuleNotFoundError as error:
-        fail(f'{error}; install what the command needs with pip install "frozen-glyph[all]"')
-        sys.exit(1)
     except BaseException as error:
-        if os.environ.get("FROZEN_GLYPH_DEBUG") or not is_told(error):
-            raise
-        said = lacking_memory(error)
-        said = str(error) or type(error).__name__ if said is None else f"out of memory ({said}); {LESS_MEMORY}"
-        fail(" ".join(said.split()))
-        sys.exit(1)
+        code = failed(error)
+    if code == 130:  # Ctrl-C, as typer reports it
+        resumed = [word for word in sys.argv[1:2] if word in RESUMED]
+        again = "".join(f"; `{word}` goes on from the last save when called again" for word in resumed)
+        typer.echo(f"stopped{again}", err=True)
+    sys.exit(code)
 
 
-def is_told(error: BaseException) -> bool:
-    """Whether an error is told in one line: what the user can mend, what a library says of its input, no memory left.
-
-    Anything else is a fault of this package, and shows where it happened.
-    """
-    library = type(error).__module__.partition(".")[0]
-    told = isinstance(error, ValueError | OSError | RecursionError) or library in FOREIGN
-    return told or lacking_memory(error) is not None
+def failed(error: BaseException) -> int:
+    """Say in one line why a command ended; its exit code. A fault of this package is raised again."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # which has shown the help instead
+        return 2
+    said = told(error)
+    if said is None or os.environ.get("FROZEN_GLYPH_DEBUG"):
+        raise error
+    fail(" ".join(said.split()))
+    return getattr(error, "exit_code", 1)

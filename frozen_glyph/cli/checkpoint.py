@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from frozen_glyph.cli.options import ONE_HEAD_RULES, Out
+from frozen_glyph.cli.options import ONE_HEAD_RULES, Out, only_with
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show
 
 app = typer.Typer()
@@ -29,6 +29,7 @@ def inspect(
     picture: Annotated[Path | None, typer.Option(help="With --health: PNG file to write.", dir_okay=False)] = None,
 ) -> None:
     """Show the stages or experts of a checkpoint: blocks, parameters, losses, sizes, provenance, state of its files."""
+    only_with("--health", health, text=text, picture=picture)
     if health:
         return inspect_health(source, text, as_json, picture)
 

@@ -16,6 +16,7 @@ from frozen_glyph.cli.options import (
     Settings,
     TrainingText,
     Verbose,
+    only_with,
 )
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show, start_log
 
@@ -61,8 +62,8 @@ def grow(
     if out is None and not dry_run:
         raise typer.BadParameter("give the folder to write, or --dry-run", param_hint="--out")
 
-    if memory is not None and not dry_run:
-        raise typer.BadParameter("give --dry-run too", param_hint="--memory")
+    only_with("--dry-run", dry_run, memory=memory, json=as_json, flops_per_second=flops_per_second)
+    only_with("--push-to-hub", push_to_hub is not None, private=private)
 
     from frozen_glyph.growth.recipe import load_recipe
 

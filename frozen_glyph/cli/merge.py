@@ -19,6 +19,7 @@ from frozen_glyph.cli.options import (
     Settings,
     TrainingText,
     Verbose,
+    only_with,
     rule_names,
 )
 from frozen_glyph.cli.terminal import print_json, quiet_transformers, say, show, start_log
@@ -76,6 +77,7 @@ def merge(
         raise typer.BadParameter("give the folder to write, or --dry-run", param_hint="--out")
     if not experts and config is None:
         raise typer.BadParameter("give experts, or a merge.yaml with --config", param_hint="EXPERT...")
+    only_with("--push-to-hub", push_to_hub is not None, private=private)
 
     from frozen_glyph.cli.tables import merge_table
     from frozen_glyph.merge.plan import plan_merge

@@ -36,6 +36,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Lines of progres
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Neither progress nor warnings, only errors.")]
 
 
+def only_with(other: str, there: bool, **options: object) -> None:
+    """Refuse ``options`` that would be passed over without ``other``."""
+    for name, value in options.items():
+        if value and not there:
+            hint = "--" + name.replace("_", "-")
+            raise typer.BadParameter(f"it is only used with {other}; give {other} too", param_hint=hint)
+
+
 def rule_names() -> list[str]:
     """What a shell completes the name of a merge rule from."""
     return list(RULES)

@@ -74,16 +74,16 @@ def start_log(verbose: bool = False, quiet: bool = False, log_file: Path | None 
     Lines of progress are shown where there is no terminal, which has bars, or with ``verbose``; with ``quiet`` only
     errors.
     """
-    logger = logging.getLogger("frozen_glyph")
-    for handler in [one for one in logger.handlers if isinstance(one.formatter, LineFormatter)]:
-        logger.removeHandler(handler)
-        handler.close()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     progress = verbose or not sys.stderr.isatty()
     handlers[0].setLevel(logging.ERROR if quiet else logging.INFO if progress else logging.WARNING)
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    logger = logging.getLogger("frozen_glyph")
+    for handler in [one for one in logger.handlers if isinstance(one.formatter, LineFormatter)]:
+        logger.removeHandler(handler)
+        handler.close()
     for handler in handlers:
         handler.setFormatter(LineFormatter(isinstance(handler, logging.FileHandler)))
         logger.addHandler(handler)

@@ -64,7 +64,7 @@ def write_sample(
     if not missing:
         return [path for pair in pairs.values() for path in pair]
     if synthetic:
-        texts, origin = by_language(build_corpus(seed)), SYNTHETIC_NOTE
+        texts, origin = by_language(build_corpus(seed), megabytes), SYNTHETIC_NOTE
     else:
         try:
             commit = None if Path(dataset).is_dir() else commit_of(dataset, None)
@@ -114,9 +114,10 @@ def up_to(texts: Iterable[str], size: float) -> Iterator[str]:
             return
 
 
-def by_language(corpus: Corpus) -> dict[str, tuple[list[str], list[str]]]:
-    """The documents that experts are trained on by their language, and the held-out texts."""
+def by_language(corpus: Corpus, megabytes: float = MEGABYTES) -> dict[str, tuple[list[str], list[str]]]:
+    """The documents that experts are trained on by their language, of ``megabytes`` at most, and the held-out texts."""
     by_expert = {expert: text.strip().split("\n\n") for expert, text in corpus.train.items()}
     train = {expert: [document for document in own if not document.isascii()] for expert, own in by_expert.items()}
     train["en"] = [document for document in itertools.chain(*by_expert.values()) if document.isascii()]
+    train = {language: list(up_to(own, megabytes * 1e6)) for language, own in train.items()}
     return {language: (train[language], corpus.valid[language].strip().split("\n\n")) for language in LANGUAGES}

@@ -116,7 +116,10 @@ def read_run(folder: Path, provenance: Mapping[str, Any] | None = None) -> ReadR
     Raises:
         CheckpointError: the folder holds no growth run, or a damaged one.
     """
-    return check_record(provenance or read_provenance(folder), ReadRun, folder / PROVENANCE_FILE)
+    found = provenance or read_provenance(folder)
+    if (kind := found.get("kind", "growth")) != "growth":
+        raise CheckpointError(f"{str(folder)!r} holds a {kind} checkpoint and no growth run; name what `grow` writes")
+    return check_record(found, ReadRun, folder / PROVENANCE_FILE)
 
 
 def read_phases(folder: Path, run: ReadRun) -> list[PhaseCourse]:

@@ -97,7 +97,10 @@ def model_health(
     ids_NT = examples(batches).to(model.device)
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         model = copy.deepcopy(model).float()
-    names = list(blocks_of(model))
+    if not (names := list(blocks_of(model))):
+        raise FrozenGlyphError(
+            f"{type(model).__name__} has none of the blocks that health knows; name a grown or merged model"
+        )
     if unknown := set(blocks or []) - set(names):
         raise FrozenGlyphError(f"blocks={sorted(unknown)} do not exist; this model has {', '.join(names)}")
     names = [name for name in names if blocks is None or name in blocks]

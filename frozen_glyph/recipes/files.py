@@ -7,20 +7,29 @@ from typing import Any
 from frozen_glyph.formats import YAML_BYTES, FormatError, parse_yaml, read_bytes
 from frozen_glyph.recipes.errors import ANOTHER_SPELLING, RecipeError
 
+SUFFIXES = {".yaml", ".yml", ".json"}  # of files that were meant as recipes
+
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, which ``find_recipe`` found.
 
     Raises:
-        RecipeError: it is no YAML mapping.
+        RecipeError: it is no YAML mapping, or another kind of file.
     """
     try:
         content = parse_yaml(read_bytes(path, YAML_BYTES))
     except FormatError as error:
-        raise RecipeError(f"recipe {str(path)!r} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"recipe {str(path)!r} must hold a mapping of fields, found {type(content).__name__}")
-    return content
+        problem = f"is not YAML: {error}"
+    else:
+        if isinstance(content, dict):
+            return content
+        problem = f"must hold a mapping of fields, found {type(content).__name__}"
+    if path.suffix.lower() in SUFFIXES:
+        raise RecipeError(f"recipe {str(path)!r} {problem}")
+    raise RecipeError(
+        f"{str(path)!r} is no recipe, which is a YAML file of fields, as `frozen-glyph recipes` lists and shows them; "
+        "give one, and a text that is to be read with --text"
+    )
 
 
 def override(content: dict[str, Any], settings: Sequence[str]) -> None:

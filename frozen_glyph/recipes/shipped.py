@@ -108,7 +108,7 @@ def without_suffix(name: str | Path) -> str:
 def near(name: str | Path, shipped: Mapping[str, Path]) -> str:
     """Which shipped names may have been meant: those that hold the words of ``name``, else the nearest."""
     asked = without_suffix(name).removeprefix("hub_configs/")
-    holding = [known for known in shipped if asked and (asked in known or known in asked)]
+    holding = [known for known in shipped if len(asked) > 2 and (asked in known or known in asked)]
     return did_you_mean(holding[:3]) if holding else nearest(asked, shipped)
 
 

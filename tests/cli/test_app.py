@@ -1,5 +1,6 @@
 """The command line: help that is fast and shows usage that parses; errors in one line; the exit codes."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ import typer
 import frozen_glyph
 from frozen_glyph import cli
 from frozen_glyph.checkpoint.provenance import versions
+from frozen_glyph.cli import failures
+from frozen_glyph.cli.failures import told
 
 ROOT = typer.main.get_command(cli.app)
 
@@ -84,15 +87,50 @@ def test_every_command_shows_an_example_that_parses(run, path, command):
     command.make_context("example", example[1 + len(path) :])  # raises on wrong usage
 
 
-@pytest.mark.parametrize("words", [("grow",), ("grow", "recipe.yaml"), ("nothing",), ("merge", "--rulle", "mean")])
-def test_wrong_usage_has_exit_code_2(run, words):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("grow",), "Missing argument 'recipe'. See `frozen-glyph grow --help`"),
+        (("grow", "recipe.yaml"), "Invalid value for --out: give the folder to write, or --dry-run. See `frozen-glyph"),
+        (("nothing",), "No such command 'nothing'."),
+        (("merge", "--rulle", "mean"), "No such option: --rulle"),
+        (("schema", "growht"), "Invalid value for 'kind': 'growht' is not one of 'growth', 'merge', 'tune', "),
+        (("data", "sample", "d", "--megabytes", "nan"), "Invalid value for '--megabytes': "),
+        (("inspect", "x", "--picture", "x.png"), "Invalid value for --picture: it is only used with --health; give"),
+        (("grow", "x", "--out", "y", "--json"), "Invalid value for --json: it is only used with --dry-run; give"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_exit_code_2(run, words, said):
     code, out, err = run(*words)
-    assert (code, out) == (2, "")
-    assert "Usage:" in err
+    (line,) = err.splitlines()
+    assert (code, out) == (2, "") and line.startswith("error: ") and said in line and " --help`" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("watch", "file"), "'file/provenance.json' leads through a file, where a folder belongs; check the path"),
+        (("grow", "recipe", "--dry-run", "--set", "a=1"), "'recipe' is no recipe, which is a YAML file of fields, "),
+    ],
+)
+def test_a_path_of_the_wrong_kind_is_named_with_what_to_do(refused, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "recipe").write_text("A text where a recipe belongs.")
+    assert said in refused(*words)
+
+
+def test_what_the_system_says_of_a_path_comes_with_what_to_do():
+    for number, advice in failures.PATHS.items():
+        assert told(OSError(number, "said", "runs/ru")) == f"'runs/ru' {advice}"
+    assert told(OSError(errno.ENOSPC, "said")) == "no space is left on the device; free some, or write elsewhere"
+    assert told(OSError("cannot be reached")) == "cannot be reached"
+    assert told(ModuleNotFoundError("No module named 'gradio'", name="gradio")).endswith('"frozen-glyph[app]"')
+    assert told(KeyError("a fault of our own")) is None
 
 
 def test_an_error_is_one_line_that_does_not_command_the_terminal(refused, monkeypatch):
-    def app():
+    def app(**options):
         raise ValueError("name 'ru\x1b[2J'\nis not allowed")
 
     monkeypatch.setattr(cli, "app", app)
@@ -100,7 +138,7 @@ def test_an_error_is_one_line_that_does_not_command_the_terminal(refused, monkey
 
 
 def test_no_memory_left_is_one_line(refused, monkeypatch):
-    monkeypatch.setattr(cli, "app", lambda: torch.empty(1 << 60))
+    monkeypatch.setattr(cli, "app", lambda **options: torch.empty(1 << 60))
     assert "out of memory (" in refused("eval") and "a smaller --batch-size" in refused("eval")
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from frozen_glyph import cli
 from frozen_glyph.cli.terminal import start_log
 
 STAGE = {"stage": 1, "num_hidden_layers": 2, "files": {}, "nats_per_character": {"ru.txt": 2.5}}
@@ -34,6 +35,12 @@ def test_what_is_no_run_is_refused(refused, tmp_path):
     assert "provenance.json' does not exist" in refused("watch", tmp_path)
 
 
+def test_a_checkpoint_that_was_not_grown_is_no_damaged_run(refused, merged_folder):
+    assert refused("watch", merged_folder).endswith(
+        "holds a merge checkpoint and no growth run; name what `grow` writes"
+    )
+
+
 def test_it_imports_no_torch(folder):
     code = f"import sys; from frozen_glyph.cli.watch import course; course(__import__('pathlib').Path({str(folder)!r}))"
     code += "; print(sorted({'torch', 'transformers', 'matplotlib'} & sys.modules.keys()))"
@@ -58,3 +65,9 @@ def test_warnings_are_one_line_on_the_terminal_and_in_the_file(tmp_path, capsys)
     lines = (tmp_path / "logs" / "run.log").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == ["warning two lines \\x1b[31m", "info a step"]
     start_log()
+
+
+def test_a_log_file_that_cannot_be_written_leaves_the_log_as_it_is(refused, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cli, "app", lambda **options: start_log(log_file=tmp_path / "file" / "log"))
+    assert refused("grow").endswith("file' is there already, as another kind of file; choose another path")

@@ -137,3 +137,10 @@ def test_unusable_examples_are_refused(healthy, batches, message):
 def test_an_unknown_block_is_refused(healthy):
     with pytest.raises(FrozenGlyphError, match=r"model\.layers\.7.*this model has model\.layers\.0, model\.layers\.1"):
         model_health(healthy, [make_text()], blocks=["model.layers.7"])
+
+
+def test_a_model_without_such_blocks_is_refused():
+    foreign = torch.nn.Embedding(8, 4)
+    foreign.device = torch.device("cpu")
+    with pytest.raises(FrozenGlyphError, match="Embedding has none of the blocks that health knows"):
+        model_health(foreign, [torch.zeros(3, 4, dtype=torch.long)])
