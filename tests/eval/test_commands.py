@@ -9,6 +9,7 @@ import pytest
 EVAL = Path(__file__).parents[2] / "eval"
 COMMANDS = sorted(".".join(path.parent.relative_to(EVAL.parent).parts) for path in EVAL.rglob("__main__.py"))
 STUDIES = {"additive", "composition", "demo", "emergence", "forgetting", "growth", "squad", "squad_heads", "substrate"}
+STUDIES |= {"unseen"}
 
 
 def test_every_study_is_known():

@@ -51,6 +51,17 @@ def tokenizer(folder):
     return AutoTokenizer.from_pretrained(folder)
 
 
+def test_languages_make_another_study_and_leave_the_folder_of_the_usual_ones(data, tmp_path):
+    """What names a folder of three languages is what named it before there was a choice."""
+    found = texts.identity(SMOKE, data)
+    assert set(found["settings"]) == {field.name for field in dataclasses.fields(SMOKE)} - {"languages"}
+    other = dataclasses.replace(SMOKE, languages=("zh", "en"))
+    assert list(texts.identity(other, data)["texts"]) == ["zh.txt", "zh.valid.txt", "en.txt", "en.valid.txt"]
+    texts.prepare(other, data, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.training.txt")) == ["en.training.txt", "zh.training.txt"]
+    assert texts.chance_levels(tmp_path, other).keys() == {"zh", "en"}
+
+
 def test_training_text_is_drawn_in_equal_shares_of_whole_paragraphs():
     text = "".join(f"paragraph {number} " + "x" * 1000 + "\n" for number in range(100))
     taken = texts.sample_text(text, 30_000)

@@ -2,14 +2,16 @@
 
     python -m eval.studies.substrate --data DIR --out eval/results/substrate-study
 
-DIR holds text/{en,ru,zh}.txt and .valid.txt. Every arm runs at three learning rates at seed 0, and at one beyond where
-the best lies at an end; the best one on a development text then runs at the other seeds: 55 runs of about 120 processor
-seconds. ``--kinds`` chooses arms; the same command resumes a study that was stopped, and ``--report`` tells of what has
-finished. Everything but the embedding is equal at one seed: tokenizer, initial blocks and head, batches and their
-order, optimiser, schedule. The question is that of arXiv 2507.04886 and 2605.09751; the scale is far smaller.
+DIR holds text/{en,ru,zh}.txt and .valid.txt, or those of ``--languages``. Every arm runs at three learning rates at
+seed 0, and at one beyond where the best lies at an end; the best one on a development text then runs at the other
+seeds: 55 runs of about 120 processor seconds. ``--kinds`` chooses arms; the same command resumes a study that was
+stopped, and ``--report`` tells of what has finished. Everything but the embedding is equal at one seed: tokenizer,
+initial blocks and head, batches and their order, optimiser, schedule. The question is that of arXiv 2507.04886 and
+2605.09751; the scale is far smaller.
 
-``--width``, ``--depth`` and ``--vocab`` make another study, in a folder of its own. By its matrix products (estimated,
-not measured) a run then takes about 190 processor seconds at depth 4, 390 at width 512, 840 with 65,536 ids.
+``--width``, ``--depth``, ``--vocab`` and ``--languages`` make another study, in a folder of its own. By its matrix
+products (estimated, not measured) a run then takes about 190 processor seconds at depth 4, 390 at width 512, 840 with
+65,536 ids.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from eval.studies.common.arms import arm_phases
 from eval.studies.common.jobs import Results, carry_out, study_arguments
 from eval.studies.substrate.arms import ARMS, build_model, effective_dimensions
 from eval.studies.substrate.comparison import arms_of, summarise
-from eval.studies.substrate.data import SMOKE, Scale, chance_levels, prepare, study_folder
+from eval.studies.substrate.data import LANGUAGES, SMOKE, Scale, chance_levels, prepare, study_folder
 from eval.studies.substrate.rarity import curve_of
 from eval.studies.substrate.report import as_markdown
 from eval.studies.substrate.runs import run
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, help=f"of the model, a multiple of {HEAD} (default: {Scale.hidden_size})")
     parser.add_argument("--depth", type=int, help=f"blocks (default: {Scale.layers})")
     parser.add_argument("--vocab", type=int, help=f"token ids, 65536 being bmp (default: {Scale.vocab_size})")
+    parser.add_argument("--languages", nargs="+", default=list(LANGUAGES), help="of the text (default: en ru zh)")
     arguments = parser.parse_args()
     scale, data = SMOKE if arguments.smoke else Scale(), arguments.data
     width = arguments.width or scale.hidden_size
@@ -50,6 +53,7 @@ def main() -> None:
         heads=width // HEAD,
         layers=arguments.depth or scale.layers,
         vocab_size=arguments.vocab or scale.vocab_size,
+        languages=tuple(dict.fromkeys(arguments.languages)),
     )
     arguments.work = folder = study_folder(scale, data, arguments.work)
     kinds, seeds = arguments.kinds, range(arguments.seeds)

@@ -39,19 +39,24 @@ Arms = dict[str, dict[int, JsonRun]]  # runs at an arm's best rate, by seed
 
 def arms_of(results: Results, kinds: Sequence[str], scale: Scale) -> Arms:
     """The runs of each arm that has tried its rates, at the best one."""
+    return runs_at(chosen_rates(results, kinds, scale), results)
+
+
+def runs_at(rates: dict[str, float], results: Results) -> Arms:
+    """The runs of each arm at its rate."""
     return {
         kind: {seed: run for (name, tried, seed), run in sorted(results.items()) if (name, tried) == (kind, rate)}
-        for kind, rate in chosen_rates(results, kinds, scale).items()
+        for kind, rate in rates.items()
     }
 
 
-def compare(arms: Arms) -> list[dict[str, Any]]:
-    """Each of ``PAIRS`` by language, at the seeds that both have.
+def compare(arms: Arms, pairs: Sequence[tuple[str, str]] = PAIRS) -> list[dict[str, Any]]:
+    """Each of ``pairs`` by text, at the seeds that both have.
 
     A verdict needs a small corrected p over the text, and an interval between seeds that lies on the same side.
     """
     rows: list[dict[str, Any]] = []
-    for kind, base in PAIRS:
+    for kind, base in pairs:
         seeds = sorted(arms.get(kind, {}).keys() & arms.get(base, {}).keys())
         for language in arms[kind][seeds[0]]["texts"] if seeds else ():
             first, second = ([arms[name][seed]["texts"][language] for seed in seeds] for name in (base, kind))

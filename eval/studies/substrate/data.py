@@ -1,4 +1,4 @@
-"""What the runs of the substrate study read: a sample of three languages, its tokenizer, and the losses of guessing."""
+"""What the runs of the substrate study read: a sample of some languages, its tokenizer, and the losses of guessing."""
 
 import dataclasses
 import math
@@ -38,6 +38,7 @@ class Scale(common.Scale):
     final_learning_rate_ratio: float = 0.1
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
+    languages: tuple[str, ...] = LANGUAGES
 
     def settings(self) -> dict[str, Any]:
         """As the results name them."""
@@ -80,10 +81,12 @@ def study_folder(scale: Scale, data: Path, work: Path) -> Path:
 
 
 def identity(scale: Scale, data: Path) -> dict[str, Any]:
-    files = [source_file(data, language, held_out) for language in LANGUAGES for held_out in (False, True)]
+    files = [source_file(data, language, held_out) for language in scale.languages for held_out in (False, True)]
     for path in files:
         read_text(path)  # a missing file is named before anything is written
-    return {"settings": dataclasses.asdict(scale), "texts": {path.name: sha256_file(path) for path in files}}
+    settings = dataclasses.asdict(scale)
+    del settings["languages"]  # the texts name them
+    return {"settings": settings, "texts": {path.name: sha256_file(path) for path in files}}
 
 
 def take_last(documents: list[str], enough: Callable[[list[str]], bool]) -> list[str]:
@@ -102,37 +105,47 @@ def text_of(folder: Path, language: str, part: str) -> str:
 def prepare(scale: Scale, data: Path, folder: Path) -> None:
     """Part the texts, sample the training text, learn the tokenizer and pack the text, once.
 
-    The last documents of each training text are held back: a few to choose by, and as many beside the held-out text as
-    intervals over documents need. The vocabulary is learnt from all that is left, so that some of it is rare in the
-    sample that is trained on.
+    The vocabulary is learnt from all the text to train on, so that some of it is rare in the sample of it.
     """
     if not (folder / "study.json").exists():
-        share = int(scale.megabytes * 1e6 / len(LANGUAGES))
-        texts = []
-        for language in LANGUAGES:
-            documents = split_documents(read_text(source_file(data, language)))
-            held_out = [
-                document[:LONGEST] for document in split_documents(read_text(source_file(data, language, True)))
-            ]
-            parts = {
-                "development": take_last(documents, lambda taken: size_of(taken) >= scale.development_characters),
-                "held-out": held_out
-                + take_last(
-                    documents,
-                    lambda taken, known=held_out: (
-                        len(known + taken) >= scale.held_out_documents
-                        and size_of(known + taken) >= scale.held_out_characters
-                    ),
-                ),
-            }
-            texts.append("\n\n".join(documents))
-            parts["training"] = [sample_text(texts[-1], share)]
-            for part, chosen in parts.items():
-                write_text(folder / f"{language}.{part}.txt", "\n\n".join(chosen))
-        vocabulary = "bmp" if scale.vocab_size == VOCABULARIES["bmp"] else scale.vocab_size
-        build_tokenizer(texts, vocabulary, reserved=0).save_pretrained(folder)
+        learn_tokenizer(part_texts(scale, data, folder), scale).save_pretrained(folder)
         open_windows(folder, AutoTokenizer.from_pretrained(folder), scale.context_length)
         write_json(folder / "study.json", identity(scale, data))  # the mark that the folder is complete
+
+
+def learn_tokenizer(texts: list[str], scale: Scale) -> Any:
+    """Of the vocabulary that ``scale`` names."""
+    vocabulary = "bmp" if scale.vocab_size == VOCABULARIES["bmp"] else scale.vocab_size
+    return build_tokenizer(texts, vocabulary, reserved=0)
+
+
+def part_texts(scale: Scale, data: Path, folder: Path) -> list[str]:
+    """Write the parts of each language's text, a sample to train on among them; all the text to train on comes back.
+
+    The last documents of each training text are held back: a few to choose by, and as many beside the held-out text as
+    intervals over documents need.
+    """
+    share = int(scale.megabytes * 1e6 / len(scale.languages))
+    texts = []
+    for language in scale.languages:
+        documents = split_documents(read_text(source_file(data, language)))
+        held_out = [document[:LONGEST] for document in split_documents(read_text(source_file(data, language, True)))]
+        parts = {
+            "development": take_last(documents, lambda taken: size_of(taken) >= scale.development_characters),
+            "held-out": held_out
+            + take_last(
+                documents,
+                lambda taken, known=held_out: (
+                    len(known + taken) >= scale.held_out_documents
+                    and size_of(known + taken) >= scale.held_out_characters
+                ),
+            ),
+        }
+        texts.append("\n\n".join(documents))
+        parts["training"] = [sample_text(texts[-1], share)]
+        for part, chosen in parts.items():
+            write_text(folder / f"{language}.{part}.txt", "\n\n".join(chosen))
+    return texts
 
 
 def size_of(documents: list[str]) -> int:
@@ -141,7 +154,12 @@ def size_of(documents: list[str]) -> int:
 
 def open_windows(folder: Path, tokenizer: Any, context_length: int) -> TokenWindows:
     """The training text of all languages as numbered windows of tokens."""
-    sources = [SourceRecipe(files=[str(folder / f"{language}.training.txt") for language in LANGUAGES])]
+    return pack_windows(sorted(folder.glob("*.training.txt")), folder, tokenizer, context_length)
+
+
+def pack_windows(files: list[Path], folder: Path, tokenizer: Any, context_length: int) -> TokenWindows:
+    """Texts as numbered windows of tokens, packed into ``folder`` once."""
+    sources = [SourceRecipe(files=[str(path) for path in files])]
     tokens = pack(DataRecipe(sources), tokenizer, tokenizer_sha256(tokenizer), folder)
     return TokenWindows(tokens, context_length, with_index=True)
 
@@ -152,7 +170,7 @@ def chance_levels(folder: Path, scale: Scale) -> dict[str, dict[str, float]]:
     counts = np.bincount(open_windows(folder, tokenizer, scale.context_length).tokens, minlength=len(tokenizer)) + 1
     nats = -np.log(counts / counts.sum())
     levels = {}
-    for language in LANGUAGES:
+    for language in scale.languages:
         documents = split_documents(text_of(folder, language, "held-out"))
         ids = np.concatenate([tokenizer(text, add_special_tokens=False)["input_ids"] for text in documents])
         characters = sum(map(len, documents))

@@ -25,12 +25,14 @@ def times_read(windows: Any, order: list[int], vocab_size: int) -> np.ndarray:
     return counts
 
 
-def score_text(model: Any, tokenizer: Any, text: str, context_length: int, read_V: np.ndarray) -> dict[str, Any]:
+def score_text(
+    model: Any, tokenizer: Any, text: str, context_length: int, read_V: np.ndarray, known: bool = False
+) -> dict[str, Any]:
     """The loss of ``text``, as ``text_loss`` scores it, and the part of it that follows tokens read seldom.
 
     Blocks are windows: ``nats``, ``characters``, ``documents`` [blocks], and ``tokens`` in all. ``rare`` has for each
     limit of ``MOST_READ`` what follows tokens that were read so often at most, ``nats`` and ``tokens`` of those
-    documents that have any, by document.
+    documents that have any, by document; with ``known`` only tokens that were read themselves.
     """
     nats, characters, documents, tokens = [], [], [], 0
     rare_nats: list[dict[int, float]] = [{} for _ in MOST_READ]
@@ -46,6 +48,8 @@ def score_text(model: Any, tokenizer: Any, text: str, context_length: int, read_
         for row, window in enumerate(batch):
             left_T = read_V[window.input_ids[:-1]]
             scored_T = scored_BT[row, : len(left_T)].numpy() > 0
+            if known:
+                scored_T &= read_V[window.input_ids[1:]] > 0
             for place, most in enumerate(MOST_READ):
                 chosen = torch.from_numpy(scored_T & (left_T <= most))
                 if count := int(chosen.sum()):

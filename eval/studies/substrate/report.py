@@ -61,7 +61,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     sections = [
         "# Frozen or trained embedding, drawing or code? A small controlled comparison",
         f"Held-out loss of a model {settings['width']} wide and {settings['layers']} blocks deep after the same "
-        f"{budget} of English, Russian and Chinese text. The token embedding is all that differs.",
+        f"{budget} of text in {', '.join(languages)}. The token embedding is all that differs.",
         "## What it shows",
         shown(report),
         "## What it does not show",
@@ -176,7 +176,7 @@ def protocol(report: dict[str, Any]) -> str:
     held_out = ", ".join(f"{text['documents']} {language}" for language, text in report["held_out"].items())
     return (
         f"`python -m eval.studies.substrate --data DIR --out OUT --width {settings['width']} "
-        f"--depth {settings['layers']} --vocab {settings['vocab_size']}`. "
+        f"--depth {settings['layers']} --vocab {settings['vocab_size']} --languages {' '.join(report['held_out'])}`. "
         f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer, learnt "
         "from all of the training text, so that some of its characters are rare in the sample. "
         f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, TrainerCallback
 
 from eval.studies.substrate.arms import build_model, shared_tensors
-from eval.studies.substrate.data import LANGUAGES, Scale, open_windows, text_of
+from eval.studies.substrate.data import Scale, open_windows, text_of
 from eval.studies.substrate.rarity import score_text, times_read
 from frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.text.loss import text_loss
@@ -82,21 +82,28 @@ def scoring() -> AbstractContextManager[Any]:
 
 def run(kind: str, seed: int, learning_rate: float, scale: Scale, folder: Path) -> dict[str, Any]:
     """Train and score one model."""
+    return train_and_score(kind, seed, learning_rate, scale, folder)[0]
+
+
+def train_and_score(
+    kind: str, seed: int, learning_rate: float, scale: Scale, folder: Path
+) -> tuple[dict[str, Any], FrozenGlyphForCausalLM, np.ndarray]:
+    """What a run stores, the model, and how often it has read each token [V]."""
     started, cpu = time.monotonic(), time.process_time()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     windows = open_windows(folder, tokenizer, scale.context_length)
     model, facts = build_model(kind, seed, tokenizer, scale)
     start, norm = digest(shared_tensors(model)), mean_norm(model)
-    development = {language: text_of(folder, language, "development") for language in LANGUAGES}
+    development = {language: text_of(folder, language, "development") for language in scale.languages}
     curve = Curve(tokenizer, development, scale.steps)
     losses, order = train(model, windows, seed, learning_rate, scale, curve)
     read_V = times_read(windows, order, len(tokenizer))
     with scoring():
         texts = {
             language: score_text(model, tokenizer, text_of(folder, language, "held-out"), scale.context_length, read_V)
-            for language in LANGUAGES
+            for language in scale.languages
         }
-    return {
+    result = {
         "substrate": facts,
         "initial_blocks_and_head": start,
         "batch_order": digest({"order": torch.tensor(order)}),
@@ -104,11 +111,12 @@ def run(kind: str, seed: int, learning_rate: float, scale: Scale, folder: Path) 
         "embedding_norm": [norm, mean_norm(model)],
         "train_loss": losses,
         "curve": curve.points,
-        "development": float(np.mean([curve.points[-1][language] for language in LANGUAGES])),
+        "development": float(np.mean([curve.points[-1][language] for language in scale.languages])),
         "seconds": time.monotonic() - started,
         "cpu_seconds": time.process_time() - cpu,
         "texts": texts,
     }
+    return result, model, read_V
 
 
 def mean_norm(model: FrozenGlyphForCausalLM) -> float:
