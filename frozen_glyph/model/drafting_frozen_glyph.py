@@ -27,6 +27,7 @@ class Draft(CandidateGenerator, ABC):
 
     def __init__(self, model: Any, cache: Any, attention_mask: Any, generation_config: Any) -> None:
         self.model, self.cache, self.attention_mask = model, cache, attention_mask
+        self.padded = attention_mask is not None and not bool(attention_mask.all())
         self.max_length = generation_config.max_length
         self.most = generation_config.num_assistant_tokens or MOST_TOKENS
 
@@ -71,7 +72,7 @@ class Draft(CandidateGenerator, ABC):
     def reading(self, ids: torch.Tensor) -> dict[str, Any]:
         """How the last of ``ids`` [1, T] is read: behind what the cache holds, and which of them are padding."""
         arguments = {"cache": self.cache, "use_cache": True}
-        if self.attention_mask is None or bool(self.attention_mask.all()):
+        if not self.padded:
             return arguments
         mask = nn.functional.pad(self.attention_mask, (0, ids.shape[1] - self.attention_mask.shape[1]), value=1)
         return arguments | {"attention_mask": mask, "position_ids": mask.sum(-1, keepdim=True) - 1}

@@ -52,6 +52,13 @@ class FrozenGlyphGenerationMixin(GenerationMixin):
             kwargs["assistant_early_exit"] = LEADING
         return super().generate(*args, **kwargs)
 
+    def _prepare_position_ids_for_generation(self: Any, inputs_tensor: Any, model_kwargs: dict[str, Any]) -> Any:
+        """None without padding: the model counts itself, and need not ask at every token whether a document begins."""
+        mask = model_kwargs.get("attention_mask")
+        if mask is None or (mask.dim() == 2 and bool(mask.all())):
+            return None
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+
     def _get_candidate_generator(self: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         early = kwargs["generation_config"].assistant_early_exit
         blocks = len(getattr(self.base_model, "layers", ()))

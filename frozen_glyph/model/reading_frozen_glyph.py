@@ -141,7 +141,10 @@ class TokenReader:
         before_states = torch.zeros_like(states[:, :1])
         if not isinstance(past, int) or past > 0:
             content: Any = self.cache.layers[config.evidence_layer]
-            last = torch.as_tensor(past, device=content.keys.device).reshape(1) - 1
+            place = content.keys.device
+            # Filled there, a number is no copy from the host, which would wait for the device.
+            read = torch.full((1,), past, device=place) if isinstance(past, int) else past.to(place).reshape(1)
+            last = read - 1
             before = content.keys[:, 0].index_select(1, last.clamp_min(0))[..., count + 1 :].to(device)
             before = before * (last >= 0).to(device)  # a static cache may have been reset
             before_states = content.values[:, 0].index_select(1, last.clamp_min(0)).to(device)

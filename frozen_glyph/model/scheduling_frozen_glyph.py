@@ -24,12 +24,13 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from .configuration_frozen_glyph import FrozenGlyphMoEConfig
 from .documents_frozen_glyph import is_prepared
+from .head_frozen_glyph import on_device
 from .rules_frozen_glyph import SMALLEST, weighted_sum
 
 CATCH_UP_TOKENS = 128
 DRIFT, LIMIT = 1.0, 4.0  # nats: what a token may cost above the entropy, and how much more all together
-NOTES = ("token", "position", "missed", "told", "surprise", "entropy", "normaliser", "leading")
-TOKEN, POSITION, MISSED, TOLD, SURPRISE, ENTROPY, NORMALISER, LEADING = range(len(NOTES))
+NOTES = ("token", "position", "told", "surprise", "entropy", "normaliser", "leading")
+TOKEN, POSITION, TOLD, SURPRISE, ENTROPY, NORMALISER, LEADING = range(len(NOTES))
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def plan(
     notes = None if cache is None else notes_in(config, cache)
     if cache is None or notes is None:
         return Plan(input_ids, position_ids)
-    missed = int(notes[0, :, MISSED].sum())
+    layers: Any = cache.layers
+    missed: int = getattr(layers[config.evidence_layer], "missing", 0)
     if input_ids is None or is_prepared(attention_mask):
         if missed:
             raise ValueError(
@@ -112,11 +114,9 @@ def plan(
                 "needs input_ids and a mask [B, T] or none; give those, or set active_experts to None from the start"
             )
         return Plan(input_ids, position_ids)
-    begins = position_ids is not None and bool((position_ids == 0).any())
-    if input_ids.shape[1] == 1 and not begins and bool(notes[:, -1, TOLD].all()):
+    if input_ids.shape[1] == 1 and missed < CATCH_UP_TOKENS:
         excess = surprise(config, head, cache, input_ids)
-        stays = missed < CATCH_UP_TOKENS and bool((excess <= LIMIT).all())
-        experts = who_runs(config, notes[:, -1, len(NOTES) :]) if stays else None
+        experts = who_runs(config, notes[:, -1], excess, position_ids)
         if experts is not None:
             return Plan(input_ids, position_ids, experts, excess)
     if missed:
@@ -147,16 +147,29 @@ def notes_in(config: FrozenGlyphMoEConfig, cache: Cache) -> torch.Tensor | None:
     return layers[config.evidence_layer + 1].keys[:, 0]
 
 
-def who_runs(config: FrozenGlyphMoEConfig, log_weights_BN: torch.Tensor) -> list[int] | None:
-    """The experts that hold all but the threshold of each row's weight; None if some row needs more than allowed."""
-    weights, order = log_weights_BN.exp().sort(-1, descending=True)
+def who_runs(
+    config: FrozenGlyphMoEConfig, last_BE: torch.Tensor, excess_B: torch.Tensor, position_ids: torch.Tensor | None
+) -> list[int] | None:
+    """The experts that hold all but the threshold of each row's weight, by what is noted of the last token.
+
+    None, which is all, if some row needs more than allowed, surprises, begins a document, or nothing is known of it.
+    """
+    weights, order = last_BE[:, len(NOTES) :].exp().sort(-1, descending=True)
     before = weights.cumsum(-1) - weights
     needed = before < 1 - config.active_threshold
     needed[:, 0] = True
-    if int(needed.sum(-1).max()) > (config.active_experts or 0):
-        return None
-    experts = sorted(set(order[needed].tolist()))
-    return experts if len(experts) < log_weights_BN.shape[-1] else None
+    stays_B = (last_BE[:, TOLD] > 0) & (excess_B <= LIMIT) & (needed.sum(-1) <= (config.active_experts or 0))
+    if position_ids is not None:
+        stays_B = stays_B & (position_ids.to(stays_B.device) != 0).all(-1)
+    runs_N = torch.zeros_like(needed).scatter(1, order, needed).any(0)
+    stays, *runs = torch.cat([stays_B.all(0, keepdim=True), runs_N]).tolist()  # once, as asking waits for the device
+    experts = [expert for expert, needs in enumerate(runs) if needs]
+    return experts if stays and len(experts) < len(runs) else None
+
+
+def of_experts(numbers: torch.Tensor, experts: Sequence[int], dim: int = -1) -> torch.Tensor:
+    """``numbers[experts]`` in dimension ``dim``, without a list that is copied to the device."""
+    return torch.stack([numbers.select(dim, expert) for expert in experts], dim)
 
 
 def surprise(config: FrozenGlyphMoEConfig, head: Any, cache: Cache, input_ids: torch.Tensor) -> torch.Tensor:
@@ -181,8 +194,10 @@ def sparse_logits(
     weights = log_weights.exp()
     logits = [own.float() for own in head(states, apart=True, experts=experts)]
     probabilities = [own.softmax(-1) for own in logits]
-    left_out = (1 - weights[:, experts].sum(-1)).clamp_min(SMALLEST).view(-1, 1, 1)
-    combined = weighted_sum(probabilities, log_weights[:, None, experts]) + left_out / logits[0].shape[-1]
+    left_out = (1 - of_experts(weights, experts).sum(-1)).clamp_min(SMALLEST).view(-1, 1, 1)
+    combined = (
+        weighted_sum(probabilities, of_experts(log_weights, experts).unsqueeze(1)) + left_out / logits[0].shape[-1]
+    )
     note(config, cache, planned, states, logits, log_weights, experts)
     rest(config, cache, experts)
     return combined.clamp_min(SMALLEST).log(), weights.unsqueeze(1)
@@ -201,8 +216,10 @@ def note_all(
     Without weights the next step is one of all experts, too.
     """
     experts: list[int] = [] if weights is None else sorted(set(weights.argmax(-1).tolist()))
-    own = states[:, -1:].unflatten(-1, (len(config.experts), -1))[:, :, experts].flatten(2)
-    logits = [each.float() for each in head(own, apart=True, experts=experts)] if experts else []
+    own, logits = states[:, -1:], []
+    if experts:
+        own = of_experts(own.unflatten(-1, (len(config.experts), -1)), experts, dim=2).flatten(2)
+        logits = [each.float() for each in head(own, apart=True, experts=experts)]
     log_weights = states.new_zeros(len(states), len(config.experts)) if weights is None else weights.log()
     note(config, cache, planned, own, logits, log_weights, experts)
 
@@ -228,17 +245,17 @@ def note(
     if planned.position_ids is not None:
         keys[..., POSITION] = planned.position_ids.to(device).float()
     if experts:
-        rows, leading = torch.arange(batch, device=device), log_weights[:, experts].argmax(-1)
+        rows, leading = torch.arange(batch, device=device), of_experts(log_weights, experts).argmax(-1)
         own = logits[0][:, -1] if len(experts) == 1 else torch.stack([each[:, -1] for each in logits])[leading, rows]
         log_probs = own.log_softmax(-1)
         last = keys[:, -1]
         last[:, TOLD] = 1
         last[:, NORMALISER] = own[:, 0] - log_probs[:, 0]
         last[:, ENTROPY] = -torch.linalg.vecdot(log_probs.exp(), log_probs)
-        last[:, LEADING] = torch.tensor(experts, device=device)[leading].float()
+        last[:, LEADING] = on_device(experts, device)[leading]
         last[:, len(NOTES) :] = log_weights
         if planned.experts is not None and planned.surprise is not None:
-            last[:, MISSED], last[:, SURPRISE] = 1, planned.surprise
+            last[:, SURPRISE] = planned.surprise
         values[:, -1] = states[:, -1].unflatten(-1, (len(experts), -1))[rows, leading]
     layers: Any = cache.layers
     while len(layers) <= config.evidence_layer + 1:

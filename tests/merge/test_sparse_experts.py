@@ -4,13 +4,15 @@ import math
 
 import pytest
 import torch
-from transformers import DynamicCache
+from torch.overrides import TorchFunctionMode
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from frozen_glyph import FrozenGlyphForCausalLM, FrozenGlyphMoEConfig, FrozenGlyphMoEForCausalLM, merge_experts
 from frozen_glyph.merge.plan import plan_merge
 from frozen_glyph.merge.recipe import MergeRecipe
 from frozen_glyph.model import scheduling_frozen_glyph
 from frozen_glyph.model.generation_frozen_glyph import CACHE
+from frozen_glyph.model.rules_frozen_glyph import rules_with
 from frozen_glyph.recipes.errors import RecipeError
 
 
@@ -130,6 +132,52 @@ def test_generation_writes_what_the_dense_model_writes(load, texts, arguments):
     reads = run_of(sparse)
     assert sparse.generate(ids, **settings).tolist() == load().generate(ids, **settings).tolist()
     assert arguments or len(reads[1]) < len(reads[0]) / 2
+
+
+class Waits(TorchFunctionMode):
+    """Counts what a GPU would be waited for: its numbers asked for, and tensors made of the host's."""
+
+    NAMES = {"tolist", "item", "numpy", "cpu", "nonzero", "tensor", "as_tensor"}
+    NAMES |= {"__bool__", "__int__", "__float__", "__index__"}
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in ("__getitem__", "__setitem__"):
+            places = args[1] if isinstance(args[1], tuple) else (args[1],)
+            self.count += any(
+                isinstance(place, list) or getattr(place, "dtype", None) == torch.bool for place in places
+            )
+        self.count += name in self.NAMES
+        return function(*args, **(kwargs or {}))
+
+
+def waits_a_step(model, ids):
+    """Those of one step of greedy generation, the prompt's and the first step's apart."""
+    counts = []
+    for new in (3, 7):
+        with Waits() as waits:
+            model.generate(ids, max_new_tokens=new, do_sample=False, pad_token_id=0)
+        counts.append(waits.count)
+    return (counts[1] - counts[0]) / 4
+
+
+def test_a_step_waits_for_no_device_but_to_ask_who_runs(load, texts):
+    """Beside what ``generate`` itself asks, of transformers' own model: nothing; and once where experts may rest."""
+    ids = texts[:1, :12]
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    llama = LlamaForCausalLM(LlamaConfig(vocab_size=400, num_key_value_heads=1, eos_token_id=None, **sizes))
+    own = waits_a_step(llama, ids)
+    assert own > 0  # it asks whether all rows have ended: counting works
+    assert waits_a_step(load(rule="mean"), ids) == own
+    model = load()
+    for rule in rules_with(one_head=False):
+        model.config.rule = rule
+        assert waits_a_step(model, ids) == own, rule
+    model.config.update({"rule": "fixed_share", "active_experts": 1})
+    reads = run_of(model)
+    assert waits_a_step(model, ids) == own + 1
+    assert len(reads[1]) < len(reads[0])  # some did rest
 
 
 def test_padded_rows(load, texts):
