@@ -2,15 +2,14 @@
 
     python -m eval.bench.generate --out eval/results/bench-generate.json
     python -m eval.bench.generate --layers 9 --width 1024 --context 1024 --device cuda
-    python -m eval.bench.generate --prompt 512 --context 516 --batch 8 --memory
+    python -m eval.bench.generate --prompt 512 --context 516 --batch 8
 
 All generate greedily with a dynamic cache, one sequence and ``--batch`` of them: ``generate()`` reads a prompt of half
 the context, which gives the first token, and writes the other half. The two are timed apart. To write, the merged model
 may take N times the expert's time and 5 % more, under every rule. Reading costs rules that read tokens more: they need
 the probability of tokens of the prompt under every expert, where the others need the last state only. Experts of random
 weights hardly differ, so that ``fixed_share`` finds late, or never, that what it has not read does not matter.
-``posterior, sampled`` has ``prompt_sample=64``. ``--memory``: what a rule takes to read one prompt beyond what ``mean``
-does, at the most, each in a process of its own.
+``posterior, sampled`` has ``prompt_sample=64``.
 The merged model runs its rules in turns with the single expert and both Llamas, in one process. The Llamas have the
 same width, heads and vocabulary, tied embeddings (our input table is no parameters either), a gated MLP of 8/3 instead
 of 4 times the width, and as many blocks as bring them nearest to the expert's and the merged model's parameters.
@@ -18,11 +17,7 @@ of 4 times the width, and as many blocks as bring them nearest to the expert's a
 
 import argparse
 import functools
-import json
-import resource
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,7 +25,7 @@ import torch
 from transformers import LlamaForCausalLM
 from transformers.generation import StoppingCriteria
 
-from eval.bench.command import add_shape_arguments, bench_arguments, run_part, write_report
+from eval.bench.command import add_shape_arguments, bench_arguments, write_report
 from eval.bench.models import build_llama, build_model, llama_config
 from eval.bench.timing import Clock, Seconds, alternate, over
 from eval.bench.training_step import describe
@@ -41,16 +36,12 @@ from frozen_glyph.training.precision import uses_bf16
 SAMPLED = "posterior, sampled"
 LONG = 512  # tokens of a prompt from which on the goals of reading over `mean` hold; below, that over one expert
 OVER_MEAN, OVER_EXPERT = {"evidence": 1.2, "posterior": 2.2, SAMPLED: 1.2}, {"evidence": 3.2}
-MEBIBYTES = 64
 ALLOWED = 1.05  # times N times the expert's time, to write
 
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.part:
-        print(json.dumps(peak_of_reading(arguments, arguments.part[0])))
-    else:
-        write_report(measure(arguments), arguments.out)
+    write_report(measure(arguments), arguments.out)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -68,7 +59,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     models = {name: model.to(arguments.device, dtype).eval() for name, model in models.items()}
     batches = {str(batch): take_turns(models, batch, arguments) for batch in (1, arguments.batch)}
-    memory = memory_of_reading(arguments) if arguments.memory else None
     worst = max(measured[rule]["writing"]["over_expert"] for measured in batches.values() for rule in arguments.rules)
     return {
         **about,
@@ -76,15 +66,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(arguments, name) for name in ("layers", "experts", "repeats")},
         "prompt": arguments.prompt or arguments.context // 2,
         "batches": batches,
-        "mebibytes_of_reading_beyond_mean": memory,
-        "goals": goals(batches, arguments, memory or {}),
+        "goals": goals(batches, arguments),
         "largest_writing_over_expert": worst,
         "allowed": round(ALLOWED * arguments.experts, 4),
         "holds": worst <= ALLOWED * arguments.experts,
     }
 
 
-def goals(batches: dict[str, Any], arguments: argparse.Namespace, memory: dict[str, float]) -> list[dict[str, Any]]:
+def goals(batches: dict[str, Any], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """What reading may cost at the most, what was found, and whether that holds; of processor's time."""
     base, allowed = ("mean", OVER_MEAN) if (arguments.prompt or 0) >= LONG else ("expert", OVER_EXPERT)
     found = [
@@ -93,7 +82,6 @@ def goals(batches: dict[str, Any], arguments: argparse.Namespace, memory: dict[s
         for rule, most in allowed.items()
         if rule in measured and base in measured
     ]
-    found += [(f"MiB of reading under {rule} beyond mean", value, MEBIBYTES) for rule, value in memory.items()]
     return [{"what": what, "found": value, "goal": most, "holds": value <= most} for what, value, most in found]
 
 
@@ -103,7 +91,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experts", type=int, default=3, help="experts (default: 3)")
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES), help="default: all")
     parser.add_argument("--prompt", type=int, help="tokens to read (default: half the context)")
-    parser.add_argument("--memory", action="store_true", help="measure memory too")
     add_shape_arguments(parser, width=512, batch=16, context=64)
     return parser.parse_args(words)
 
@@ -173,52 +160,6 @@ def choose(model: torch.nn.Module, name: str) -> None:
     if name in RULES or name == SAMPLED:
         model.config.rule = name.partition(",")[0]
         model.config.prompt_sample = 64 if name == SAMPLED else None
-
-
-def memory_of_reading(arguments: argparse.Namespace) -> dict[str, float]:
-    """MiB at the most beyond those under ``mean``, for one prompt and for ``--batch``."""
-    rules = [rule for rule in arguments.rules if RULES[rule].reads_tokens]
-    peaks = {rule: run_part(rule) for rule in ("mean", *rules)}
-    return {rule: round(peaks[rule]["mebibytes"] - peaks["mean"]["mebibytes"], 1) for rule in rules}
-
-
-@torch.no_grad()
-def peak_of_reading(arguments: argparse.Namespace, rule: str) -> dict[str, float]:
-    """How much more memory the process had at the most after reading a prompt under ``rule`` than before."""
-    model = build_merged(build_model(arguments, arguments.layers), arguments.experts)
-    model = model.to(torch.bfloat16 if uses_bf16(arguments.precision) else torch.float32).eval()
-    choose(model, rule)
-    ids = torch.randint(arguments.vocab, (1, arguments.prompt or arguments.context // 2))
-    model(ids[:, :4], logits_to_keep=1)
-    with Watch() as watch:
-        model(ids, use_cache=True, logits_to_keep=1)
-    return {"mebibytes": watch.mebibytes}
-
-
-class Watch:
-    """The largest resident memory within, beyond that at the begin, looked up every millisecond."""
-
-    mebibytes = 0.0
-
-    def __enter__(self) -> "Watch":
-        self.first, self.ends = resident(), threading.Event()
-        self.thread = threading.Thread(target=self.look)
-        self.thread.start()
-        return self
-
-    def look(self) -> None:
-        while not self.ends.wait(0.001):
-            self.mebibytes = max(self.mebibytes, resident() - self.first)
-
-    def __exit__(self, *error: object) -> None:
-        self.ends.set()
-        self.thread.join()
-
-
-def resident() -> float:
-    """MiB of this process's memory."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 class FirstToken(StoppingCriteria):

@@ -29,6 +29,7 @@ TINY = {
     "merge": "--blocks 1 --width 64 --vocab 512 --repeats 1",
     "prefix_cache": f"{SHAPE} --depth 2 --batches 2 --repeats 1",
     "quantize": f"{SHAPE} --depth 1 --steps-below 1 --repeats 1",
+    "reading_memory": f"{SHAPE} --layers 1 --experts 2",
     "sparse": f"{SHAPE} --batch 1 --context 512 --layers 1 --experts 2 --paragraphs 1 --repeats 1",
     "text_loss": f"{SHAPE} --layers 1 --repeats 1",
     "throughput": f"{SHAPE} --layers 1 --steps 1 --repeats 1",
