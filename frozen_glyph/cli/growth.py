@@ -88,7 +88,9 @@ def grow(
     provenance = grow_from_recipe(chosen, out, text or [], valid or [], substrate, progress=not quiet)
     for stage in provenance["stages"]:
         losses = "  ".join(f"{name} {loss:.4f}" for name, loss in stage["nats_per_character"].items())
-        say(f"stage {stage['stage']}: {stage['num_hidden_layers']} blocks  nats per character: {losses or '-'}")
+        blocks = stage["num_hidden_layers"]
+        named = f"{blocks} block{'s' if blocks > 1 else ''}"
+        say(f"stage {stage['stage']}: {named}  nats per character: {losses or '-'}")
     if PartialState().is_main_process:
         push_afterwards(out, push_to_hub, private)
 

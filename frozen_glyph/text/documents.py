@@ -23,6 +23,7 @@ LONGEST_LINE = 1 << 26  # characters of a JSON line, which has to be read as a w
 LONGEST_TEXT = 1 << 30  # characters of a text that is read as a whole
 PARQUET_ROWS = 256  # read at once
 CODE_PAGE = "convert it, for example with `iconv -f CP1251 -t UTF-8`"
+CUT = "it ends within a character: cut it at a line end, or fetch it again"
 OTHER_KINDS = {  # by how such a file begins
     b"\x1f\x8b": "it is packed by gzip: name it .txt.gz or .jsonl.gz, or unpack it",
     b"PAR1": "it is a Parquet file: name it .parquet",
@@ -39,11 +40,13 @@ class SourceError(TextFileError):
     """A source of documents is missing, damaged, empty or lacks the field that was asked for."""
 
 
-def not_utf8(path: Path, byte: int, offset: int) -> TextFileError:
+def not_utf8(path: Path) -> TextFileError:
     """The error that names the first byte of ``path`` that is not UTF-8, and what the file may be instead."""
+    byte, offset, cut = first_wrong_byte(path)
     with open_bytes(path) as file:
         begin = file.read(4)
-    hint = next((hint for magic, hint in OTHER_KINDS.items() if begin.startswith(magic)), CODE_PAGE)
+    otherwise = CUT if cut else CODE_PAGE
+    hint = next((hint for magic, hint in OTHER_KINDS.items() if begin.startswith(magic)), otherwise)
     return TextFileError(f"text file {str(path)!r} is not UTF-8: byte 0x{byte:02x} at offset {offset}; {hint}")
 
 
@@ -232,7 +235,7 @@ def open_text(path: Path, normalize: bool = True) -> Iterator[TextIO]:
             with path.open(encoding=encoding, newline="\n") as file:
                 yield file
     except UnicodeDecodeError:
-        raise not_utf8(path, *first_wrong_byte(path)) from None
+        raise not_utf8(path) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{str(path)!r} is damaged: {error}; fetch it again") from None
 
@@ -242,8 +245,8 @@ def open_bytes(path: Path) -> BinaryIO:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def first_wrong_byte(path: Path) -> tuple[int, int]:
-    """The first byte that is not UTF-8, and its offset in the (unpacked) text."""
+def first_wrong_byte(path: Path) -> tuple[int, int, bool]:
+    """The first byte that is not UTF-8, its offset in the (unpacked) text, whether only the end is missing."""
     offset, decoder = 0, codecs.getincrementaldecoder("utf-8")()
     with open_bytes(path) as file:
         for piece in itertools.chain(iter(lambda: file.read(LONGEST_DOCUMENT), b""), [b""]):
@@ -251,7 +254,7 @@ def first_wrong_byte(path: Path) -> tuple[int, int]:
                 decoder.decode(piece, final=not piece)
             except UnicodeDecodeError as error:
                 begin = offset + len(piece) - len(error.object)
-                return error.object[error.start], begin + error.start
+                return error.object[error.start], begin + error.start, error.reason == "unexpected end of data"
             offset += len(piece)
     raise SourceError(f"{str(path)!r} was changed while it was read; start again")
 

@@ -37,8 +37,8 @@ def test_it_reports_every_stage_and_again_does_nothing(run, files):
     assert "tiny stage 2/2" in err  # the progress bar
     stages = json.loads((files / "run" / "provenance.json").read_text())["stages"]
     assert out.splitlines() == [
-        f"stage {k}: {k} blocks  nats per character: text.txt {stages[k - 1]['nats_per_character']['text.txt']:.4f}"
-        for k in (1, 2)
+        f"stage {k}: {named}  nats per character: text.txt {stages[k - 1]['nats_per_character']['text.txt']:.4f}"
+        for k, named in ((1, "1 block"), (2, "2 blocks"))
     ]
     before = {path: (path.stat().st_mtime_ns, sha256_file(path)) for path in files.rglob("*.*") if path.is_file()}
     assert run(*GROW, "--valid", "text.txt") == (0, out, "")

@@ -36,6 +36,7 @@ def refused(grow_tiny, monkeypatch, tmp_path):
         ("v.txt", b"", r"v\.txt' is empty"),
         ("v.txt", b" \n \n", r"v\.txt' is empty"),
         ("v.txt", "Кот сидел.".encode("cp1251"), "not UTF-8: byte 0xca at offset 0; convert it, .*CP1251"),
+        ("v.txt", "Кот сидел.".encode()[:3], "not UTF-8: byte 0xd0 at offset 2; it ends within a character: cut it"),
         ("v.txt", "Кот".encode("utf-16"), "not UTF-8.*it is UTF-16"),
         ("v.txt", gzip.compress(TEXT.encode(), mtime=0), "not UTF-8.*packed by gzip: name it .txt.gz"),
         ("v.txt.gz", gzip.compress(TEXT.encode(), mtime=0)[:-9], r"v\.txt\.gz' is damaged"),
