@@ -108,8 +108,7 @@ def evidence_of(
         window: how many of the last counted tokens there are in the sum; None: all.
         firsts_BC: the column in which the document begins; its first token is not in the sum. None: that of the text.
     """
-    wide = log_probs_BKN if log_probs_BKN.device.type == "mps" else log_probs_BKN.double()  # differences of large sums
-    total = wide.cumsum(1)
+    total = widened(log_probs_BKN).cumsum(1)
     known = total.index_select(1, columns_C)
     left_out_BC = None if firsts_BC is None else firsts_BC + 1
     if window is not None:
@@ -123,6 +122,11 @@ def evidence_of(
     return known.to(log_probs_BKN.dtype)
 
 
+def widened(numbers: torch.Tensor) -> torch.Tensor:
+    """In float64 where there is such a type: for what differences of large sums are taken of."""
+    return numbers if numbers.device.type == "mps" else numbers.double()
+
+
 __all__ = [
     "log_prior",
     "log_probs_of",
@@ -131,5 +135,6 @@ __all__ = [
     "switched_weights",
     "switching_rates",
     "weights_in",
+    "widened",
     "width_of_keys",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
-from .evidence_frozen_glyph import log_prior, log_probs_of, switched_weights, switching_rates
+from .evidence_frozen_glyph import log_prior, log_probs_of, switched_weights, switching_rates, widened
 from .rules_frozen_glyph import RULES
 from .switching_frozen_glyph import LEAST, fixed_share
 
@@ -71,8 +71,8 @@ def forgets(reader: Any, states: torch.Tensor, normalisers_BCN: torch.Tensor, pa
     before = torch.cat([normalisers_BCN, kinds[:, :-1].unsqueeze(-1)], dim=-1)
     logits = reader.head(states, tokens=tokens[:, 1:])
     log_probs, counted = log_probs_of(logits, before, kinds[:, 1:])
-    told = [part.repeat_interleave(count, 0) for part in (log_probs, counted, kinds[:, 1:] == 2)]
-    starts = torch.full((count, count), LEAST, device=device).fill_diagonal_(0)
+    told = [part.repeat_interleave(count, 0) for part in (widened(log_probs), counted, kinds[:, 1:] == 2)]
+    starts = torch.full((count, count), LEAST, device=device, dtype=told[0].dtype).fill_diagonal_(0)
     starts = starts.repeat(len(tokens), 1).unsqueeze(1)
     ends = fixed_share(told[0], told[1], told[2], starts, log_prior(config, device), switching_rates(config, device))
     ends = ends[:, -1].clamp_min(NEGLIGIBLE).view(len(tokens), count, count)

@@ -1,5 +1,7 @@
 """A prompt of which only what counts is read leads to what reading all of it does, cached, cropped and padded."""
 
+import copy
+
 import pytest
 import torch
 from transformers import DynamicCache
@@ -53,6 +55,15 @@ def test_a_prompt(model, token_ids, read):
     rest, known = model.expert_weights(output[CACHE]), model(ids, return_expert_weights=True).expert_weights
     torch.testing.assert_close(rest, known, atol=1e-4, rtol=1e-4)
     assert bool(read) == (rule != "posterior")
+
+
+@torch.no_grad()
+def test_rounding_is_no_memory(merged_folder, token_ids, read, model):
+    """Text that every expert holds for next to impossible: large sums, of which differences of weights are little."""
+    sure = copy.deepcopy(model)
+    sure.lm_head.weight.mul_(1000)
+    sure(token_ids(2, LENGTH, seed=86), logits_to_keep=1, use_cache=True)
+    assert sum(read) == {"posterior": LENGTH - 1, "evidence": 4, "fixed_share": 8}[model.config.rule]
 
 
 @torch.no_grad()
