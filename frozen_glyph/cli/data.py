@@ -28,7 +28,8 @@ def sample(
     seed: Annotated[int, typer.Option(help="Of synthetic text.")] = 0,
 ) -> None:
     """Write LANGUAGE.txt and LANGUAGE.valid.txt: articles of Wikipedia, fetched from the Hub, or synthetic text."""
+    from frozen_glyph.cli.tables import size
     from frozen_glyph.demo.sample import LANGUAGES, write_sample
 
     for path in write_sample(folder, language or LANGUAGES, megabytes, synthetic, seed):
-        say(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+        say(f"{path}  {size(path.stat().st_size)}")

@@ -1,7 +1,9 @@
 """`frozen-glyph generate`, `chat` and `app`: let a model go on with a text, talk to it, look at it."""
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +126,7 @@ def chat(
     speakers = open_speakers(models, rule, weights, device, active_experts)
     session = Session(speakers, sampling, as_chat, compare, system, listen)
     if sys.stdin.isatty():
-        say(f"{session.do_info('')}. /help lists what else you can say.", err=True)
+        tell(f"{session.do_info('')}. /help lists what else you can say.")
     try:
         for line in lines():
             answer(session, line)
@@ -161,12 +163,19 @@ def answer(session: "Session", line: str) -> None:
         with (Columns if len(session.voices) > 1 else Stream)(session.labels()) as screen:
             found = session.handle(line, screen.add)
         if isinstance(found, str):
-            for row in found.splitlines():
-                say(row, err=True)
+            tell(found)
     except FrozenGlyphError as error:
         say(f"error: {error}", err=True)
     except KeyboardInterrupt:
         write("\n")  # the answer ends, the talk does not
+
+
+def tell(text: str) -> None:
+    """Lines beside the talk, none wider than the terminal; what a command does stands below itself."""
+    for row in text.splitlines():
+        begin = len(row) - len(row.partition("  ")[2].lstrip()) if "  " in row else 0
+        for line in textwrap.wrap(row, shutil.get_terminal_size().columns, subsequent_indent=" " * begin):
+            say(line, err=True)
 
 
 def make_sampling(

@@ -47,6 +47,16 @@ def test_refusals_are_one_line(refused, experts):
     assert "no growth stage 9" in refused("chat", f"{experts[0]}@9")
 
 
+def test_help_keeps_to_the_terminal(run, experts, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/help\n"))
+    code, _, err = run("chat", experts[0], *SPOKEN)
+    rows = err.splitlines()
+    assert code == 0 and max(map(len, rows)) <= 50
+    command = next(place for place, row in enumerate(rows) if row.startswith("/compare"))
+    assert rows[command + 1].startswith(" " * 22 + rows[command + 1].strip())
+
+
 def test_a_talk_through_a_pipe(run, experts, monkeypatch):
     """Answers go to standard output; what slashes bring, and what is wrong with them, to standard error."""
     lines = "The cat\n/stage 1\n/stage 9\n/compare\nThe cat\n/quit\nnever read\n"

@@ -13,7 +13,6 @@ from frozen_glyph.evaluation.report.words import (
     has_interval,
     is_number,
     oriented,
-    signed,
     told_apart,
     unique,
 )
@@ -52,19 +51,19 @@ def _rival(report: Report, ranked: Sequence[Loss]) -> str:
     pair = {best["model"], following["model"]}
     for row in [*merged, *others]:
         if row["kind"] == "loss" and row["name"] == best["text"] and {row["first"], row["second"]} == pair:
-            more = f"{following['model']} has {_more(row)} more"
-            return f"{more}, {'a difference' if told_apart(row) else 'no difference can be told'}"
+            told = "told apart" if told_apart(row) else "not told apart"
+            return f"{following['model']} has {_more(row)} more, {told}"
     return f"{following['model']} has {following['value']:.3f}"
 
 
 def _more(row: Comparison) -> str:
     """The size of a difference, and its interval."""
     turn = -1 if row["difference"] < 0 else 1
-    size = signed(turn * row["difference"], False)
+    size = f"{turn * row['difference']:.3f}"
     if not has_interval(row):
         return size
     low, high = sorted((turn * row["low"], turn * row["high"]))
-    return f"{size} [{signed(low, False)}, {signed(high, False)}]"
+    return f"{size} [{low:.3f}, {high:.3f}]"
 
 
 def _growth(report: Report) -> str:

@@ -15,8 +15,8 @@ from .conftest import hostile, outline
 
 def test_three_lines_say_what_was_measured(report: Report) -> None:
     assert verdict(shown(report)) == [
-        "Lowest loss on Russian: <ru> & co, 2.250 [2.150, 2.350] nats per character; merged has +0.250 "
-        "[+0.240, +0.260] more, a difference.",
+        "Lowest loss on Russian: <ru> & co, 2.250 [2.150, 2.350] nats per character; merged has 0.250 "
+        "[0.240, 0.260] more, told apart.",
         "With depth <ru> & co's loss falls on Russian.",
         "Above chance for certain: 1 of 3 scores.",
     ]
@@ -29,7 +29,7 @@ def test_all_texts_together_come_first_and_what_cannot_be_told_is_said(report: R
     report["trends"][0]["adjusted_p"] = 0.5
     first, second, _ = verdict(shown(report))
     assert first.startswith("Lowest loss on all texts: <ru> & co")
-    assert first.endswith("merged has +0.250 [−0.100, +0.600] more, no difference can be told.")
+    assert first.endswith("merged has 0.250 [-0.100, 0.600] more, not told apart.")
     assert second == "With depth <ru> & co's loss shows no trend on Russian."
 
 
