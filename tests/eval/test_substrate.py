@@ -15,6 +15,8 @@ from eval.studies.substrate import arms, comparison, rarity, rivals, runs
 from eval.studies.substrate import data as texts
 from eval.studies.substrate.data import SMOKE
 from frozen_glyph.errors import FrozenGlyphError
+from frozen_glyph.substrate.font import load_font
+from frozen_glyph.substrate.glyphs import draw_tokens_grid
 from frozen_glyph.text.documents import split_documents
 from frozen_glyph.text.loss import text_loss
 
@@ -96,6 +98,44 @@ def test_whitening_by_the_text_weighs_tokens_as_often_as_they_are_read(folder, t
     by_text = arms.ARMS["grid-by-text"].build(tokenizer, SMOKE.hidden_size, seed=0)
     assert torch.equal(by_text.packed_bits, glyphs.packed_bits) and by_text.scale == glyphs.scale
     assert not torch.equal(by_text.projection, glyphs.projection)
+
+
+def test_a_script_is_whitened_by_itself_where_it_has_more_tokens_than_numbers(tokenizer):
+    """Its centre is then zero and its directions vary alike, before lengths are made equal."""
+    bits = rivals.unpack(arms.ARMS["grid"].build(tokenizer, 8, seed=0).packed_bits)
+    rows = rivals.whitened_rows(bits, 8)
+    torch.testing.assert_close(torch.cov(rows.T, correction=0), torch.eye(8).double(), atol=1e-6, rtol=0)
+    tokens = rivals.list_tokens(tokenizer)
+    scripts = rivals.script_of("".join(token.text for token in tokens))
+    script_V = np.array([rivals.main_script(token, scripts) for token in tokens])
+    cyrillic, rest = script_V == "Cyrillic", ~np.isin(script_V, ["Cyrillic", "Latin", "Han"])
+    assert cyrillic.sum() > 8 and tokenizer.convert_tokens_to_ids("к") in np.flatnonzero(cyrillic)
+    found = rivals.by_script(tokenizer, 8)
+    torch.testing.assert_close(found[cyrillic], rivals.as_table(rivals.whitened_rows(bits[cyrillic], 8)))
+    torch.testing.assert_close(found[rest], rivals.as_table(rows)[rest])
+    assert not torch.allclose(found[cyrillic], rivals.as_table(rows)[cyrillic], atol=0.1)
+
+
+def test_a_larger_canvas_shows_the_same_of_short_tokens(tokenizer):
+    """Each pixel of 64x64 is one of 32x32, so that whitened components are equal: no arm can tell them apart."""
+    tokens = [token for token in rivals.list_tokens(tokenizer) if token.kind == "text" and len(token.text) <= 4]
+    small, large = (
+        rivals.as_table(rivals.whitened_rows(draw_tokens_grid(tokens, load_font(), side).reshape(len(tokens), -1), 64))
+        for side in (32, 64)
+    )
+    torch.testing.assert_close(small @ small.T, large @ large.T, atol=1e-4, rtol=0)
+
+
+def test_the_tables_of_rivals_do_not_train(folder, tokenizer):
+    scale = dataclasses.replace(SMOKE, steps=2)
+    model, _ = arms.build_model("published-48", 0, tokenizer, scale)
+    before = model.substrate.weight.detach().clone()
+    torch.testing.assert_close(before, rivals.outlines(tokenizer, SMOKE.hidden_size, 48))
+    assert runs.digest(arms.shared_tensors(model)) == runs.digest(
+        arms.shared_tensors(arms.build_model("random", 0, tokenizer, scale)[0])
+    )
+    runs.train(model, texts.open_windows(folder, tokenizer, SMOKE.context_length), 0, 1e-2, scale)
+    assert torch.equal(before, model.substrate.weight)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """The arms of the substrate study: embeddings that differ in nothing but their vectors, and a model on each."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,22 @@ import numpy as np
 import torch
 
 from eval.studies.substrate.data import Scale, open_windows
-from eval.studies.substrate.rivals import whiten_by_text
+from eval.studies.substrate.rivals import by_script, outlines, whiten_by_text
 from frozen_glyph import FrozenGlyphConfig, FrozenGlyphForCausalLM, GlyphSubstrate
 
 
 @dataclass(frozen=True)
 class Arm:
     """``layout`` None starts as transformers initialises a table; ``long`` vectors are as long as whitened ones;
-    ``by_text`` whitens by the tokens of the training text."""
+    ``by_text`` whitens by the tokens of the training text; ``table`` makes float32 vectors that do not train, of a
+    tokenizer and a width."""
 
     layout: str | None
     whiten: str | None = None
     long: bool = False
     trained: bool = False
     by_text: bool = False
+    table: Callable[[Any, int], torch.Tensor] | None = None
 
     def build(self, tokenizer: Any, width: int, seed: int) -> GlyphSubstrate:
         """The frozen vectors, or those that a trained table starts with."""
@@ -37,8 +41,11 @@ ARMS = {
     "grid-partial": Arm("grid", whiten="partial"),
     "grid-whitened": Arm("grid", whiten="full"),
     "grid-by-text": Arm("grid", whiten="full", by_text=True),
+    "grid-by-script": Arm(None, table=by_script),
     "published": Arm("published"),
     "published-whitened": Arm("published", whiten="full"),
+    "published-48": Arm(None, table=partial(outlines, side=48)),
+    "published-64": Arm(None, table=partial(outlines, side=64)),
     "random": Arm("random"),
     "random-long": Arm("random", long=True),
     "trainable": Arm(None, trained=True),
@@ -66,6 +73,9 @@ def build_model(kind: str, seed: int, tokenizer: Any, scale: Scale) -> tuple[Fro
     }
     torch.manual_seed(seed)
     model = FrozenGlyphForCausalLM(FrozenGlyphConfig(**fields, substrate_trainable=True))
+    if arm.table is not None:
+        model.substrate.load_state_dict({"weight": arm.table(tokenizer, scale.hidden_size)})
+        model.substrate.requires_grad_(False)
     if arm.layout is None:
         return model, {}
     glyphs = arm.build(tokenizer, scale.hidden_size, seed)

@@ -12,8 +12,11 @@ MEANING = {
     "grid-partial": "pictures, components divided by the root of their deviation",
     "grid-whitened": "pictures, components divided by their deviation",
     "grid-by-text": "as grid-whitened, by the tokens of the training text",
+    "grid-by-script": "as grid-whitened, each script by itself; a float table",
     "published": "pictures as published, length 1",
     "published-whitened": "pictures as published, components divided by their deviation",
+    "published-48": "as published-whitened, drawn at 48x48 pixels; a float table",
+    "published-64": "as published-whitened, drawn at 64x64 pixels; a float table",
     "random": "random bits, length 1",
     "random-long": "random bits, as long as whitened pictures",
     "trainable": "a trained table, as transformers starts it",
@@ -176,7 +179,8 @@ def protocol(report: dict[str, Any]) -> str:
     held_out = ", ".join(f"{text['documents']} {language}" for language, text in report["held_out"].items())
     return (
         f"`python -m eval.studies.substrate --data DIR --out OUT --width {settings['width']} "
-        f"--depth {settings['layers']} --vocab {settings['vocab_size']} --languages {' '.join(report['held_out'])}`. "
+        f"--depth {settings['layers']} --vocab {settings['vocab_size']} --steps {settings['steps']} "
+        f"--languages {' '.join(report['held_out'])}`. "
         f"{settings['megabytes']:g} MB of training text, equal shares of the languages by bytes; one tokenizer, learnt "
         "from all of the training text, so that some of its characters are rare in the sample. "
         f"{settings['steps']} steps of {settings['batch_size']} windows of {settings['context_length']} tokens; AdamW "
