@@ -240,6 +240,10 @@ QUESTIONS = (
         caveat="for 1.5 times the FLOPs",
     ),
     Claim(
+        "It ends better than two blocks that train on two random ones, which stay as drawn", "growth-rivals",
+        growth("full-depth-two", "top-two", "below"), NATS, caveat="for 0.83 of its FLOPs",
+    ),
+    Claim(
         f"{SATURATED} growing ends better than that block trained on with the same tokens", "growth-saturated",
         growth("one-block", "newest-carried", "below"), NATS,
     ),
