@@ -4,10 +4,10 @@
 
 DIR holds text/{en,ru,zh}.txt and .valid.txt, or those of ``--languages``. Every arm runs at three learning rates at
 seed 0, and at one beyond where the best lies at an end; the best one on a development text then runs at the other
-seeds: 5 to 6 runs an arm of about 120 processor seconds. ``--kinds`` chooses arms; the same command resumes a study that was
-stopped, and ``--report`` tells of what has finished. Everything but the embedding is equal at one seed: tokenizer,
-initial blocks and head, batches and their order, optimiser, schedule. The question is that of arXiv 2507.04886 and
-2605.09751; the scale is far smaller.
+seeds: 5 to 6 runs an arm of about 120 processor seconds. ``--kinds`` chooses arms; the same command resumes a study
+that was stopped, and ``--report`` tells of what has finished. Everything but the embedding is equal at one seed:
+tokenizer, initial blocks and head, batches and their order, optimiser, schedule. The question is that of arXiv
+2507.04886 and 2605.09751; the scale is far smaller.
 
 ``--width``, ``--depth``, ``--vocab`` and ``--languages`` make another study, in a folder of its own. A run then takes
 1.7 times as long at depth 4 and 2.3 times at width 512. ``--steps`` makes all arms of a study cheaper, which its report
