@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from eval.studies.common.losses import finite, over_seeds
-from eval.studies.common.windows import score_windows
 from frozen_glyph.statistics import paired_bootstrap
+from frozen_glyph.text.loss import batches, tokens_at_once, window_losses, windows_of
 
 MOST_READ = (0, 1, 3, 10, 30)  # times in training
+WINDOWS = 8  # at a time
 
 
 def times_read(windows: Any, order: list[int], vocab_size: int) -> np.ndarray:
@@ -25,6 +26,7 @@ def times_read(windows: Any, order: list[int], vocab_size: int) -> np.ndarray:
     return counts
 
 
+@torch.no_grad()
 def score_text(
     model: Any, tokenizer: Any, text: str, context_length: int, read_V: np.ndarray, known: bool = False
 ) -> dict[str, Any]:
@@ -34,33 +36,36 @@ def score_text(
     limit of ``MOST_READ`` what follows tokens that were read so often at most, ``nats`` and ``tokens`` of those
     documents that have any, by document; with ``known`` only tokens that were read themselves.
     """
-    nats, characters, documents, tokens = [], [], [], 0
+    windows = windows_of(text, tokenizer, context_length)
+    nats = np.zeros(len(windows))
     rare_nats: list[dict[int, float]] = [{} for _ in MOST_READ]
     rare_tokens: list[dict[int, int]] = [{} for _ in MOST_READ]
     model.eval()
-    for logits_MBTV, targets_BT, scored_BT, batch in score_windows([model], tokenizer, text, context_length):
-        losses_BT = torch.nn.functional.cross_entropy(logits_MBTV[0].transpose(1, 2), targets_BT, reduction="none")
-        losses_BT = (losses_BT * scored_BT).double()
-        nats += losses_BT.sum(-1).tolist()
-        tokens += int(scored_BT.sum())
-        characters += [window.characters for window in batch]
-        documents += [window.document for window in batch]
-        for row, window in enumerate(batch):
-            left_T = read_V[window.input_ids[:-1]]
-            scored_T = scored_BT[row, : len(left_T)].numpy() > 0
-            if known:
-                scored_T &= read_V[window.input_ids[1:]] > 0
-            for place, most in enumerate(MOST_READ):
-                chosen = torch.from_numpy(scored_T & (left_T <= most))
-                if count := int(chosen.sum()):
-                    found, counts, document = rare_nats[place], rare_tokens[place], window.document
-                    found[document] = found.get(document, 0.0) + float(losses_BT[row, : len(left_T)][chosen].sum())
+    for places in batches(windows, WINDOWS, tokens_at_once(model)):
+        losses_BT = window_losses(model, [windows[place] for place in places]).double().numpy()
+        for place, losses_T in zip(places, losses_BT, strict=True):
+            window = windows[place]
+            scored = slice(window.first_scored - 1, len(window.input_ids) - 1)
+            losses_T = losses_T[scored]
+            nats[place] = losses_T.sum()
+            left_T, right_T = (read_V[ids[scored]] for ids in (window.input_ids[:-1], window.input_ids[1:]))
+            for number, most in enumerate(MOST_READ):
+                chosen_T = (left_T <= most) & ((right_T > 0) | (not known))
+                if count := int(chosen_T.sum()):
+                    found, counts, document = rare_nats[number], rare_tokens[number], window.document
+                    found[document] = found.get(document, 0.0) + float(losses_T[chosen_T].sum())
                     counts[document] = counts.get(document, 0) + count
     rare = {
         str(most): {"documents": list(found), "nats": list(found.values()), "tokens": list(counts.values())}
         for most, found, counts in zip(MOST_READ, rare_nats, rare_tokens, strict=True)
     }
-    return {"nats": nats, "characters": characters, "documents": documents, "tokens": tokens, "rare": rare}
+    return {
+        "nats": nats.tolist(),
+        "characters": [window.characters for window in windows],
+        "documents": [window.document for window in windows],
+        "tokens": sum(len(window.input_ids) - window.first_scored for window in windows),
+        "rare": rare,
+    }
 
 
 def curve_of(arms: dict[str, dict[int, dict[str, Any]]], kind: str, base: str) -> list[dict[str, Any]]:
