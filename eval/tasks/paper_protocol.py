@@ -5,6 +5,7 @@ ten samples; these tasks are greedy unless ``--gen_kwargs do_sample=true,tempera
 sampled run.
 """
 
+import functools
 import random
 import string
 from typing import Any
@@ -36,6 +37,7 @@ def _lettered(doc: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@functools.lru_cache(maxsize=64)  # lm-eval asks anew whenever it reads or counts the questions, of 57 subjects here
 def lettered_questions(docs: Dataset) -> Dataset:
     """Return the questions in one form and one fixed random order, so that ``--limit`` takes a fair sample."""
     return Dataset.from_list(random.Random(ORDER_SEED).sample([_lettered(doc) for doc in docs.to_list()], len(docs)))
@@ -47,6 +49,7 @@ def score_first_letter(doc: dict[str, Any], results: list[str]) -> dict[str, flo
     return {"first_letter": float(first.upper() == doc["answer"])}
 
 
+@functools.lru_cache(maxsize=1)
 def short_answers(docs: Dataset) -> Dataset:
     """Choose 256 random answerable questions of SQuAD v2 whose first gold answer has at most 8 characters."""
     golds = [(index, answers["text"][0]) for index, answers in enumerate(docs["answers"]) if answers["text"]]

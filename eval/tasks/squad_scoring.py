@@ -4,6 +4,7 @@ Source of exact match and F1: Rajpurkar et al. 2016, https://arxiv.org/abs/1606.
 punctuation, no articles, single spaces; the best value over the gold answers counts). "Contains" is ours.
 """
 
+import functools
 import random
 import re
 import string
@@ -37,6 +38,7 @@ def contains(prediction: str, gold: str) -> bool:
     return bool(wanted) and wanted in normalise(prediction)
 
 
+@functools.lru_cache(maxsize=1)  # lm-eval asks anew whenever it reads or counts the questions
 def in_fixed_random_order(docs: Dataset) -> Dataset:
     """Shuffle (lm-eval's ``process_docs``), so that ``--limit`` takes a fair sample and not the first articles."""
     shuffled = random.Random(ORDER_SEED).sample(docs.to_list(), len(docs))

@@ -160,7 +160,8 @@ class LoadedTask:
 
     def clusters(self, chosen: dict[str, list[int]]) -> list[int] | None:
         """Of each ``chosen`` item the number of the text that it is about; None where no text has several items."""
-        docs = [self.leaves[leaf].eval_docs[item] for leaf, items in chosen.items() for item in sorted(items)]
+        parts = [(self.leaves[leaf].eval_docs, sorted(items)) for leaf, items in chosen.items()]  # may be made anew
+        docs = [all_docs[item] for all_docs, items in parts for item in items]
         for field in ABOUT:
             numbers: dict[str, int] = {}
             if all(isinstance(doc, dict) and doc.get(field) for doc in docs):

@@ -257,6 +257,12 @@ def test_items_come_in_one_fixed_random_order(tasks: dict[str, Any], mirror: Mir
     assert [doc["id"] for doc in tasks["fg_squad"].eval_docs] != ["s0", "s1", "s2", "s3"]
 
 
+@pytest.mark.parametrize("name", ["fg_squad", "paper_squad", "paper_arc_easy"])
+def test_questions_are_put_in_order_once(tasks: dict[str, Any], name: str) -> None:
+    """lm-eval asks for them at every turn, the first time for each question that is drawn."""
+    assert tasks[name].eval_docs is tasks[name].eval_docs
+
+
 def test_text_tasks_read_whole_documents(tasks: dict[str, Any], data_folder: Path) -> None:
     for name in ("en", "ru", "zh"):
         documents = [doc["text"].strip("\n") for doc in tasks[f"text_{name}"].eval_docs]
