@@ -175,12 +175,15 @@ def readable(what: str, source: str | Path) -> Iterator[None]:
 
 def check_loadable(folder: Path) -> None:
     """Raise ``CheckpointError``, which names the file, where a load of ``folder`` as a language model opens a pickle or
-    another model, or its ``config.json`` is damaged or of a model for another task."""
+    another model, or its ``config.json`` is damaged, of a model for another task or alone."""
     if (folder / CONFIG_FILE).exists():
         read_config(folder)
     for index in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         read_weight_map(index)  # refuses one that names anything but safetensors
     refuse_pickles(folder)
+    weights = any(path.name.endswith((WEIGHTS, INDEX_SUFFIX)) for path in folder.glob("*"))
+    if (folder / CONFIG_FILE).exists() and not weights:
+        raise CheckpointError(f"{str(folder)!r} holds a configuration without weights; fetch or write {WEIGHTS} again")
     if (folder / ADAPTER_CONFIG).exists():
         adapter = read_json(inside(folder, ADAPTER_CONFIG))
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None

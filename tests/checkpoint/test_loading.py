@@ -155,6 +155,14 @@ def test_a_folder_of_pickles_is_refused_by_name(foreign, text, name):
             refused()
 
 
+def test_a_configuration_without_weights_is_named(foreign):
+    (foreign / "model.safetensors").unlink()
+    with pytest.raises(
+        FrozenGlyphError, match=f"{foreign.name}' holds a configuration without weights; fetch or write"
+    ):
+        load_model(foreign)
+
+
 def test_our_folder_of_pickles_is_refused_by_every_command(experts, merged_folder, text, tmp_path):
     own, both = (
         shutil.copytree(folder, tmp_path / name) for folder, name in ((experts[0], "own"), (merged_folder, "both"))
