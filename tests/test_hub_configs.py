@@ -20,6 +20,7 @@ from frozen_glyph.merge.write import merge_experts
 from frozen_glyph.model.configuration_frozen_glyph import FrozenGlyphConfig, FrozenGlyphMoEConfig
 from frozen_glyph.model.modeling_frozen_glyph import FrozenGlyphForCausalLM
 from frozen_glyph.model.modeling_frozen_glyph_moe import FrozenGlyphMoEForCausalLM
+from frozen_glyph.substrate.choices import choose_bits, choose_whitening
 from frozen_glyph.substrate.font import FontError, load_font
 from frozen_glyph.training.recipe import DataRecipe, SourceRecipe
 
@@ -116,6 +117,16 @@ def test_recipe_agrees_with_its_config(path):
     assert recipe.model == read_json(path.parent / "config.json")
     assert sum(stage.layers for stage in recipe.stages) == recipe.model["num_hidden_layers"]
     assert recipe.name == path.parent.name + path.stem.removeprefix("growth")
+
+
+@pytest.mark.parametrize("path", **named(RECIPES))
+def test_pictures_of_published_models_are_as_drawn_and_ours_are_whitened(path):
+    recipe = load_recipe(path)
+    asked, width = recipe.substrate, recipe.model["hidden_size"]
+    if asked.layout == "grid":
+        bits = choose_bits(asked.layout, width, asked.bits, recipe.model["vocab_size"])
+        whiten = choose_whitening(asked.layout, asked.whiten, bits)
+        assert whiten == ("full" if recipe.name in NOT_PUBLISHED else "none")
 
 
 @pytest.mark.parametrize("path", **named(RECIPES))

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from frozen_glyph import FrozenGlyphForCausalLM, grow
+from frozen_glyph.checkpoint.config import vectors_of
 from frozen_glyph.checkpoint.files import CheckpointError, sha256_file, sha256_json
 from frozen_glyph.checkpoint.provenance import write_provenance
 from frozen_glyph.checkpoint.source import Source
@@ -178,3 +179,16 @@ def test_a_parent_in_half_precision_trains_in_full(finished, grow_tiny, tmp_path
     assert not torch.equal(heads[1], heads[1].bfloat16().float())  # steps below what bfloat16 can tell apart
     grown = FrozenGlyphForCausalLM.from_pretrained(tmp_path / "run")
     assert torch.equal(grown.lm_head.weight, heads[1])
+
+
+def test_growth_from_a_parent_on_pictures_as_drawn_stays_on_them(plain_substrate, grow_tiny, tmp_path):
+    """Whatever is the default since: a recipe that says nothing stands on what its parent stands on."""
+    plain_substrate.save_pretrained(tmp_path / "glyphs")
+    stages = [{"steps": 1}]
+    grow_tiny(tmp_path / "old", {"stages": stages}, substrate=tmp_path / "glyphs", valid=[])
+    changes = {"parent": {"source": str(tmp_path / "old")}, "stages": stages}
+    grow_tiny(tmp_path / "run", changes, substrate=None, valid=[])
+    grown = FrozenGlyphForCausalLM.from_pretrained(tmp_path / "run")
+    assert grown.config.substrate_fingerprint == plain_substrate.fingerprint
+    assert torch.equal(grown.substrate.weight, plain_substrate.as_embedding().weight)
+    assert vectors_of(grown.config.to_dict()) == "frozen, 1 long"
