@@ -6,6 +6,7 @@ Gradio's telemetry is off, its theme loads no letters from elsewhere, and no fil
 """
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -232,6 +233,16 @@ def add_samples(gr: Any, looking: Looking, told: Any, text_box: Any) -> None:
     button = gr.Button("Write", variant="primary")
     out = gr.HTML()
     button.click(told(looking.samples), [prompt, who, tokens, temperature, seed], out, show_progress="minimal")
+
+
+def check_port(port: int) -> None:
+    """Raise ``FrozenGlyphError`` where a page cannot listen on ``port`` of this machine."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")  # one just left may be taken
+        try:
+            listener.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise FrozenGlyphError(f"port {port} cannot be used ({error}); give another --port") from None
 
 
 def serve_page(page: Any, port: int | None = None, host: str | None = "127.0.0.1", block: bool = True) -> str:

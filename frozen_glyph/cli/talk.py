@@ -147,8 +147,9 @@ def look(
     device: Device = None,
 ) -> None:
     """Look at models in the browser: glyphs and neighbours, who speaks in a text, growth, samples side by side."""
-    from frozen_glyph.app.page import build_page, gradio, serve_page
+    from frozen_glyph.app.page import build_page, check_port, gradio, serve_page
 
+    check_port(port)
     gradio()
     page = build_page(open_speakers(models, None, None, device))
     say(f"http://127.0.0.1:{port}, until Ctrl-C")

@@ -6,13 +6,14 @@ Needs gradio and playwright in one environment (``pip install "frozen-glyph[app]
 
 import os
 import re
+import socket
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from frozen_glyph.app.page import build_page, gradio, serve_page
+from frozen_glyph.app.page import build_page, check_port, gradio, serve_page
 from frozen_glyph.errors import FrozenGlyphError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # gradio's own, of pandas
@@ -23,6 +24,18 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(FrozenGlyphError, match=r"pip install .frozen-glyph\[app\]"):
         gradio()
+
+
+def test_a_port_that_is_taken_is_named_before_any_work():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(FrozenGlyphError, match=f"port {taken} cannot be used .*; give another --port"):
+            check_port(taken)
+    check_port(taken)
+    with pytest.raises(FrozenGlyphError, match="port 70000 cannot be used"):
+        check_port(70000)
 
 
 @pytest.fixture(scope="module")
