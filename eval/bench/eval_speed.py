@@ -27,6 +27,8 @@ from eval.bench.throughput import build_llama, build_ours
 from eval.bench.timing import Seconds, alternate, ratios, summary, timed
 from eval.bench.training_step import describe
 from frozen_glyph.checkpoint.loading import load_model
+from frozen_glyph.evaluation.tasks.answers import Answers
+from frozen_glyph.evaluation.tasks.asking import AskedLM
 from frozen_glyph.evaluation.tasks.benchmark_files import read_mmlu
 from frozen_glyph.evaluation.tasks.harness import as_lm
 from frozen_glyph.statistics import bootstrap_interval
@@ -140,7 +142,12 @@ def load_contestants(arguments: argparse.Namespace, questions: list[Question], f
 
 
 def scoring(lm: HFLM, requests: list[Instance], arguments: argparse.Namespace) -> Callable[[], Seconds]:
-    return timed(lambda: lm.loglikelihood(requests, disable_tqdm=True), arguments.device)
+    def score() -> None:
+        if isinstance(lm, AskedLM):
+            lm.answers = Answers(None)  # else it would know those of the turn before
+        lm.loglikelihood(requests, disable_tqdm=True)
+
+    return timed(score, arguments.device)
 
 
 def speed_of(seconds: list[Seconds], requests: int) -> dict[str, float]:
